@@ -1,0 +1,124 @@
+"""The bodies that a driver and the service exchange.
+
+driver                                   service
+  ── POST /attempts/{id}/start ───────────>  StartReply: the specification and what is already done
+  ── POST /attempts/{id}/reports ─────────>  ReportAck: accepted up to `seq`, and whether to stop
+  ── POST /attempts/{id}/stage-results ───>  204
+  ── POST /attempts/{id}/finish ──────────>  204
+
+Every call carries the attempt's token. 409 means that the attempt is over: the driver exits and writes nothing more.
+"""
+
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import Field
+
+from service.contract.spec import ExperimentSpec
+from service.contract.stages import StageName
+from service.contract.status import EndReason
+from service.contract.strict_model import WireModel
+
+
+class MetricPoint(WireModel):
+    """One value of one metric. Steps of a name rise strictly within an attempt."""
+
+    name: str
+    step: int = Field(ge=0)
+    value: float
+    ts: datetime
+
+
+class LogLine(WireModel):
+    """One line that the driver or one of its actors printed."""
+
+    ts: datetime
+    source: Literal["driver", "scheduler"] = "driver"
+    text: str = Field(max_length=4000)
+
+
+class RolloutSample(WireModel):
+    """One completion as people read it."""
+
+    stage: StageName
+    step: int
+    prompt_uid: int
+    sample_index: int
+    prompt: str
+    completion: str
+    answer: str
+    reward: float
+    num_tokens: int
+    policy_version: int
+
+
+class Progress(WireModel):
+    """What the attempt is doing now."""
+
+    stage: StageName | None
+    phase: str
+    """A few words: `starting rollout engine`, `training`, `generating`, `syncing weights`."""
+    step: int
+    num_steps: int
+    since: datetime
+
+
+class StageResult(WireModel):
+    """What a finished stage leaves behind. Written once per experiment and stage."""
+
+    stage: StageName
+    started_at: datetime
+    finished_at: datetime
+    duration_s: float
+    steps_done: int
+    steps_planned: int
+    metrics: dict[str, float]
+    """Final values by metric name."""
+    checkpoint: str | None = None
+    """Where the stage's final model is."""
+    detail: dict[str, Any] = {}
+    """Facts of the stage: tau and its histogram, dropped samples, per-prompt counts of correct completions."""
+
+
+class StartReply(WireModel):
+    """All that a driver needs to know, in one answer."""
+
+    experiment_id: str
+    attempt_id: str
+    attempt_number: int
+    spec: ExperimentSpec
+    output_dir: str
+    """Folder or fsspec URL of the experiment; shared by its attempts."""
+    completed_stages: list[StageResult]
+    report_interval_s: float
+
+
+class WorkerReport(WireModel):
+    """What gathered since the last report; also the heartbeat, so it may be empty."""
+
+    seq: int = Field(ge=1)
+    """Counts the attempt's reports; a repeated one is acknowledged and not stored again."""
+    points: list[MetricPoint] = []
+    log_lines: list[LogLine] = []
+    rollouts: list[RolloutSample] = []
+    progress: Progress | None = None
+
+
+class ReportAck(WireModel):
+    """The service's answer to a report."""
+
+    seq: int
+    duplicate: bool
+    cancel: bool
+    """A person wants the run to stop."""
+
+
+class FinishReport(WireModel):
+    """The driver's last word."""
+
+    reason: EndReason
+    message: str = ""
+    steps_done: int = 0
+    steps_planned: int = 0
+    evidence: dict[str, Any] = {}
+    """Traceback, last lines, versions: what a person needs to understand the end."""

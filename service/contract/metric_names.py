@@ -1,0 +1,112 @@
+"""Every metric once: its name, unit, the stage that writes it, which way is better, and one line on what it means.
+
+Names are the field's (`group/name`, statistics as the last part). `{set}` stands for the evaluation's name and `{k}`
+for a number of samples.
+"""
+
+from dataclasses import dataclass
+from re import escape, fullmatch, sub
+from typing import Literal
+
+Better = Literal["up", "down", "neither"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """What a reader needs to know about a metric."""
+
+    name: str
+    unit: str
+    stage: Literal["sft", "rl", "evaluate", "any"]
+    better: Better
+    meaning: str
+
+
+def _metric(
+    stage: Literal["sft", "rl", "evaluate", "any"], name: str, unit: str, better: Better, meaning: str
+) -> Metric:
+    return Metric(name=name, unit=unit, stage=stage, better=better, meaning=meaning)
+
+
+METRICS: tuple[Metric, ...] = (
+    _metric("sft", "sft/loss", "nats/token", "down", "objective per label token; not comparable between objectives"),
+    _metric("sft", "sft/nll", "nats/token", "down", "cross entropy per label token; comparable between objectives"),
+    _metric("sft", "sft/entropy", "nats", "neither", "mean entropy of the next-token distribution at label tokens"),
+    _metric("sft", "sft/mean_token_accuracy", "fraction", "up", "label tokens that are the likeliest token"),
+    _metric("sft", "sft/learning_rate", "1", "neither", "learning rate of the step"),
+    _metric("sft", "sft/grad_norm", "1", "neither", "gradient norm before clipping"),
+    _metric("sft", "sft/num_tokens", "tokens", "neither", "label tokens of the step"),
+    _metric("sft", "sft/epoch", "epochs", "neither", "epochs finished, as a fraction"),
+    _metric("sft", "sft/sed/penalised_fraction", "fraction", "neither", "label tokens whose top-k mass lies below tau"),
+    _metric("sft", "sft/sed/mean_weight", "1", "neither", "mean factor that SED puts on the cross-entropy gradient"),
+    _metric("sft", "sft/sed/extra_loss", "nats/token", "neither", "SED's penalty per label token"),
+    _metric("sft", "sft/sed/tau", "fraction", "neither", "threshold on the top-k mass; fixed for the run"),
+    _metric("rl", "reward/mean", "reward", "up", "mean reward over the step's completions"),
+    _metric("rl", "reward/std", "reward", "neither", "standard deviation of the reward over the step's completions"),
+    _metric("rl", "group/frac_reward_zero_std", "fraction", "down", "groups whose rewards are all equal: no signal"),
+    _metric(
+        "rl", "group/frac_all_correct", "fraction", "neither", "groups in which every completion earned the full reward"
+    ),
+    _metric("rl", "group/frac_all_wrong", "fraction", "down", "groups in which no completion earned a reward"),
+    _metric("rl", "completions/mean_length", "tokens", "neither", "mean completion length, end token included"),
+    _metric("rl", "completions/min_length", "tokens", "neither", "shortest completion"),
+    _metric("rl", "completions/max_length", "tokens", "neither", "longest completion"),
+    _metric("rl", "completions/clipped_ratio", "fraction", "down", "completions cut at the length limit"),
+    _metric("rl", "actor/pg_loss", "1", "neither", "clipped surrogate, mean over tokens"),
+    _metric("rl", "actor/clip_ratio/low", "fraction", "neither", "tokens clipped at 1 - epsilon_low"),
+    _metric("rl", "actor/clip_ratio/high", "fraction", "neither", "tokens clipped at 1 + epsilon_high"),
+    _metric("rl", "actor/ppo_kl", "nats", "neither", "mean log-prob of the old minus the new policy on sampled tokens"),
+    _metric("rl", "actor/entropy", "nats", "neither", "mean entropy of the policy at completion tokens"),
+    _metric("rl", "actor/grad_norm", "1", "neither", "gradient norm before clipping"),
+    _metric("rl", "actor/lr", "1", "neither", "learning rate of the step"),
+    _metric("rl", "sampling/logp_difference/mean", "nats", "down", "mean absolute log-prob gap, trainer against vLLM"),
+    _metric(
+        "rl", "sampling/logp_difference/max", "nats", "down", "largest absolute log-prob gap, trainer against vLLM"
+    ),
+    _metric("rl", "sampling/is_ratio_raw/mean", "1", "neither", "mean of trainer over vLLM probability, not clamped"),
+    _metric("rl", "sampling/is_ratio_raw/min", "1", "neither", "smallest trainer over vLLM probability"),
+    _metric("rl", "sampling/is_ratio_raw/max", "1", "neither", "largest trainer over vLLM probability"),
+    _metric("rl", "sampling/mismatch_kl", "nats", "down", "k3 estimate of the divergence between vLLM and trainer"),
+    _metric("rl", "training/policy_version", "versions", "neither", "weight updates that the rollout engine has taken"),
+    _metric("rl", "training/num_tokens", "tokens", "neither", "completion tokens trained since the stage began"),
+    _metric("rl", "timing_s/step", "s", "down", "wall time of the step"),
+    _metric("rl", "timing_s/gen", "s", "down", "generation of the step's rollouts"),
+    _metric("rl", "timing_s/reward", "s", "down", "judging the completions"),
+    _metric("rl", "timing_s/update_actor", "s", "down", "forward, backward and optimizer"),
+    _metric("rl", "timing_s/update_weights", "s", "down", "weights from the trainer into the rollout engine"),
+    _metric("rl", "perf/throughput", "tokens/s", "up", "completion tokens of the step over its wall time"),
+    _metric("evaluate", "eval/{set}/avg@{k}", "fraction", "up", "mean reward over k samples a prompt"),
+    _metric("evaluate", "eval/{set}/pass@{k}", "fraction", "up", "unbiased chance that one of k samples is right"),
+    _metric("evaluate", "eval/{set}/mean_length", "tokens", "neither", "mean completion length"),
+    _metric("evaluate", "eval/{set}/clipped_ratio", "fraction", "down", "completions cut at the length limit"),
+    _metric(
+        "evaluate", "diversity/{set}/self_bleu", "0-100", "down", "BLEU of each sample against the prompt's others"
+    ),
+    _metric(
+        "evaluate",
+        "diversity/{set}/distinct_answers@{k}",
+        "answers",
+        "up",
+        "different completions among k samples a prompt",
+    ),
+    _metric(
+        "evaluate",
+        "diversity/{set}/distinct_correct@{k}",
+        "answers",
+        "up",
+        "different right completions among k samples",
+    ),
+    _metric(
+        "evaluate", "diversity/{set}/frac_mixed_groups", "fraction", "up", "prompts with both right and wrong samples"
+    ),
+    _metric("any", "timing_s/stage", "s", "down", "wall time of a finished stage"),
+)
+
+
+def describe_metric(name: str) -> Metric | None:
+    """The entry for a concrete name such as `eval/test/pass@8`, or None if nothing of that name is registered."""
+    return next((metric for metric in METRICS if fullmatch(_pattern(metric.name), name)), None)
+
+
+def _pattern(template: str) -> str:
+    return sub(r"\\\{set\\\}", r"[a-z0-9_-]+", sub(r"\\\{k\\\}", r"\\d+", escape(template)))

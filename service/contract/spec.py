@@ -1,0 +1,109 @@
+"""`ExperimentSpec`: what a person submits. Everything that a run depends on stands here."""
+
+from hashlib import sha256
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from service.contract.stages import EvaluationSpec, RlSpec, SftSpec, StageName
+from service.contract.strict_model import StrictModel
+
+PriorityName = Literal["urgent", "high", "normal", "low", "backfill"]
+PRIORITY_RANK: dict[PriorityName, int] = {"urgent": 0, "high": 1, "normal": 2, "low": 3, "backfill": 4}
+
+
+class ModelSpec(StrictModel):
+    """A Hugging Face causal language model in a folder: config, safetensors and tokenizer."""
+
+    path: str = Field(min_length=1)
+    """A folder that the service and the workers can read."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    max_model_len: int = Field(default=2048, ge=2)
+    """Tokens of prompt and completion that the rollout engine accepts."""
+
+
+class RoleResources(StrictModel):
+    """What one actor of a role holds for the whole attempt, as Ray counts it."""
+
+    num_cpus: float = Field(default=1.0, gt=0.0, allow_inf_nan=False)
+    num_gpus: float = Field(default=0.0, ge=0.0, allow_inf_nan=False)
+
+
+class ResourcesSpec(StrictModel):
+    """One trainer actor and one rollout engine, placed together once per attempt."""
+
+    trainer: RoleResources = RoleResources()
+    rollout: RoleResources = RoleResources()
+
+    @property
+    def num_cpus(self) -> float:
+        """CPUs of the whole attempt."""
+        return self.trainer.num_cpus + self.rollout.num_cpus
+
+    @property
+    def num_gpus(self) -> float:
+        """GPUs of the whole attempt."""
+        return self.trainer.num_gpus + self.rollout.num_gpus
+
+
+class ExperimentSpec(StrictModel):
+    """One experiment: a base model, an optional SFT stage, an optional RL stage, and the evaluations around them."""
+
+    name: str = Field(min_length=1, max_length=120)
+    project: str = Field(default="default", pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")
+    description: str = Field(default="", max_length=4000)
+    tags: list[str] = Field(default=[], max_length=32)
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    model: ModelSpec
+    sft: SftSpec | None = None
+    rl: RlSpec | None = None
+    evaluation: EvaluationSpec | None = None
+    resources: ResourcesSpec = ResourcesSpec()
+    priority: PriorityName = "normal"
+    max_runtime_s: int = Field(default=4 * 3600, ge=30)
+    """Wall time of one attempt, counted from its submission to Ray; beyond it the attempt is stopped."""
+    max_retries: int = Field(default=2, ge=0, le=20)
+    """Further attempts after failures of the infrastructure. A failure of the experiment itself is never retried."""
+
+    @model_validator(mode="after")
+    def _has_work(self) -> Self:
+        if self.sft is None and self.rl is None and self.evaluation is None:
+            raise ValueError("nothing to do: give at least one of sft, rl, evaluation")
+        return self
+
+    @model_validator(mode="after")
+    def _lengths_fit(self) -> Self:
+        for stage, length in (
+            ("rl", self.rl.max_completion_length if self.rl else 0),
+            ("evaluation", self.evaluation.max_completion_length if self.evaluation else 0),
+        ):
+            if length >= self.model.max_model_len:
+                raise ValueError(
+                    f"{stage}.max_completion_length {length} leaves no room for a prompt in model.max_model_len "
+                    f"{self.model.max_model_len}"
+                )
+        return self
+
+    def stage_names(self) -> list[StageName]:
+        """The stages in the order in which they run.
+
+        The base model is evaluated after SFT has trained: the rollout engine, which still holds the base weights then,
+        starts while the trainer is at work.
+        """
+        points = self.evaluation.points if self.evaluation else []
+        stages: list[tuple[StageName, bool]] = [
+            ("sft", self.sft is not None),
+            ("evaluate_base", "base" in points),
+            ("evaluate_after_sft", "after_sft" in points and self.sft is not None),
+            ("rl", self.rl is not None),
+            ("evaluate_after_rl", "after_rl" in points and self.rl is not None),
+        ]
+        return [name for name, wanted in stages if wanted]
+
+    def canonical_json(self) -> str:
+        """The specification with all defaults filled in, keys sorted by the model's own order."""
+        return self.model_dump_json()
+
+    def sha256(self) -> str:
+        """Digest of the canonical form, used to recognise a Ray job as this experiment's."""
+        return sha256(self.canonical_json().encode()).hexdigest()

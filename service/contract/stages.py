@@ -1,0 +1,118 @@
+"""The stages of one experiment: supervised fine-tuning, reinforcement learning, and the evaluations around them."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from service.contract.data import JsonlPromptCompletions, JsonlPrompts, RewardSpec
+from service.contract.objectives import CrossEntropyObjective, ObjectiveSpec
+from service.contract.strict_model import StrictModel
+
+EvaluationPoint = Literal["base", "after_sft", "after_rl"]
+StageName = Literal["sft", "evaluate_base", "evaluate_after_sft", "rl", "evaluate_after_rl"]
+
+
+class OptimizerSpec(StrictModel):
+    """AdamW with gradient clipping."""
+
+    learning_rate: float = Field(ge=0.0, allow_inf_nan=False)
+    lr_schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """Shape after the warm-up; linear and cosine end at 0 with the last planned step."""
+    warmup_ratio: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Share of the planned steps in which the rate rises linearly from 0."""
+    weight_decay: float = Field(default=0.0, ge=0.0)
+    adam_beta1: float = Field(default=0.9, ge=0.0, lt=1.0)
+    adam_beta2: float = Field(default=0.999, ge=0.0, lt=1.0)
+    adam_epsilon: float = Field(default=1e-8, gt=0.0)
+    max_grad_norm: float = Field(default=1.0, gt=0.0)
+
+
+class SftSpec(StrictModel):
+    """Supervised fine-tuning on the completion tokens."""
+
+    data: JsonlPromptCompletions
+    objective: ObjectiveSpec = CrossEntropyObjective()
+    optimizer: OptimizerSpec
+    num_epochs: int = Field(ge=1)
+    batch_size: int = Field(ge=1)
+    """Sequences per optimizer step. The last, smaller batch of an epoch is trained too."""
+    max_tokens_per_microbatch: int = Field(default=8192, ge=1)
+    """Padded tokens of one forward and backward pass. Changes memory and speed, never the gradient."""
+    max_length: int = Field(default=2048, ge=2)
+    """Tokens of prompt and completion together, end-of-sequence included."""
+    overlong: Literal["error", "drop"] = "error"
+    """What happens to samples beyond `max_length`; dropped ones are counted in the stage's result."""
+    save_steps: int = Field(default=100, ge=1)
+
+
+class RlSpec(StrictModel):
+    """GRPO (arXiv 2402.03300) in step: every rollout is made by the policy that is trained on it."""
+
+    data: JsonlPrompts
+    reward: RewardSpec
+    optimizer: OptimizerSpec
+    num_steps: int = Field(ge=1)
+    """Rounds of rollouts, training and weight sync."""
+    num_prompts_per_step: int = Field(ge=1)
+    num_generations: int = Field(ge=2)
+    """Completions per prompt, the group."""
+    mini_batch_size: int | None = Field(default=None, ge=1)
+    """Sequences per optimizer update; must divide prompts x generations. Left out: one update per step."""
+    num_iterations: int = Field(default=1, ge=1)
+    """Passes over the same rollouts."""
+    max_tokens_per_microbatch: int = Field(default=16384, ge=1)
+    adv_estimator: Literal["grpo"] = "grpo"
+    scale_rewards: Literal["group", "none"] = "group"
+    """`group` divides the centred reward by the group's standard deviation."""
+    policy_loss: Literal["ppo_clip"] = "ppo_clip"
+    loss_agg_mode: Literal["token-mean"] = "token-mean"
+    epsilon_low: float = Field(default=0.2, gt=0.0, lt=1.0)
+    epsilon_high: float = Field(default=0.28, gt=0.0)
+    temperature: float = Field(default=1.0, gt=0.0)
+    max_completion_length: int = Field(ge=1)
+    save_steps: int = Field(default=50, ge=1)
+    save_total_limit: int = Field(default=2, ge=1)
+    """Newest checkpoints kept during the stage."""
+
+    @property
+    def num_samples_per_step(self) -> int:
+        """Sequences generated and trained in one step."""
+        return self.num_prompts_per_step * self.num_generations
+
+    @property
+    def num_sequences_per_update(self) -> int:
+        """Sequences behind one optimizer update."""
+        return self.mini_batch_size or self.num_samples_per_step
+
+    @model_validator(mode="after")
+    def _mini_batches_divide(self) -> Self:
+        if self.num_samples_per_step % self.num_sequences_per_update:
+            raise ValueError(
+                f"mini_batch_size {self.mini_batch_size} does not divide the {self.num_samples_per_step} samples of a step "
+                f"(num_prompts_per_step {self.num_prompts_per_step} x num_generations {self.num_generations}); "
+                "choose a divisor of it or leave mini_batch_size out"
+            )
+        return self
+
+
+class EvaluationSpec(StrictModel):
+    """Sampling on held-out prompts before, between and after the stages."""
+
+    name: str = Field(default="test", pattern=r"^[a-z0-9_-]{1,40}$")
+    """The set's name in metrics: `eval/{name}/pass@k`."""
+    data: JsonlPrompts
+    reward: RewardSpec
+    points: list[EvaluationPoint] = Field(default=["base", "after_sft", "after_rl"], min_length=1)
+    num_prompts: int | None = Field(default=None, ge=1)
+    """The first so many prompts of the set; left out: all."""
+    num_generations: int = Field(default=8, ge=1)
+    pass_at_k: list[int] = Field(default=[1, 8], min_length=1)
+    temperature: float = Field(default=1.0, gt=0.0)
+    max_completion_length: int = Field(ge=1)
+
+    @model_validator(mode="after")
+    def _k_within_generations(self) -> Self:
+        beyond = [k for k in self.pass_at_k if not 1 <= k <= self.num_generations]
+        if beyond:
+            raise ValueError(f"pass_at_k {beyond} must lie between 1 and num_generations ({self.num_generations})")
+        return self
