@@ -8,7 +8,7 @@ from service.contract.strict_model import StrictModel
 
 
 class JsonlPromptCompletions(StrictModel):
-    """Supervised pairs, one JSON object a line. The completion is trained; an end-of-sequence token is appended to it."""
+    """Supervised pairs, one JSON object a line. The completion, with an end-of-sequence token, is trained."""
 
     type: Literal["jsonl"] = "jsonl"
     path: str = Field(min_length=1)
