@@ -9,6 +9,7 @@ from re import escape, fullmatch, sub
 from typing import Literal
 
 Better = Literal["up", "down", "neither"]
+MetricStage = Literal["sft", "rl", "evaluate", "any"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,14 +18,12 @@ class Metric:
 
     name: str
     unit: str
-    stage: Literal["sft", "rl", "evaluate", "any"]
+    stage: MetricStage
     better: Better
     meaning: str
 
 
-def _metric(
-    stage: Literal["sft", "rl", "evaluate", "any"], name: str, unit: str, better: Better, meaning: str
-) -> Metric:
+def _metric(stage: MetricStage, name: str, unit: str, better: Better, meaning: str) -> Metric:
     return Metric(name=name, unit=unit, stage=stage, better=better, meaning=meaning)
 
 
@@ -45,7 +44,7 @@ METRICS: tuple[Metric, ...] = (
     _metric("rl", "reward/std", "reward", "neither", "standard deviation of the reward over the step's completions"),
     _metric("rl", "group/frac_reward_zero_std", "fraction", "down", "groups whose rewards are all equal: no signal"),
     _metric(
-        "rl", "group/frac_all_correct", "fraction", "neither", "groups in which every completion earned the full reward"
+        "rl", "group/frac_all_correct", "fraction", "neither", "groups whose completions all earned the full reward"
     ),
     _metric("rl", "group/frac_all_wrong", "fraction", "down", "groups in which no completion earned a reward"),
     _metric("rl", "completions/mean_length", "tokens", "neither", "mean completion length, end token included"),
@@ -60,9 +59,7 @@ METRICS: tuple[Metric, ...] = (
     _metric("rl", "actor/grad_norm", "1", "neither", "gradient norm before clipping"),
     _metric("rl", "actor/lr", "1", "neither", "learning rate of the step"),
     _metric("rl", "sampling/logp_difference/mean", "nats", "down", "mean absolute log-prob gap, trainer against vLLM"),
-    _metric(
-        "rl", "sampling/logp_difference/max", "nats", "down", "largest absolute log-prob gap, trainer against vLLM"
-    ),
+    _metric("rl", "sampling/logp_difference/max", "nats", "down", "largest absolute log-prob gap of the step"),
     _metric("rl", "sampling/is_ratio_raw/mean", "1", "neither", "mean of trainer over vLLM probability, not clamped"),
     _metric("rl", "sampling/is_ratio_raw/min", "1", "neither", "smallest trainer over vLLM probability"),
     _metric("rl", "sampling/is_ratio_raw/max", "1", "neither", "largest trainer over vLLM probability"),
@@ -79,9 +76,7 @@ METRICS: tuple[Metric, ...] = (
     _metric("evaluate", "eval/{set}/pass@{k}", "fraction", "up", "unbiased chance that one of k samples is right"),
     _metric("evaluate", "eval/{set}/mean_length", "tokens", "neither", "mean completion length"),
     _metric("evaluate", "eval/{set}/clipped_ratio", "fraction", "down", "completions cut at the length limit"),
-    _metric(
-        "evaluate", "diversity/{set}/self_bleu", "0-100", "down", "BLEU of each sample against the prompt's others"
-    ),
+    _metric("evaluate", "diversity/{set}/self_bleu", "0-100", "down", "BLEU of a sample against the prompt's others"),
     _metric(
         "evaluate",
         "diversity/{set}/distinct_answers@{k}",

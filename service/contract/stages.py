@@ -88,8 +88,8 @@ class RlSpec(StrictModel):
     def _mini_batches_divide(self) -> Self:
         if self.num_samples_per_step % self.num_sequences_per_update:
             raise ValueError(
-                f"mini_batch_size {self.mini_batch_size} does not divide the {self.num_samples_per_step} samples of a step "
-                f"(num_prompts_per_step {self.num_prompts_per_step} x num_generations {self.num_generations}); "
+                f"mini_batch_size {self.mini_batch_size} does not divide the {self.num_samples_per_step} samples of a "
+                f"step (num_prompts_per_step {self.num_prompts_per_step} x num_generations {self.num_generations}); "
                 "choose a divisor of it or leave mini_batch_size out"
             )
         return self

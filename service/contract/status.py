@@ -67,7 +67,7 @@ ATTEMPT_MOVES: dict[AttemptStatus, frozenset[AttemptStatus]] = {
 
 
 class EndReason(StrEnum):
-    """Why an attempt, and with it perhaps the experiment, ended. The reason decides the status; they cannot disagree."""
+    """Why an attempt, and perhaps its experiment, ended. The reason decides the status; they cannot disagree."""
 
     COMPLETED = "completed"
     CANCELLED_BY_USER = "cancelled_by_user"

@@ -27,7 +27,7 @@ class WireModel(BaseModel):
 
 
 def describe_errors(error: ValidationError, model: type[BaseModel]) -> list[dict[str, Any]]:
-    """The problems of a refused body, one entry each: `field` (dotted path), `problem`, and `hint` where one is known."""
+    """The problems of a refused body: `field` (dotted path), `problem`, and `hint` where one is known."""
     return [_describe(details, model) for details in error.errors(include_url=False)]
 
 
