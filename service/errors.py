@@ -1,0 +1,79 @@
+"""Everything that the service refuses or fails to do, as a tree. Each class has a stable `code`; none knows HTTP."""
+
+from typing import Any, ClassVar
+
+
+class SedrayError(Exception):
+    """The root. The message says what is wrong, why, and what to do."""
+
+    code: ClassVar[str] = "error"
+    title: ClassVar[str] = "The request failed"
+
+    def __init__(self, message: str, **details: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        self.details = details
+        """Facts for machines: they appear beside the message in the problem document."""
+
+
+class NotFound(SedrayError):
+    """Nothing of that kind has this id, or it belongs to somebody else's project."""
+
+    code = "not_found"
+    title = "Not found"
+
+
+class InvalidSpec(SedrayError):
+    """The specification is malformed; `errors` lists field, problem and hint."""
+
+    code = "invalid_spec"
+    title = "The specification is not valid"
+
+
+class CannotRun(SedrayError):
+    """The specification is well formed, but what it names is missing or cannot work; `errors` lists each finding."""
+
+    code = "cannot_run"
+    title = "The experiment cannot run"
+
+
+class IdempotencyConflict(SedrayError):
+    """The idempotency key was used before with another body."""
+
+    code = "idempotency_conflict"
+    title = "The idempotency key was used with another body"
+
+
+class NotAllowedNow(SedrayError):
+    """The experiment's status does not allow this."""
+
+    code = "not_allowed_now"
+    title = "The status does not allow this"
+
+
+class StaleAttempt(SedrayError):
+    """The attempt is over; its driver must stop and write nothing more."""
+
+    code = "stale_attempt"
+    title = "The attempt is over"
+
+
+class Unauthenticated(SedrayError):
+    """No token, or one that is unknown, revoked or expired."""
+
+    code = "unauthenticated"
+    title = "Authentication failed"
+
+
+class LeaseLost(SedrayError):
+    """Another scheduler has taken over; what this one was about to write is discarded."""
+
+    code = "lease_lost"
+    title = "The scheduler's lease is lost"
+
+
+class RayUnreachable(SedrayError):
+    """Ray's dashboard did not answer in time: nothing is known, nothing may be concluded."""
+
+    code = "ray_unreachable"
+    title = "Ray does not answer"

@@ -1,0 +1,68 @@
+"""Settings of the control plane, read once in each process's `main` and passed down."""
+
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class ServiceSettings(BaseSettings):
+    """Shared by the API and the scheduler. Every field may be given as `SEDRAY_<NAME>` in the environment."""
+
+    model_config = SettingsConfigDict(env_prefix="SEDRAY_", frozen=True)
+
+    database_url: SecretStr
+    """`postgresql+psycopg://…`; the only engine."""
+    secret_key_file: Path
+    """A file of at least 32 random bytes, readable by the service alone. Attempt tokens are derived from it."""
+    output_root: str
+    """Folder or fsspec URL for checkpoints and models; readable and writable by service and workers."""
+    public_url: str = "http://127.0.0.1:8700"
+    """Where people reach the API and the page."""
+
+    def secret_key(self) -> bytes:
+        """The key itself; refuses a short one."""
+        key = self.secret_key_file.read_bytes()
+        if len(key) < 32:
+            raise ValueError(f"secret key file holds {len(key)} bytes; it needs at least 32 random bytes")
+        return key
+
+
+class ApiSettings(ServiceSettings):
+    """The API process."""
+
+    host: str = "127.0.0.1"
+    port: int = 8700
+    report_interval_s: float = Field(default=2.0, gt=0)
+    """How often a driver reports: the pace of live metrics, of the heartbeat and of hearing a cancellation."""
+    ray_dashboard_public_url: str | None = None
+    """Shown to people on the page; the API itself never calls Ray."""
+
+
+class SchedulerSettings(ServiceSettings):
+    """The scheduler process, the only one that talks to Ray."""
+
+    ray_dashboard_url: str
+    ray_token_file: Path
+    """Ray's authentication token; sent as a bearer token, never logged."""
+    service_url: str
+    """Where the drivers reach the API from inside the cluster."""
+    worker_dir: Path
+    """Folder that the scheduler and the drivers share: attempt token files and the drivers' spool."""
+    worker_python: str = "python"
+    """The interpreter of the workers' environment on the cluster."""
+    num_cpus: float | None = None
+    """Upper bound of CPUs to hand out; without it, what Ray reports."""
+    num_gpus: float | None = None
+    tick_s: float = 1.0
+    reconcile_s: float = 3.0
+    ray_timeout_s: float = 15.0
+    lease_ttl_s: float = 15.0
+    start_deadline_s: float = 180.0
+    """From submission to the driver's `start`."""
+    heartbeat_lease_s: float = 90.0
+    """Silence after which a driver that Ray calls running is taken for hung; counted only while the API was up."""
+    cancel_grace_s: float = 8.0
+    """Time for a driver to stop by itself before Ray is asked to stop it."""
+    stop_wait_s: int = 10
+    """Seconds between Ray's SIGTERM and SIGKILL to a driver."""

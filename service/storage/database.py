@@ -1,0 +1,31 @@
+"""The engine and its sessions. The caller owns the transaction: `async with sessions.begin() as session`."""
+
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+
+Sessions = async_sessionmaker[AsyncSession]
+
+
+def create_engine(database_url: str, *, pool_size: int = 10) -> AsyncEngine:
+    """An engine whose statements and waits for locks are bounded in time.
+
+    `database_url` is `postgresql+psycopg://…`; any other dialect is refused.
+    """
+    if not database_url.startswith("postgresql+psycopg://"):
+        raise ValueError("the database URL must start with postgresql+psycopg:// (PostgreSQL through psycopg 3)")
+    return create_async_engine(
+        database_url,
+        pool_size=pool_size,
+        max_overflow=10,
+        pool_timeout=10,
+        pool_pre_ping=True,
+        connect_args={
+            "connect_timeout": 10,
+            "options": "-c timezone=UTC -c statement_timeout=30000 -c lock_timeout=10000"
+            " -c idle_in_transaction_session_timeout=60000",
+        },
+    )
+
+
+def create_sessions(engine: AsyncEngine) -> Sessions:
+    """Sessions that keep loaded values after a commit."""
+    return async_sessionmaker(engine, expire_on_commit=False)
