@@ -37,7 +37,8 @@ async def move_experiment(
 ) -> Experiment:
     """Moves an experiment to `to`, with further column `values`.
 
-    Raises NotAllowedNow from a status that cannot go there. A terminal status needs its reason; every other clears the end.
+    Raises NotAllowedNow from a status that cannot go there. A terminal status needs its reason;
+    every other clears the end.
     """
     assert to.is_terminal == (reason is not None), "a terminal status and only it has a reason"
     sources = [status.value for status, following in EXPERIMENT_MOVES.items() if to in following]
@@ -73,7 +74,7 @@ async def move_attempt(
     reason: EndReason | None = None,
     values: Mapping[str, Any] | None = None,
 ) -> Attempt:
-    """Moves an attempt to `to`, with further column `values`; raises NotAllowedNow from a status that cannot go there."""
+    """Moves an attempt to `to`, with further column `values`; raises NotAllowedNow if it cannot go there."""
     assert (to is AttemptStatus.ENDED) == (reason is not None), "an ended attempt and only it has a reason"
     await lock_experiment(session, attempt.experiment_id)
     sources = [status.value for status, following in ATTEMPT_MOVES.items() if to in following]
