@@ -1,0 +1,57 @@
+"""Reads a specification from YAML or JSON and makes its relative paths absolute, seen from the file."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+_PATHS = (("model", "path"), ("sft", "data", "path"), ("rl", "data", "path"), ("evaluation", "data", "path"))
+"""Where a specification names files."""
+
+
+class UnreadableSpec(Exception):
+    """The file is missing, or not one YAML or JSON object."""
+
+
+def load_spec(file: Path) -> dict[str, Any]:
+    """The specification as the service takes it. Keys are left to the service to judge.
+
+    Raises UnreadableSpec with the line where the YAML breaks.
+    """
+    try:
+        spec = yaml.safe_load(file.read_text())
+    except OSError as error:
+        raise UnreadableSpec(f"cannot read {file}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UnreadableSpec(f"{file} is not valid YAML: {error}") from error
+    if not isinstance(spec, dict):
+        raise UnreadableSpec(f"{file} must hold one object with keys such as name, model, sft, rl; see `sedray schema`")
+    for path in _PATHS:
+        _make_absolute(spec, path, file.resolve().parent)
+    return spec
+
+
+def apply_overrides(spec: dict[str, Any], overrides: list[str]) -> None:
+    """Sets dotted keys in place: `sft.objective.lambda=2`, values read as YAML; raises UnreadableSpec."""
+    for override in overrides:
+        dotted, separator, value = override.partition("=")
+        if not separator:
+            raise UnreadableSpec(f"--set {override!r} must look like key.subkey=value")
+        *parents, last = dotted.split(".")
+        node = spec
+        for key in parents:
+            child = node.setdefault(key, {})
+            if not isinstance(child, dict):
+                raise UnreadableSpec(f"--set {dotted}: {key} holds {json.dumps(child)}, not an object")
+            node = child
+        node[last] = yaml.safe_load(value)
+
+
+def _make_absolute(spec: dict[str, Any], path: tuple[str, ...], folder: Path) -> None:
+    node: Any = spec
+    for key in path[:-1]:
+        node = node.get(key) if isinstance(node, dict) else None
+    value = node.get(path[-1]) if isinstance(node, dict) else None
+    if isinstance(value, str) and "://" not in value and not Path(value).is_absolute():
+        node[path[-1]] = str((folder / value).resolve())

@@ -1,0 +1,240 @@
+"""What the API answers. The client reads these too, so they need pydantic and the contract only."""
+
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import Field
+
+from service.contract.messages import Progress, RolloutSample, StageResult
+from service.contract.metric_names import Better
+from service.contract.plan import ExperimentPlan
+from service.contract.spec import ExperimentSpec, PriorityName
+from service.contract.status import AttemptStatus, EndReason, ExperimentStatus
+from service.contract.strict_model import WireModel
+
+
+class ExperimentSummary(WireModel):
+    """One row of a list."""
+
+    id: str
+    name: str
+    project: str
+    user: str
+    tags: list[str]
+    status: ExperimentStatus
+    end_reason: EndReason | None
+    message: str
+    waiting_reason: str | None
+    queue_position: int | None
+    """1 is next; only while queued."""
+    priority: PriorityName
+    num_cpus: float
+    num_gpus: float
+    submitted_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
+    cancel_requested_at: datetime | None
+
+
+class Attempt(WireModel):
+    """One Ray job of an experiment."""
+
+    id: str
+    number: int
+    status: AttemptStatus
+    end_reason: EndReason | None
+    message: str
+    evidence: dict[str, Any]
+    ray_submission_id: str
+    progress: Progress | None
+    created_at: datetime
+    submitted_at: datetime | None
+    started_at: datetime | None
+    heartbeat_at: datetime | None
+    ended_at: datetime | None
+    released_at: datetime | None
+
+
+class Experiment(ExperimentSummary):
+    """All that is known of an experiment but its series, logs and rollouts."""
+
+    description: str
+    spec: ExperimentSpec
+    plan: ExperimentPlan
+    attempts: list[Attempt]
+    stage_results: list[StageResult]
+    progress: Progress | None
+
+
+class ExperimentPage(WireModel):
+    """Experiments, newest first."""
+
+    items: list[ExperimentSummary]
+    next_cursor: str | None
+
+
+class ExperimentPlanReply(WireModel):
+    """A dry run: the specification with its defaults, and what follows from it. Nothing was stored."""
+
+    spec: ExperimentSpec
+    plan: ExperimentPlan
+
+
+class Event(WireModel):
+    """Something that happened to an experiment."""
+
+    id: int
+    ts: datetime
+    kind: str
+    message: str
+    attempt_id: str | None
+    detail: dict[str, Any]
+
+
+class EventPage(WireModel):
+    """Events, oldest first."""
+
+    items: list[Event]
+    next_after: int | None
+
+
+class MetricPointOut(WireModel):
+    """One value."""
+
+    step: int
+    ts: datetime
+    value: float
+
+
+class MetricBucket(WireModel):
+    """Several neighbouring points as their envelope; NaN and infinities are left out of min, max and mean."""
+
+    first_step: int
+    last_step: int
+    num_points: int
+    min: float | None
+    max: float | None
+    mean: float | None
+
+
+class MetricInfo(WireModel):
+    """What a metric means."""
+
+    name: str
+    unit: str
+    better: Better
+    stage: str
+    meaning: str
+
+
+class AttemptStart(WireModel):
+    """From which step on an attempt contributed to a series: where a plot shows the splice."""
+
+    number: int
+    first_step: int
+
+
+class MetricSeriesOut(MetricInfo):
+    """One series, merged over attempts: the latest attempt wins where steps were run again."""
+
+    num_points: int
+    kind: Literal["points", "envelope"]
+    points: list[MetricPointOut] = []
+    envelope: list[MetricBucket] = []
+    attempts: list[AttemptStart] = []
+
+
+class MetricSeriesPage(WireModel):
+    """The series asked for."""
+
+    series: list[MetricSeriesOut]
+
+
+class MetricName(MetricInfo):
+    """A metric that the experiment has, with its newest value."""
+
+    num_points: int
+    last_step: int
+    last_value: float
+    last_ts: datetime
+
+
+class MetricNamePage(WireModel):
+    """The catalogue of an experiment's metrics."""
+
+    items: list[MetricName]
+
+
+class LogLineOut(WireModel):
+    """One line of the log."""
+
+    id: int
+    ts: datetime
+    attempt_number: int
+    source: str
+    text: str
+
+
+class LogPage(WireModel):
+    """Log lines, oldest first."""
+
+    items: list[LogLineOut]
+    next_after: int | None
+
+
+class RolloutSampleOut(RolloutSample):
+    """One stored completion."""
+
+    id: int
+
+
+class RolloutPage(WireModel):
+    """Completions, newest first."""
+
+    items: list[RolloutSampleOut]
+    next_before: int | None
+
+
+class ClusterOut(WireModel):
+    """What the scheduler last saw of Ray, and what our ledger has given out."""
+
+    observed_at: datetime
+    reachable: bool
+    num_cpus: float
+    num_gpus: float
+    num_cpus_taken: float
+    num_gpus_taken: float
+    message: str
+
+
+class QueueOut(WireModel):
+    """Who runs and who waits, in order, and why."""
+
+    cluster: ClusterOut | None
+    running: list[ExperimentSummary]
+    queued: list[ExperimentSummary]
+
+
+class Me(WireModel):
+    """Whom the token belongs to."""
+
+    user: str
+
+
+class FieldProblem(WireModel):
+    """One finding in a refused body."""
+
+    field: str
+    problem: str
+    hint: str | None = None
+
+
+class Problem(WireModel):
+    """An error as RFC 9457 describes it."""
+
+    type: str = Field(examples=["urn:sedray:problem:invalid_spec"])
+    title: str
+    status: int
+    detail: str
+    code: str
+    errors: list[FieldProblem] = []
