@@ -1,0 +1,259 @@
+"""The commands. Each prints for people, or with `--json` the service's own answer.
+
+Exit codes: 0 done; 1 refused or failed; 2 wrong usage; 3 no service reached; 4 the experiment watched did not succeed.
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import BaseModel
+from rich.console import Console
+
+from api.cli import stack
+from api.cli.connection import DEFAULT_DATA, Connection, NoConnection, find_connection
+from api.cli.demo import run_demo
+from api.cli.spec_files import UnreadableSpec, apply_overrides, load_spec
+from api.cli.tables import experiment_view, experiments_table, plan_view, print_problem, queue_table, results_table
+from api.cli.watch import watch as watch_live
+from api.client import ProblemReply, SedrayClient, ServiceUnreachable
+from api.schemas import Experiment
+from service.contract.spec import ExperimentSpec
+from service.contract.status import ExperimentStatus
+
+app = typer.Typer(
+    name="sedray",
+    help="Run SFT-then-RL experiments: submit them, follow them, compare what they leave behind.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+console = Console()
+errors = Console(stderr=True)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print the service's answer as JSON.")]
+ExperimentId = Annotated[str, typer.Argument(help="The experiment's id, as `sedray ls` shows it.", show_default=False)]
+DataFolder = Annotated[Path, typer.Option("--data", help="Data folder of the local stack.")]
+
+
+@app.callback()
+def connect(
+    context: typer.Context,
+    url: Annotated[str | None, typer.Option(help="Address of the service.", show_default=False)] = None,
+    token_file: Annotated[Path | None, typer.Option(help="File with your API token.", show_default=False)] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Data folder of a local stack; default ./.sedray.", show_default=False)
+    ] = None,
+) -> None:
+    """Remembers where the service is; nothing is called before a command needs it."""
+    context.obj = {"url": url, "token_file": token_file, "data": data}
+
+
+@contextmanager
+def client_of(context: typer.Context) -> Iterator[SedrayClient]:
+    """A client, with every failure turned into a message and an exit code."""
+    try:
+        connection: Connection = find_connection(**context.obj)
+        with SedrayClient(connection.url, connection.token) as client:
+            yield client
+    except ProblemReply as error:
+        print_problem(errors, error.title, str(error), error.errors)
+        raise typer.Exit(1) from error
+    except (ServiceUnreachable, NoConnection) as error:
+        print_problem(errors, "no service", str(error), [])
+        raise typer.Exit(3) from error
+    except UnreadableSpec as error:
+        print_problem(errors, "the specification cannot be read", str(error), [])
+        raise typer.Exit(2) from error
+
+
+@app.command()
+def up(
+    data: DataFolder = DEFAULT_DATA,
+    host: Annotated[str, typer.Option(help="Address to listen on; loopback unless told otherwise.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port of the API and page; 0 takes a free one.")] = 0,
+    num_cpus: Annotated[int | None, typer.Option(help="CPUs that Ray hands out; default: the machine's.")] = None,
+    database_url: Annotated[str | None, typer.Option(help="Use this PostgreSQL instead of the embedded one.")] = None,
+    ray_address: Annotated[str | None, typer.Option(help="Use the Ray cluster with this dashboard address.")] = None,
+    ray_token_file: Annotated[Path | None, typer.Option(help="Token file of that Ray cluster.")] = None,
+) -> None:
+    """Start PostgreSQL, Ray, the API and the scheduler, and keep them up until Ctrl-C."""
+    options: dict[str, object] = {
+        "--data": data,
+        "--host": host,
+        "--port": port,
+        "--num-cpus": num_cpus,
+        "--database-url": database_url,
+        "--ray-address": ray_address,
+        "--ray-token-file": ray_token_file,
+    }
+    stack.become([part for name, value in options.items() if value is not None for part in (name, str(value))])
+
+
+@app.command()
+def submit(
+    context: typer.Context,
+    spec_file: Annotated[Path, typer.Argument(help="Specification in YAML or JSON.", show_default=False)],
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="Change a value: sft.objective.lambda=2 (repeatable).")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option(help="Show the derived numbers; store nothing.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Follow the experiment to its end.")] = False,
+    idempotency_key: Annotated[str | None, typer.Option(help="Submit at most once under this key.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Queue an experiment."""
+    with client_of(context) as client:
+        spec = load_spec(spec_file)
+        apply_overrides(spec, overrides or [])
+        if dry_run:
+            reply = client.dry_run(spec)
+            console.print(plan_view(reply)) if not as_json else _print_json(reply)
+            return
+        experiment = client.submit(spec, idempotency_key=idempotency_key)
+        if watch:
+            _follow(client, experiment.id, as_json)
+        elif as_json:
+            _print_json(experiment)
+        else:
+            console.print(f"{experiment.id} is {experiment.status.value}; follow it with: sedray watch {experiment.id}")
+
+
+@app.command("ls")
+def list_experiments(
+    context: typer.Context,
+    status: Annotated[ExperimentStatus | None, typer.Option(help="Only experiments of this status.")] = None,
+    project: Annotated[str | None, typer.Option(help="Only experiments of this project.")] = None,
+    tag: Annotated[str | None, typer.Option(help="Only experiments with this tag.")] = None,
+    name: Annotated[str | None, typer.Option(help="Only experiments whose name contains this.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=200, help="At most so many.")] = 20,
+    cursor: Annotated[str | None, typer.Option(help="Continue where the last page ended.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List experiments, newest first."""
+    with client_of(context) as client:
+        page = client.experiments(status=status, project=project, tag=tag, name=name, limit=limit, cursor=cursor)
+        if as_json:
+            _print_json(page)
+            return
+        console.print(experiments_table(page.items))
+        if page.next_cursor:
+            console.print(f"more: --cursor {page.next_cursor}", style="dim", soft_wrap=True)
+
+
+@app.command()
+def queue(context: typer.Context, as_json: AsJson = False) -> None:
+    """Show capacity, what runs, what waits, and why."""
+    with client_of(context) as client:
+        reply = client.queue()
+        console.print(queue_table(reply)) if not as_json else _print_json(reply)
+
+
+@app.command()
+def show(context: typer.Context, experiment_id: ExperimentId, as_json: AsJson = False) -> None:
+    """Show one experiment with its attempts and results."""
+    with client_of(context) as client:
+        experiment = client.experiment(experiment_id)
+        console.print(experiment_view(experiment)) if not as_json else _print_json(experiment)
+
+
+@app.command()
+def watch(context: typer.Context, experiment_id: ExperimentId, as_json: AsJson = False) -> None:
+    """Follow an experiment live to its end. With --json: one line for each message of the live stream."""
+    with client_of(context) as client:
+        _follow(client, experiment_id, as_json)
+
+
+@app.command()
+def logs(
+    context: typer.Context,
+    experiment_id: ExperimentId,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the experiment has ended.")] = False,
+    tail: Annotated[int, typer.Option(min=1, max=2000, help="Begin with the newest so many lines.")] = 200,
+    as_json: AsJson = False,
+) -> None:
+    """Print what the driver and its actors wrote."""
+    with client_of(context) as client:
+        last_id = _print_log(client, experiment_id, None, tail, as_json)
+        if not follow:
+            return
+        for message in client.stream(experiment_id):
+            if message.event in ("logs", "end"):
+                last_id = _print_log(client, experiment_id, last_id, tail, as_json)
+
+
+@app.command()
+def cancel(context: typer.Context, experiment_id: ExperimentId, as_json: AsJson = False) -> None:
+    """Cancel an experiment, queued or running."""
+    with client_of(context) as client:
+        _report(client.cancel(experiment_id), as_json)
+
+
+@app.command()
+def retry(context: typer.Context, experiment_id: ExperimentId, as_json: AsJson = False) -> None:
+    """Queue a failed or cancelled experiment again; it goes on from its last checkpoint."""
+    with client_of(context) as client:
+        _report(client.retry(experiment_id), as_json)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of specifications."""
+    typer.echo(json.dumps(ExperimentSpec.model_json_schema(by_alias=True), indent=2))
+
+
+@app.command()
+def demo(
+    spec_file: Annotated[Path, typer.Argument(help="Specification to run.")] = Path("examples/countdown/sed.yaml"),
+    data: DataFolder = DEFAULT_DATA / "demo",
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the stack up afterwards, until Ctrl-C.")] = False,
+) -> None:
+    """Start a local stack, run the built-in experiment through REST, show its result, stop the stack."""
+    raise typer.Exit(run_demo(spec_file, data, keep=keep, console=console))
+
+
+def main() -> None:
+    """The console script's entry."""
+    app()
+
+
+def _follow(client: SedrayClient, experiment_id: str, as_json: bool) -> None:
+    if as_json:
+        for message in client.stream(experiment_id):
+            typer.echo(json.dumps({"event": message.event, "id": message.id, "data": message.data}))
+        experiment = client.experiment(experiment_id)
+    else:
+        experiment = watch_live(client, experiment_id, console)
+        if experiment.stage_results:
+            console.print(results_table(experiment))
+        if experiment.message:
+            console.print(experiment.message, markup=False)
+    if experiment.status is not ExperimentStatus.SUCCEEDED:
+        raise typer.Exit(4)
+
+
+def _print_log(client: SedrayClient, experiment_id: str, after: int | None, tail: int, as_json: bool) -> int:
+    """Prints everything after the line `after`, page by page; returns the id of the last line printed."""
+    last = after or 0
+    while True:
+        page = client.logs(experiment_id, after=after) if after is not None else client.logs(experiment_id, tail=tail)
+        for line in page.items:
+            typer.echo(line.model_dump_json() if as_json else line.text)
+        last = page.items[-1].id if page.items else last
+        if not page.items or after is None:
+            return last
+        after = last
+
+
+def _report(experiment: Experiment, as_json: bool) -> None:
+    if as_json:
+        _print_json(experiment)
+    else:
+        console.print(f"{experiment.id} is {experiment.status.value}")
+
+
+def _print_json(model: BaseModel) -> None:
+    sys.stdout.write(model.model_dump_json(indent=2) + "\n")

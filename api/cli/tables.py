@@ -1,0 +1,175 @@
+"""What the command line prints about experiments: lists, one experiment, and the table of results."""
+
+from datetime import UTC, datetime
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from api.schemas import Experiment, ExperimentPlanReply, ExperimentSummary, QueueOut
+from service.contract.messages import StageResult
+from service.contract.status import ExperimentStatus
+
+_COLOURS = {
+    ExperimentStatus.QUEUED: "yellow",
+    ExperimentStatus.ADMITTED: "cyan",
+    ExperimentStatus.RUNNING: "blue",
+    ExperimentStatus.CANCELLING: "magenta",
+    ExperimentStatus.SUCCEEDED: "green",
+    ExperimentStatus.FAILED: "red",
+    ExperimentStatus.CANCELLED: "magenta",
+}
+_POINTS = {
+    "evaluate_base": "before SFT",
+    "evaluate_after_sft": "after SFT",
+    "evaluate_after_rl": "after RL",
+}
+_PHASES = {"sft": "SFT", "rl": "RL", **{stage: f"evaluation {point}" for stage, point in _POINTS.items()}}
+
+
+def status_text(status: ExperimentStatus) -> Text:
+    """The status in its colour."""
+    return Text(status.value, style=_COLOURS[status])
+
+
+def experiments_table(items: list[ExperimentSummary]) -> RenderableType:
+    """One row an experiment."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("ID", "NAME", "STATUS", "WHY", "PRIORITY", "CPU", "GPU", "SUBMITTED", "TOOK"):
+        table.add_column(column, overflow="fold")
+    for item in items:
+        table.add_row(
+            item.id,
+            Text(item.name),
+            status_text(item.status),
+            Text(_why(item)),
+            item.priority,
+            f"{item.num_cpus:g}",
+            f"{item.num_gpus:g}",
+            _ago(item.submitted_at),
+            _took(item),
+        )
+    return table
+
+
+def queue_table(queue: QueueOut) -> RenderableType:
+    """Capacity, who runs and who waits."""
+    cluster = queue.cluster
+    if cluster is None:
+        head = Text("The scheduler has not seen the cluster yet.", style="yellow")
+    elif not cluster.reachable:
+        head = Text(f"Ray does not answer: {cluster.message}", style="red")
+    else:
+        head = Text(
+            f"CPUs {cluster.num_cpus_taken:g} of {cluster.num_cpus:g} taken, "
+            f"GPUs {cluster.num_gpus_taken:g} of {cluster.num_gpus:g} taken"
+        )
+    return Group(head, experiments_table([*queue.running, *queue.queued]))
+
+
+def experiment_view(experiment: Experiment) -> RenderableType:
+    """One experiment: status, attempts, results."""
+    facts = Table.grid(padding=(0, 2))
+    facts.add_row("id", experiment.id)
+    facts.add_row("name", Text(experiment.name))
+    facts.add_row("status", status_text(experiment.status))
+    if why := _why(experiment):
+        facts.add_row("why", Text(why))
+    facts.add_row("took", _took(experiment))
+    attempts = Table(box=None, pad_edge=False)
+    for column in ("ATTEMPT", "STATUS", "END", "RAY JOB", "MESSAGE"):
+        attempts.add_column(column, overflow="fold")
+    for attempt in experiment.attempts:
+        end = attempt.end_reason.value if attempt.end_reason else ""
+        attempts.add_row(
+            str(attempt.number), attempt.status.value, end, attempt.ray_submission_id, Text(attempt.message)
+        )
+    parts: list[RenderableType] = [facts]
+    if experiment.attempts:
+        parts += [Text(), attempts]
+    if experiment.stage_results:
+        parts += [Text(), results_table(experiment)]
+    return Group(*parts)
+
+
+def results_table(experiment: Experiment) -> RenderableType:
+    """The evaluations side by side, and what each phase took."""
+    by_stage = {result.stage: result for result in experiment.stage_results}
+    evaluations = {stage: by_stage[stage] for stage in _POINTS if stage in by_stage}
+    table = Table(title=f"{experiment.name} (seed {experiment.spec.seed})", title_justify="left")
+    table.add_column("")
+    for name in _result_names(list(evaluations.values())):
+        table.add_column(_short(name), justify="right")
+    for stage, result in evaluations.items():
+        values = [_number(result.metrics.get(name)) for name in _result_names(list(evaluations.values()))]
+        table.add_row(_POINTS[stage], *values)
+    phases = Table(title="time per phase", title_justify="left")
+    phases.add_column("phase")
+    phases.add_column("steps", justify="right")
+    phases.add_column("s", justify="right")
+    for result in experiment.stage_results:
+        phases.add_row(_PHASES[result.stage], str(result.steps_done), f"{result.duration_s:.1f}")
+    return Group(table, phases) if evaluations else phases
+
+
+def plan_view(reply: ExperimentPlanReply) -> RenderableType:
+    """The derived numbers of a dry run, and its warnings."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("STAGE")
+    table.add_column("STEPS", justify="right")
+    table.add_column("NUMBERS")
+    for stage in reply.plan.stages:
+        numbers = ", ".join(f"{name} {value}" for name, value in stage.numbers.items())
+        table.add_row(stage.stage, str(stage.num_steps), numbers)
+    demand = Text(f"holds {reply.plan.num_cpus:g} CPUs and {reply.plan.num_gpus:g} GPUs")
+    return Group(table, demand, *(Text(f"warning: {warning}", style="yellow") for warning in reply.plan.warnings))
+
+
+def print_problem(console: Console, title: str, detail: str, errors: list[dict[str, object]]) -> None:
+    """An error with its findings, one a line."""
+    console.print(Text.assemble((f"{title}: " if title else "", "bold red"), detail))
+    for error in errors:
+        hint = f" ({error['hint']})" if error.get("hint") else ""
+        console.print(Text(f"  {error.get('field')}: {error.get('problem')}{hint}"))
+
+
+def _result_names(results: list[StageResult]) -> list[str]:
+    """Chance of success first, then diversity, in the order in which the stages wrote them."""
+    names = list(dict.fromkeys(name for result in results for name in result.metrics))
+    wanted = ("/pass@", "/self_bleu", "/distinct_answers@", "/distinct_correct@")
+    return [name for part in wanted for name in names if part in name]
+
+
+def _short(name: str) -> str:
+    last = name.rsplit("/", 1)[-1]
+    return {"self_bleu": "Self-BLEU"}.get(last, last.replace("_", " "))
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
+
+
+def _why(item: ExperimentSummary) -> str:
+    if item.status is ExperimentStatus.QUEUED:
+        return item.waiting_reason or ""
+    reason = item.end_reason.value if item.end_reason else ""
+    return reason if reason in ("", "completed") or not item.message else f"{reason}: {item.message}"
+
+
+def _ago(moment: datetime) -> str:
+    return f"{_duration((datetime.now(UTC) - moment).total_seconds())} ago"
+
+
+def _took(item: ExperimentSummary) -> str:
+    if item.started_at is None:
+        return "–"
+    return _duration(((item.ended_at or datetime.now(UTC)) - item.started_at).total_seconds())
+
+
+def _duration(seconds: float) -> str:
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{max(seconds, 0):.0f} s"

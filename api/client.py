@@ -1,0 +1,268 @@
+"""`SedrayClient`: the Python client of a sedray service.
+
+    with SedrayClient("http://127.0.0.1:8700", token) as client:
+        experiment = client.submit(spec)
+        for message in client.stream(experiment.id):
+            ...
+
+It needs pydantic and httpx only. The transport is a parameter (`http=`), so tests talk to the app in process.
+"""
+
+import json
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import httpx
+from pydantic import BaseModel
+
+from api.schemas import (
+    EventPage,
+    Experiment,
+    ExperimentPage,
+    ExperimentPlanReply,
+    LogPage,
+    Me,
+    MetricNamePage,
+    MetricSeriesPage,
+    QueueOut,
+    RolloutPage,
+)
+from service.contract.spec import ExperimentSpec
+
+_RETRIES = 4
+_RETRY_STATUSES = frozenset({502, 503, 504})
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class SedrayError(Exception):
+    """The root of what the client raises."""
+
+
+class ServiceUnreachable(SedrayError):
+    """No answer after several tries."""
+
+
+class ProblemReply(SedrayError):
+    """The service refused; the fields are those of its problem document."""
+
+    def __init__(self, status: int, problem: Mapping[str, Any]) -> None:
+        super().__init__(str(problem.get("detail") or problem.get("title") or f"HTTP {status}"))
+        self.status = status
+        self.code = str(problem.get("code", "unknown"))
+        self.title = str(problem.get("title", ""))
+        self.errors: list[dict[str, Any]] = list(problem.get("errors") or [])
+        self.problem = dict(problem)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamMessage:
+    """One server-sent message: `event`, `metrics`, `progress`, `logs` or `end`, with its decoded data."""
+
+    event: str
+    data: Any
+    id: str | None
+
+
+class SedrayClient:
+    """Synchronous client. Submissions always carry an idempotency key, so every call here may be repeated safely."""
+
+    def __init__(self, base_url: str, token: str, *, http: httpx.Client | None = None, timeout_s: float = 30.0) -> None:
+        self._http = http or httpx.Client(timeout=timeout_s)
+        self._base = base_url.rstrip("/") + "/api/v1"
+        self._headers = {"Authorization": f"Bearer {token}"}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self._http.close()
+
+    def me(self) -> Me:
+        """Whom the token belongs to."""
+        return self._get(Me, "/me")
+
+    def submit(self, spec: ExperimentSpec | Mapping[str, Any], *, idempotency_key: str | None = None) -> Experiment:
+        """Queues an experiment. The same key and specification give the same experiment, however often sent."""
+        headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
+        return self._call(Experiment, "POST", "/experiments", json=_body(spec), headers=headers)
+
+    def dry_run(self, spec: ExperimentSpec | Mapping[str, Any]) -> ExperimentPlanReply:
+        """The resolved specification and its derived numbers; stores nothing."""
+        return self._call(ExperimentPlanReply, "POST", "/experiments", json=_body(spec), params={"dry_run": "true"})
+
+    def experiment(self, experiment_id: str) -> Experiment:
+        """One experiment with attempts and stage results."""
+        return self._get(Experiment, f"/experiments/{experiment_id}")
+
+    def experiments(
+        self,
+        *,
+        status: str | None = None,
+        project: str | None = None,
+        tag: str | None = None,
+        name: str | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> ExperimentPage:
+        """One page of experiments, newest first."""
+        filters = {"status": status, "project": project, "tag": tag, "name": name, "limit": limit, "cursor": cursor}
+        return self._get(ExperimentPage, "/experiments", filters)
+
+    def cancel(self, experiment_id: str) -> Experiment:
+        """Asks for the end: at once while queued, else heard by the run within seconds."""
+        return self._call(Experiment, "POST", f"/experiments/{experiment_id}/cancel")
+
+    def retry(self, experiment_id: str) -> Experiment:
+        """Queues a failed or cancelled experiment again; it goes on from its last checkpoint."""
+        return self._call(Experiment, "POST", f"/experiments/{experiment_id}/retry")
+
+    def events(self, experiment_id: str, *, after: int = 0, limit: int = 500) -> EventPage:
+        """What happened, oldest first."""
+        return self._get(EventPage, f"/experiments/{experiment_id}/events", {"after": after, "limit": limit})
+
+    def metric_names(self, experiment_id: str) -> MetricNamePage:
+        """The metrics that the experiment has, with their newest values."""
+        return self._get(MetricNamePage, f"/experiments/{experiment_id}/metrics/names")
+
+    def metrics(
+        self,
+        experiment_id: str,
+        names: Sequence[str] = (),
+        *,
+        max_points: int = 1000,
+        from_step: int | None = None,
+        to_step: int | None = None,
+    ) -> MetricSeriesPage:
+        """Series as points where they fit into `max_points`, else as envelopes."""
+        query = {"name": list(names), "max_points": max_points, "from_step": from_step, "to_step": to_step}
+        return self._get(MetricSeriesPage, f"/experiments/{experiment_id}/metrics", query)
+
+    def logs(
+        self, experiment_id: str, *, after: int | None = None, tail: int | None = None, limit: int | None = None
+    ) -> LogPage:
+        """Log lines after an id, or the newest `tail`."""
+        return self._get(LogPage, f"/experiments/{experiment_id}/logs", {"after": after, "tail": tail, "limit": limit})
+
+    def rollouts(self, experiment_id: str, *, limit: int = 20, before: int | None = None) -> RolloutPage:
+        """Stored completions, newest first."""
+        return self._get(RolloutPage, f"/experiments/{experiment_id}/rollouts", {"limit": limit, "before": before})
+
+    def queue(self) -> QueueOut:
+        """Who runs and who waits, and why."""
+        return self._get(QueueOut, "/queue")
+
+    def stream(self, experiment_id: str, *, last_event_id: str | None = None) -> Iterator[StreamMessage]:
+        """Live messages until the experiment has ended; reconnects and goes on after the last message it saw.
+
+        Raises ServiceUnreachable after about a minute without any answer.
+        """
+        failures = 0
+        while True:
+            try:
+                for message in self._stream_once(experiment_id, last_event_id):
+                    failures = 0
+                    last_event_id = message.id or last_event_id
+                    yield message
+                    if message.event == "end":
+                        return
+            except httpx.TransportError as error:
+                failures += 1
+                if failures > 12:
+                    raise ServiceUnreachable(f"the live stream of {experiment_id} broke off: {error}") from error
+                time.sleep(min(0.5 * 2**failures, 5.0))
+
+    def wait(self, experiment_id: str, *, timeout_s: float | None = None) -> Experiment:
+        """Blocks until the experiment has ended; raises TimeoutError after `timeout_s`."""
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while not (experiment := self.experiment(experiment_id)).status.is_terminal:
+            if deadline is not None and time.monotonic() > deadline:
+                raise TimeoutError(f"experiment {experiment_id} is still {experiment.status} after {timeout_s} s")
+            time.sleep(1.0)
+        return experiment
+
+    def _stream_once(self, experiment_id: str, last_event_id: str | None) -> Iterator[StreamMessage]:
+        headers = {**self._headers, **({"Last-Event-ID": last_event_id} if last_event_id else {})}
+        url = f"{self._base}/experiments/{experiment_id}/stream"
+        # The server sends a comment every 15 s, so a longer silence means a dead connection.
+        timeout = httpx.Timeout(10.0, read=45.0)
+        with self._http.stream("GET", url, headers=headers, timeout=timeout) as response:
+            if response.status_code in _RETRY_STATUSES:
+                raise httpx.ReadError(f"HTTP {response.status_code}")
+            if response.is_error:
+                response.read()
+                raise _problem(response)
+            yield from parse_stream(response.iter_lines())
+
+    def _get(self, model: type[Model], path: str, query: Mapping[str, Any] | None = None) -> Model:
+        return self._call(model, "GET", path, params={k: v for k, v in (query or {}).items() if v is not None})
+
+    def _call(
+        self,
+        model: type[Model],
+        method: str,
+        path: str,
+        *,
+        json: Any = None,
+        params: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Model:
+        for failures in range(_RETRIES + 1):
+            try:
+                response = self._http.request(
+                    method, self._base + path, json=json, params=params, headers={**self._headers, **(headers or {})}
+                )
+            except httpx.TransportError as error:
+                if failures == _RETRIES:
+                    raise ServiceUnreachable(f"{self._base} does not answer: {error}") from error
+            else:
+                if response.status_code not in _RETRY_STATUSES or failures == _RETRIES:
+                    return _decode(model, response)
+            time.sleep(0.25 * 2**failures)
+        raise AssertionError("unreachable")
+
+
+def parse_stream(lines: Iterator[str]) -> Iterator[StreamMessage]:
+    """Messages of a `text/event-stream`, comments left out."""
+    fields: dict[str, str] = {}
+    for line in lines:
+        if line.startswith(":"):
+            continue
+        if line:
+            name, _, value = line.partition(":")
+            value = value.removeprefix(" ")
+            fields[name] = f"{fields[name]}\n{value}" if name == "data" and name in fields else value
+        elif "data" in fields:
+            yield StreamMessage(
+                event=fields.get("event", "message"), data=json.loads(fields["data"]), id=fields.get("id")
+            )
+            fields = {}
+        else:
+            fields = {}
+
+
+def _body(spec: ExperimentSpec | Mapping[str, Any]) -> Any:
+    return spec.model_dump(mode="json") if isinstance(spec, ExperimentSpec) else dict(spec)
+
+
+def _decode(model: type[Model], response: httpx.Response) -> Model:
+    if response.is_error:
+        raise _problem(response)
+    return model.model_validate_json(response.content)
+
+
+def _problem(response: httpx.Response) -> ProblemReply:
+    try:
+        problem = response.json()
+    except ValueError:
+        problem = {"title": f"HTTP {response.status_code}", "detail": response.text[:500]}
+    return ProblemReply(response.status_code, problem if isinstance(problem, dict) else {})
