@@ -1,0 +1,47 @@
+"""Which series belong into one picture. Titles and units come from the registry of metrics."""
+
+from dataclasses import dataclass
+
+from service.contract.metric_names import describe_metric
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chart:
+    """One picture with up to three series of the same unit."""
+
+    title: str
+    names: tuple[str, ...]
+
+    @property
+    def unit(self) -> str:
+        """The unit of its vertical axis."""
+        metric = describe_metric(self.names[0])
+        return metric.unit if metric else ""
+
+    @property
+    def meaning(self) -> str:
+        """What the series mean, for the reader who hovers over the title."""
+        described = [(name, describe_metric(name)) for name in self.names]
+        return "; ".join(f"{name}: {metric.meaning}" for name, metric in described if metric)
+
+
+SFT_CHARTS = (
+    Chart(title="Loss and negative log-likelihood", names=("sft/loss", "sft/nll")),
+    Chart(title="Token entropy", names=("sft/entropy",)),
+    Chart(title="Token accuracy", names=("sft/mean_token_accuracy",)),
+    Chart(title="Penalised tokens (SED)", names=("sft/sed/penalised_fraction",)),
+)
+RL_CHARTS = (
+    Chart(title="Reward", names=("reward/mean", "reward/std")),
+    Chart(
+        title="Groups without signal",
+        names=("group/frac_reward_zero_std", "group/frac_all_correct", "group/frac_all_wrong"),
+    ),
+    Chart(title="Policy entropy", names=("actor/entropy",)),
+    Chart(title="Trainer over vLLM probability", names=("sampling/is_ratio_raw/mean",)),
+    Chart(
+        title="Where a step's time goes",
+        names=("timing_s/step", "timing_s/gen", "timing_s/update_actor", "timing_s/update_weights"),
+    ),
+    Chart(title="Completion length", names=("completions/mean_length", "completions/max_length")),
+)
