@@ -175,6 +175,7 @@ class SedrayClient:
                     yield message
                     if message.event == "end":
                         return
+                time.sleep(0.2)  # the server closes long streams; go on after the last message
             except httpx.TransportError as error:
                 failures += 1
                 if failures > 12:

@@ -1,0 +1,106 @@
+"""The Python client against a transport that answers as the service does."""
+
+import json
+from collections.abc import Callable
+
+import httpx
+import pytest
+
+from api.client import ProblemReply, SedrayClient, ServiceUnreachable, parse_stream
+
+Handler = Callable[[httpx.Request], httpx.Response]
+
+
+def client_with(handler: Handler) -> SedrayClient:
+    return SedrayClient("http://service", "sr_token", http=httpx.Client(transport=httpx.MockTransport(handler)))
+
+
+def test_every_request_carries_the_token() -> None:
+    seen: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(request.headers["Authorization"])
+        return httpx.Response(200, json={"user": "ada"})
+
+    assert client_with(answer).me().user == "ada"
+    assert seen == ["Bearer sr_token"]
+
+
+def test_a_refused_request_raises_the_problem_document() -> None:
+    problem = {
+        "title": "The specification is not valid",
+        "detail": "1 problem",
+        "code": "invalid_spec",
+        "errors": [{"field": "sft.lr", "problem": "unknown key 'lr'"}],
+    }
+
+    with pytest.raises(ProblemReply) as caught:
+        client_with(lambda _: httpx.Response(422, json=problem)).me()
+
+    assert (caught.value.status, caught.value.code) == (422, "invalid_spec")
+    assert caught.value.errors[0]["field"] == "sft.lr"
+
+
+def test_a_reply_that_is_no_problem_document_still_says_what_came() -> None:
+    with pytest.raises(ProblemReply, match="Bad things"):
+        client_with(lambda _: httpx.Response(500, text="Bad things")).me()
+
+
+def test_submissions_are_repeated_under_one_idempotency_key() -> None:
+    keys: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        keys.append(request.headers["Idempotency-Key"])
+        return httpx.Response(503) if len(keys) < 3 else httpx.Response(409, json={"code": "seen", "detail": "enough"})
+
+    with pytest.raises(ProblemReply, match="enough"):
+        client_with(answer).submit({"name": "x"})
+
+    assert len(keys) == 3
+    assert len(set(keys)) == 1
+
+
+def test_a_service_that_never_answers_is_reported_after_a_few_tries() -> None:
+    tries = 0
+
+    def refuse(_: httpx.Request) -> httpx.Response:
+        nonlocal tries
+        tries += 1
+        raise httpx.ConnectError("refused")
+
+    with pytest.raises(ServiceUnreachable, match="does not answer"):
+        client_with(refuse).me()
+    assert tries == 5
+
+
+def test_a_broken_stream_goes_on_after_the_last_message_seen() -> None:
+    asked: list[str | None] = []
+    first = 'id: 1.0.0\nevent: metrics\ndata: {"values": []}\n\n'
+    second = 'id: 2.0.0\nevent: end\ndata: {"status": "succeeded", "end_reason": "completed"}\n\n'
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request.headers.get("Last-Event-ID"))
+        return httpx.Response(200, text=first if len(asked) == 1 else second)
+
+    messages = list(client_with(answer).stream("exp-1"))
+
+    assert [message.event for message in messages] == ["metrics", "end"]
+    assert asked == [None, "1.0.0"]
+
+
+def test_stream_parsing_leaves_out_comments_and_joins_data_lines() -> None:
+    text = ": keep-alive\n\nevent: x\ndata: {\ndata: }\n\ndata: 1\n\n"
+
+    messages = list(parse_stream(iter(text.splitlines())))
+
+    assert [(message.event, message.data) for message in messages] == [("x", {}), ("message", 1)]
+
+
+def test_dry_run_asks_for_a_dry_run() -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        assert request.url.params["dry_run"] == "true"
+        assert json.loads(request.content) == {"name": "x"}
+        return httpx.Response(422, json={"detail": "no"})
+
+    with pytest.raises(ProblemReply, match="no"):
+        client_with(answer).dry_run({"name": "x"})
