@@ -1,0 +1,1 @@
+"""The classes that Ray runs as actors; plain classes, usable without Ray."""

@@ -1,0 +1,86 @@
+"""What the trainer tells its caller: numbers and names only, so that every result travels cheaply.
+
+Steps count from 1, everywhere: the same number goes into `prompt_indices_for_step`, `rl_step`, `save_rl` and the
+metrics. A plan's `first_step` is the first one to run: 1 on a fresh start, `num_steps + 1` when nothing is left.
+"""
+
+from dataclasses import dataclass
+
+from workers.checkpoints import SkippedCheckpoint
+
+
+class NonFinite(Exception):
+    """A loss or a gradient norm became NaN or infinite; the weights are still those before the step."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelFacts:
+    """What the caller must know about the loaded model."""
+
+    num_parameters: int
+    vocab_size: int
+    """Rows of the output layer; may exceed the tokenizer's vocabulary."""
+    eos_token_ids: tuple[int, ...]
+    """Tokens that end a completion; the first is the one that SFT trains."""
+    pad_token_id: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Histogram:
+    """Counts in bins of equal width over [low, high]."""
+
+    low: float
+    high: float
+    counts: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SftPlan:
+    """What the supervised stage is about to do."""
+
+    num_samples: int
+    """Samples that are trained, without the dropped ones."""
+    num_dropped: int
+    """Samples left out because they exceed `max_length`."""
+    num_steps: int
+    first_step: int
+    tau: float | None
+    """SED's threshold on the top-k mass; None where the objective has none."""
+    tau_histogram: Histogram | None
+    """Top-k mass of the calibration tokens; None where tau was given or isn't used."""
+    tau_num_tokens: int
+    """Label tokens behind tau; 0 where tau was given or isn't used."""
+    resumed_from: str | None
+    """The checkpoint that was loaded."""
+    skipped_checkpoints: tuple[SkippedCheckpoint, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepMetrics:
+    """The metrics of one optimizer step, by the names of the contract."""
+
+    step: int
+    values: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RlPlan:
+    """Where the reinforcement learning stage takes up."""
+
+    num_steps: int
+    first_step: int
+    policy_version: int
+    """As given to `save_rl`; 0 on a fresh start."""
+    resumed_from: str | None
+    skipped_checkpoints: tuple[SkippedCheckpoint, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightManifest:
+    """What a weight file holds, to be checked by whoever reads it."""
+
+    num_tensors: int
+    num_bytes: int
+    """Size of the file."""
+    checksum: str
+    """SHA-256 of the file, hexadecimal."""

@@ -1,0 +1,265 @@
+"""Checkpoints that are either whole or not there.
+
+    root/
+      step-00000100/
+        model.pt, optimizer.pt, ...      hashed while they are written
+        manifest.json                    last: facts, SHA-256 and size of each file, and a digest of itself
+
+A checkpoint without a manifest that verifies does not exist for the reader. Names sort by age: `checkpoint_name`.
+On a local file system the folder is written aside, synced and renamed; elsewhere (any fsspec URL) the objects are
+uploaded and the manifest comes last.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, BinaryIO, TypeAlias, cast
+from uuid import uuid4
+
+import fsspec
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+_ASIDE = ".writing-"
+_CHUNK_BYTES = 1 << 20
+
+FileContent: TypeAlias = bytes | Callable[[BinaryIO], None]
+"""The bytes of a file, or a function that writes them to a stream (forward only, no seek)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SkippedCheckpoint:
+    """A checkpoint that was passed over because it is not whole."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """A checkpoint whose files have the digests that its manifest names."""
+
+    name: str
+    location: str
+    """Folder or URL."""
+    facts: dict[str, Any]
+
+    def open(self, file_name: str) -> BinaryIO:
+        """A stream of one of its files; raises FileNotFoundError if it has no such file."""
+        return cast(BinaryIO, fsspec.open(f"{self.location}/{file_name}", "rb").open())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LatestCheckpoint:
+    """The outcome of a search."""
+
+    checkpoint: Checkpoint | None
+    skipped: tuple[SkippedCheckpoint, ...]
+    """Newer ones that are not whole, newest first."""
+
+
+class _Damaged(Exception):
+    """The reason why a checkpoint does not verify."""
+
+
+def checkpoint_name(step: int) -> str:
+    """The name of the checkpoint after a step; names sort as their steps do."""
+    return f"step-{step:08d}"
+
+
+def save_checkpoint(root: str, name: str, files: Mapping[str, FileContent], facts: dict[str, Any]) -> str:
+    """Write a checkpoint below `root` so that a crash at any moment leaves the old state or the new one.
+
+    One of the same name is replaced. `facts` must be JSON without NaN; they are covered by the manifest's digest.
+    Returns the checkpoint's folder or URL. Raises OSError if it cannot be written; nothing half-written counts then.
+    """
+    assert MANIFEST not in files and not any("/" in file_name for file_name in files), "names of files within a folder"
+    filesystem, path = fsspec.core.url_to_fs(root)
+    if _is_local(filesystem):
+        _save_locally(Path(path), name, files, facts)
+    else:
+        _upload(filesystem, f"{path}/{name}", files, facts)
+    return f"{root.rstrip('/')}/{name}"
+
+
+def load_latest(root: str) -> LatestCheckpoint:
+    """The newest checkpoint below `root` that verifies, and the newer ones that do not, with the reasons.
+
+    Every file is read once to compare its SHA-256. A root that does not exist holds no checkpoints.
+    """
+    filesystem, path = fsspec.core.url_to_fs(root)
+    skipped: list[SkippedCheckpoint] = []
+    for name in reversed(_names(filesystem, path)):
+        try:
+            facts = _verified_facts(filesystem, f"{path}/{name}")
+        except _Damaged as error:
+            skipped.append(SkippedCheckpoint(name=name, reason=str(error)))
+            continue
+        location = f"{root.rstrip('/')}/{name}"
+        return LatestCheckpoint(
+            checkpoint=Checkpoint(name=name, location=location, facts=facts), skipped=tuple(skipped)
+        )
+    return LatestCheckpoint(checkpoint=None, skipped=tuple(skipped))
+
+
+def prune(root: str, keep: int) -> list[str]:
+    """Delete all checkpoints but the newest `keep` that have a manifest; returns the deleted names.
+
+    Also removes what interrupted writers left. Only the one writer of `root` may call it.
+    """
+    filesystem, path = fsspec.core.url_to_fs(root)
+    names = _names(filesystem, path)
+    whole = [name for name in names if filesystem.exists(f"{path}/{name}/{MANIFEST}")]
+    kept = whole[-keep:]
+    # A newer one without a manifest is left alone: it tells a person that its writer was interrupted.
+    doomed = [name for name in names if kept and name < kept[0]]
+    for name in [*doomed, *_names(filesystem, path, aside=True)]:
+        # The manifest goes first, so that a deletion cut short leaves no checkpoint that looks whole.
+        if filesystem.exists(f"{path}/{name}/{MANIFEST}"):
+            filesystem.rm_file(f"{path}/{name}/{MANIFEST}")
+        filesystem.rm(f"{path}/{name}", recursive=True)
+    return doomed
+
+
+class _HashingStream:
+    """Passes writes on while it hashes and counts them."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self._digest = sha256()
+        self._num_bytes = 0
+
+    def write(self, data: bytes) -> int:
+        self._digest.update(data)
+        self._num_bytes += memoryview(data).nbytes
+        self._stream.write(data)
+        return memoryview(data).nbytes
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+    def entry(self) -> dict[str, Any]:
+        return {"sha256": self._digest.hexdigest(), "num_bytes": self._num_bytes}
+
+
+def _save_locally(root: Path, name: str, files: Mapping[str, FileContent], facts: dict[str, Any]) -> None:
+    root.mkdir(parents=True, exist_ok=True)
+    aside = root / f"{_ASIDE}{name}-{uuid4().hex}"
+    replaced = root / f"{_ASIDE}replaced-{name}-{uuid4().hex}"
+    aside.mkdir()
+    try:
+        entries = {file_name: _write_synced(aside / file_name, content) for file_name, content in files.items()}
+        _write_synced(aside / MANIFEST, _manifest_bytes(name, entries, facts))
+        _sync_folder(aside)
+        if (root / name).exists():
+            (root / name).rename(replaced)
+        aside.rename(root / name)
+        _sync_folder(root)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _write_synced(path: Path, content: FileContent) -> dict[str, Any]:
+    with path.open("wb") as file:
+        entry = _write(file, content)
+        file.flush()
+        os.fsync(file.fileno())
+    return entry
+
+
+def _write(file: BinaryIO, content: FileContent) -> dict[str, Any]:
+    stream = _HashingStream(file)
+    if isinstance(content, bytes):
+        stream.write(content)
+    else:
+        content(cast(BinaryIO, stream))
+    return stream.entry()
+
+
+def _sync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _upload(filesystem: Any, folder: str, files: Mapping[str, FileContent], facts: dict[str, Any]) -> None:
+    # Without its manifest an older checkpoint of this name is gone before the first of its objects is replaced.
+    if filesystem.exists(f"{folder}/{MANIFEST}"):
+        filesystem.rm_file(f"{folder}/{MANIFEST}")
+    filesystem.makedirs(folder, exist_ok=True)
+    entries = {}
+    for file_name, content in files.items():
+        with filesystem.open(f"{folder}/{file_name}", "wb") as file:
+            entries[file_name] = _write(file, content)
+    filesystem.pipe_file(f"{folder}/{MANIFEST}", _manifest_bytes(folder.rsplit("/", 1)[-1], entries, facts))
+
+
+def _manifest_bytes(name: str, entries: dict[str, dict[str, Any]], facts: dict[str, Any]) -> bytes:
+    body = {"format": FORMAT, "name": name, "files": entries, "facts": facts}
+    return json.dumps({"body": body, "sha256": _digest(body)}, indent=1, allow_nan=False).encode()
+
+
+def _digest(body: dict[str, Any]) -> str:
+    return sha256(json.dumps(body, sort_keys=True, allow_nan=False).encode()).hexdigest()
+
+
+def _names(filesystem: Any, path: str, *, aside: bool = False) -> list[str]:
+    """Checkpoint names from old to new, or the folders that interrupted writers left."""
+    filesystem.invalidate_cache()
+    if not filesystem.isdir(path):
+        return []
+    entries = filesystem.ls(path, detail=True)
+    names = [entry["name"].rstrip("/").rsplit("/", 1)[-1] for entry in entries if entry["type"] == "directory"]
+    return sorted(name for name in names if name.startswith(_ASIDE) == aside)
+
+
+def _verified_facts(filesystem: Any, folder: str) -> dict[str, Any]:
+    """The facts of a whole checkpoint; raises _Damaged with what is wrong."""
+    try:
+        manifest = json.loads(filesystem.cat_file(f"{folder}/{MANIFEST}"))
+        body: dict[str, Any] = manifest["body"]
+        intact = manifest["sha256"] == _digest(body)
+    except FileNotFoundError as error:
+        raise _Damaged("no manifest: its writer was interrupted") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise _Damaged(f"manifest unreadable: {error}") from error
+    if not intact:
+        raise _Damaged("manifest does not match its own digest")
+    if body["format"] != FORMAT:
+        raise _Damaged(f"format {body['format']} is not {FORMAT}, the one this version reads")
+    for file_name, entry in body["files"].items():
+        _verify_file(filesystem, folder, file_name, entry)
+    return cast(dict[str, Any], body["facts"])
+
+
+def _verify_file(filesystem: Any, folder: str, file_name: str, entry: dict[str, Any]) -> None:
+    digest = sha256()
+    num_bytes = 0
+    try:
+        for chunk in _chunks(filesystem, f"{folder}/{file_name}"):
+            digest.update(chunk)
+            num_bytes += len(chunk)
+    except FileNotFoundError as error:
+        raise _Damaged(f"{file_name} is missing") from error
+    if num_bytes != entry["num_bytes"]:
+        raise _Damaged(f"{file_name} has {num_bytes} bytes, its manifest says {entry['num_bytes']}")
+    if digest.hexdigest() != entry["sha256"]:
+        raise _Damaged(f"{file_name} does not match the SHA-256 in its manifest")
+
+
+def _chunks(filesystem: Any, path: str) -> Iterator[bytes]:
+    with filesystem.open(path, "rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            yield chunk
+
+
+def _is_local(filesystem: Any) -> bool:
+    protocol = filesystem.protocol
+    return "file" in ((protocol,) if isinstance(protocol, str) else protocol)

@@ -1,0 +1,1 @@
+"""From JSON lines to padded batches of token ids."""

@@ -1,0 +1,45 @@
+"""From the specification's union to the function that computes the loss."""
+
+import math
+from typing import TypeAlias, assert_never
+
+from service.contract.objectives import CrossEntropyObjective, ObjectiveSpec, SedObjective
+from service.contract.stages import RlSpec
+from workers.objectives.cross_entropy import CrossEntropy
+from workers.objectives.policy_gradient import ClippedSurrogate
+from workers.objectives.sed_sft import SelectivePenalty
+
+SupervisedObjective: TypeAlias = CrossEntropy | SelectivePenalty
+
+
+def needs_calibration(spec: ObjectiveSpec) -> bool:
+    """Whether tau must be measured on the untrained model first."""
+    return isinstance(spec, SedObjective) and spec.mask == "topk" and spec.tau is None
+
+
+def build_supervised(spec: ObjectiveSpec, calibrated_tau: float | None) -> SupervisedObjective:
+    """The supervised objective; `calibrated_tau` counts where `needs_calibration` says so, and only there."""
+    match spec:
+        case CrossEntropyObjective():
+            return CrossEntropy()
+        case SedObjective():
+            return SelectivePenalty(lambda_=spec.lambda_, top_k=spec.top_k, tau=_tau(spec, calibrated_tau))
+        case _:
+            assert_never(spec)
+
+
+def build_policy_gradient(spec: RlSpec) -> ClippedSurrogate:
+    """The policy loss. Token-mean is the caller's division by the tokens of the optimizer update."""
+    match spec.policy_loss, spec.loss_agg_mode:
+        case "ppo_clip", "token-mean":
+            return ClippedSurrogate(epsilon_low=spec.epsilon_low, epsilon_high=spec.epsilon_high)
+        case _:
+            raise AssertionError("the specification admits no other policy loss")
+
+
+def _tau(spec: SedObjective, calibrated_tau: float | None) -> float:
+    if spec.mask == "none":
+        return math.inf
+    tau = spec.tau if spec.tau is not None else calibrated_tau
+    assert tau is not None, "tau must be calibrated before the objective is built"
+    return tau

@@ -1,0 +1,34 @@
+"""Cross entropy, the baseline, and what every supervised objective reports."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from workers.objectives.base import ObjectiveOutput, TokenStatistics, total
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CrossEntropy:
+    """-log p(label)."""
+
+    top_k: None = None
+    """No top-k mass is needed."""
+
+    def __call__(self, statistics: TokenStatistics) -> ObjectiveOutput:
+        """Sums over the N label tokens."""
+        return supervised_output(statistics.nll_N, statistics, {})
+
+
+def supervised_output(loss_N: Tensor, statistics: TokenStatistics, own_sums: Mapping[str, Tensor]) -> ObjectiveOutput:
+    """The sum of a per-token loss with the metrics that are comparable between supervised objectives."""
+    return ObjectiveOutput(
+        loss_sum=loss_N.sum(),
+        metric_sums={
+            "sft/loss": total(loss_N),
+            "sft/nll": total(statistics.nll_N),
+            "sft/entropy": total(statistics.entropy_N),
+            "sft/mean_token_accuracy": total(statistics.is_likeliest_N),
+            **own_sums,
+        },
+    )
