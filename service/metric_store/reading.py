@@ -1,0 +1,171 @@
+"""Series as a plot needs them: raw points if they fit, else envelopes, merged over attempts.
+
+A resumed attempt runs steps again; for each step the latest attempt that has it wins. A chunk that no other attempt
+reaches into is taken whole, from its envelope; only the others are unfolded.
+
+Appends may fold a tail into a chunk between the statements here. The tail is read first and chunks after it, so that
+a point is then seen twice, never not at all, and what a chunk covers is dropped from the tail.
+"""
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import groupby
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from service.metric_store.envelopes import Bucket, Run, Summary, build_envelope
+from service.metric_store.rows import Chunk, Stretch, load_chunks, load_series, load_tails, unfold
+
+_ENOUGH_BUCKETS = 0.25
+"""Chunks stay whole as soon as they alone give so large a share of the buckets asked for: no array is read then."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Points:
+    """Columns of equal length, steps rising."""
+
+    steps: Sequence[int]
+    ts: Sequence[datetime]
+    values: Sequence[float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptStart:
+    """The first step that an attempt contributed."""
+
+    number: int
+    first_step: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Series:
+    """One metric over the steps asked for: `points` or, where they do not fit, `envelope`."""
+
+    name: str
+    num_points: int
+    points: Points | None
+    envelope: list[Bucket]
+    attempts: list[AttemptStart]
+
+
+@dataclass(slots=True, kw_only=True)
+class _Parts:
+    """What is known of one metric: stretches of points, and chunks of which only the envelope was read."""
+
+    name: str
+    stretches: list[Stretch]
+    chunks: list[Chunk]
+
+
+async def read_series(
+    session: AsyncSession,
+    experiment_id: str,
+    names: Collection[str] = (),
+    max_points: int = 1000,
+    from_step: int | None = None,
+    to_step: int | None = None,
+) -> list[Series]:
+    """The named series, or every one, names sorted; a name without points in [from_step, to_step] is left out.
+
+    Each has at most `max_points` points or buckets (at least 1).
+    """
+    first, last = from_step if from_step is not None else 0, to_step if to_step is not None else 2**63 - 1
+    series = await load_series(session, experiment_id, names)
+    tails = await load_tails(session, series, first, last)
+    chunks = await load_chunks(session, series, first, last)
+    parts = list(_gather(tails, chunks))
+    await _unfold_contested(session, parts, first, last)
+    return [await _read_one(session, part, max_points) for part in parts]
+
+
+def _gather(tails: Iterable[Stretch], chunks: Iterable[Chunk]) -> Iterator[_Parts]:
+    """By name; tail points that a chunk of their series covers are dropped."""
+    covered: dict[int, int] = {}
+    by_name: dict[str, _Parts] = {}
+    for chunk in chunks:
+        covered[chunk.series.id] = max(chunk.summary.last_step, covered.get(chunk.series.id, -1))
+        name = chunk.series.name
+        by_name.setdefault(name, _Parts(name=name, stretches=[], chunks=[])).chunks.append(chunk)
+    for tail in tails:
+        if kept := tail.within(covered.get(tail.series.id, -1) + 1, tail.steps[-1]):
+            name = tail.series.name
+            by_name.setdefault(name, _Parts(name=name, stretches=[], chunks=[])).stretches.append(kept)
+    for name in sorted(by_name):
+        yield by_name[name]
+
+
+async def _unfold_contested(session: AsyncSession, parts: Sequence[_Parts], first: int, last: int) -> None:
+    """Reads the points of chunks that reach beyond the steps asked for or into another attempt's."""
+    contested = [chunk for part in parts for chunk in _contested(part, first, last)]
+    keys = {chunk.key for chunk in contested}
+    unfolded = {stretch.key: stretch.within(first, last) for stretch in await unfold(session, contested)}
+    for part in parts:
+        own = [unfolded[chunk.key] for chunk in part.chunks if chunk.key in keys]
+        part.stretches.extend(stretch for stretch in own if stretch)
+        part.chunks = [chunk for chunk in part.chunks if chunk.key not in keys]
+
+
+def _contested(part: _Parts, first: int, last: int) -> Iterator[Chunk]:
+    spans: dict[int, tuple[int, int]] = {}
+    for series_id, start, end in [
+        *((chunk.series.id, chunk.summary.first_step, chunk.summary.last_step) for chunk in part.chunks),
+        *((stretch.series.id, stretch.steps[0], stretch.steps[-1]) for stretch in part.stretches),
+    ]:
+        known = spans.get(series_id, (start, end))
+        spans[series_id] = (min(start, known[0]), max(end, known[1]))
+    for chunk in part.chunks:
+        start, end = chunk.summary.first_step, chunk.summary.last_step
+        others = (span for series_id, span in spans.items() if series_id != chunk.series.id)
+        if start < first or end > last or any(span[0] <= end and start <= span[1] for span in others):
+            yield chunk
+
+
+async def _read_one(session: AsyncSession, part: _Parts, max_points: int) -> Series:
+    merged = _merge(part.stretches)
+    num_points = sum(chunk.summary.num_points for chunk in part.chunks) + sum(len(run.steps) for run in merged)
+    attempts = _starts(part.chunks, merged)
+    fits = num_points <= max_points
+    if part.chunks and (fits or len(part.chunks) < max_points * _ENOUGH_BUCKETS):
+        merged = sorted([*merged, *await unfold(session, part.chunks)], key=lambda run: run.steps[0])
+        part.chunks = []
+    if fits:
+        return Series(name=part.name, num_points=num_points, points=_join(merged), envelope=[], attempts=attempts)
+    runs = [Run(steps=run.steps, values=run.values) for run in merged]
+    pieces: list[Summary | Run] = [*(chunk.summary for chunk in part.chunks), *runs]
+    pieces.sort(key=lambda piece: piece.first_step)
+    envelope = build_envelope(pieces, max_points)
+    return Series(name=part.name, num_points=num_points, points=None, envelope=envelope, attempts=attempts)
+
+
+def _merge(stretches: Sequence[Stretch]) -> list[Stretch]:
+    """Disjoint stretches in order of steps; each step from its latest attempt.
+
+    A merged one never reaches beyond one of `stretches`: whole chunks may stand between them.
+    """
+    if len({stretch.series.id for stretch in stretches}) <= 1:
+        return sorted(stretches, key=lambda stretch: stretch.steps[0])
+    owners: dict[int, tuple[Stretch, int]] = {}
+    for stretch in sorted(stretches, key=lambda stretch: stretch.series.attempt_number):
+        owners.update({step: (stretch, place) for place, step in enumerate(stretch.steps)})
+    rising = [owners[step] for step in sorted(owners)]
+    groups = (list(group) for _, group in groupby(rising, key=lambda owned: id(owned[0])))
+    return [group[0][0].at([place for _, place in group]) for group in groups]
+
+
+def _starts(chunks: Sequence[Chunk], merged: Sequence[Stretch]) -> list[AttemptStart]:
+    starts: dict[int, int] = {}
+    for number, step in [
+        *((chunk.series.attempt_number, chunk.summary.first_step) for chunk in chunks),
+        *((stretch.series.attempt_number, stretch.steps[0]) for stretch in merged),
+    ]:
+        starts[number] = min(step, starts.get(number, step))
+    return [AttemptStart(number=number, first_step=starts[number]) for number in sorted(starts)]
+
+
+def _join(stretches: Sequence[Stretch]) -> Points:
+    return Points(
+        steps=[step for stretch in stretches for step in stretch.steps],
+        ts=[ts for stretch in stretches for ts in stretch.ts],
+        values=[value for stretch in stretches for value in stretch.values],
+    )
