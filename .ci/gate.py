@@ -13,7 +13,15 @@ from size_caps import violations
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 BIN = Path(sys.prefix) / "bin"
-MYPY_TARGETS = ("api", "service", "workers", "migrations/env.py", "migrations/apply.py", ".ci/gate.py", ".ci/size_caps.py")
+MYPY_TARGETS = (
+    "api",
+    "service",
+    "workers",
+    "migrations/env.py",
+    "migrations/apply.py",
+    ".ci/gate.py",
+    ".ci/size_caps.py",
+)
 STEPS: dict[str, list[str]] = {
     "ruff": ["ruff", "check", "."],
     "format": ["ruff", "format", "--check", "."],
