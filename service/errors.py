@@ -58,6 +58,41 @@ class StaleAttempt(SedrayError):
     title = "The attempt is over"
 
 
+class ReportGap(SedrayError):
+    """A report came before one that is still missing; `expected_seq` says which to send."""
+
+    code = "report_gap"
+    title = "An earlier report is missing"
+
+
+class InvalidReport(SedrayError):
+    """A driver's message contradicts its experiment."""
+
+    code = "invalid_report"
+    title = "The driver's message does not fit its experiment"
+
+
+class InvalidRequest(SedrayError):
+    """A request other than a specification is malformed; `errors` lists field, problem and hint."""
+
+    code = "invalid_request"
+    title = "The request is not valid"
+
+
+class BodyTooLarge(SedrayError):
+    """The body is longer than this route takes."""
+
+    code = "body_too_large"
+    title = "The body is too large"
+
+
+class CrossSiteRequest(SedrayError):
+    """A page of another site tried to change something with this browser's cookie."""
+
+    code = "cross_site_request"
+    title = "The request came from another site"
+
+
 class Unauthenticated(SedrayError):
     """No token, or one that is unknown, revoked or expired."""
 

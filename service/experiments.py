@@ -1,0 +1,311 @@
+"""Experiments as people handle them: submit, find, cancel, retry, and read what happened."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from difflib import get_close_matches
+from typing import Any
+
+from sqlalchemy import Select, func, select, tuple_
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from service.contract.messages import StageResult
+from service.contract.spec import PRIORITY_RANK, ExperimentSpec
+from service.contract.status import EndReason, ExperimentStatus
+from service.errors import IdempotencyConflict, InvalidSpec, NotAllowedNow, NotFound
+from service.storage.identifiers import new_id
+from service.storage.queue_order import QUEUE_ORDER, queue_position
+from service.storage.stage_results import read_stage_results
+from service.storage.tables import Attempt, Experiment, ExperimentEvent, Project, User
+from service.storage.transitions import lock_experiment, move_experiment, record_event
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExperimentView:
+    """An experiment with the names that people know and its place in the queue."""
+
+    experiment: Experiment
+    project: str
+    user: str
+    queue_position: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExperimentHistory:
+    """What an experiment has done so far."""
+
+    attempts: list[Attempt]
+    """First attempt first."""
+    stage_results: list[StageResult]
+    """In the order in which the stages finished."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExperimentFilter:
+    """Which experiments a person wants to see; what is left out does not narrow the list."""
+
+    status: ExperimentStatus | None = None
+    project: str | None = None
+    tag: str | None = None
+    name: str | None = None
+    """A part of the name, in any case."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PageStart:
+    """The last row of the page before, in the order newest first."""
+
+    submitted_at: datetime
+    id: str
+
+
+async def submit(
+    session: AsyncSession,
+    *,
+    user: User,
+    spec: ExperimentSpec,
+    plan: dict[str, Any],
+    body_sha256: str,
+    idempotency_key: str | None,
+) -> tuple[Experiment, bool]:
+    """Queues an experiment; returns it and whether it is the first answer to the same key, replayed.
+
+    Of any number of equal requests at once exactly one inserts: the others wait for its commit at the unique key and
+    then find its row. Raises InvalidSpec for an unknown project, IdempotencyConflict for a key used with another body.
+    """
+    project = await _project_of(session, spec)
+    row = _row_of(user, project, spec, plan, body_sha256, idempotency_key)
+    unless_repeated = (
+        insert(Experiment).values(row).on_conflict_do_nothing(index_elements=["user_id", "idempotency_key"])
+    )
+    experiment = await session.scalar(unless_repeated.returning(Experiment))
+    if experiment is None:
+        assert idempotency_key is not None, "only a key can be in conflict"
+        first = await find_replay(session, user=user, idempotency_key=idempotency_key, body_sha256=body_sha256)
+        assert first is not None, "experiments are never deleted"
+        return first, True
+    await record_event(session, experiment.id, "status", f"submitted by {user.name}", detail={"to": "queued"})
+    return experiment, False
+
+
+async def find_replay(
+    session: AsyncSession, *, user: User, idempotency_key: str, body_sha256: str
+) -> Experiment | None:
+    """The experiment that this key made before, if any; raises IdempotencyConflict if that was another body."""
+    first = await session.scalar(
+        select(Experiment).where(Experiment.user_id == user.id, Experiment.idempotency_key == idempotency_key)
+    )
+    if first is not None and first.body_sha256 != body_sha256:
+        raise IdempotencyConflict(
+            f"idempotency key {idempotency_key!r} belongs to experiment {first.id}, which was submitted with another "
+            "body; use a new key for a new experiment",
+            experiment_id=first.id,
+        )
+    return first
+
+
+async def get(session: AsyncSession, experiment_id: str) -> Experiment:
+    """The experiment; raises NotFound."""
+    experiment = await session.get(Experiment, experiment_id)
+    if experiment is None:
+        raise _not_found(experiment_id)
+    return experiment
+
+
+async def view(session: AsyncSession, experiment_id: str) -> ExperimentView:
+    """The experiment as people see it; raises NotFound."""
+    views = await _views(session, _select_views().where(Experiment.id == experiment_id))
+    if not views:
+        raise _not_found(experiment_id)
+    return views[0]
+
+
+async def history(session: AsyncSession, experiment_id: str) -> ExperimentHistory:
+    """Attempts and stage results of an experiment."""
+    attempts = await session.scalars(
+        select(Attempt)
+        .where(Attempt.experiment_id == experiment_id)
+        .order_by(Attempt.number)
+        .execution_options(populate_existing=True)
+    )
+    return ExperimentHistory(attempts=list(attempts), stage_results=await read_stage_results(session, experiment_id))
+
+
+async def list_page(
+    session: AsyncSession, *, wanted: ExperimentFilter, limit: int, start: PageStart | None
+) -> tuple[list[ExperimentView], PageStart | None]:
+    """Up to `limit` experiments after `start`, newest first, and where the next page starts, if there is one."""
+    statement = _narrowed(_select_views(), wanted).order_by(Experiment.submitted_at.desc(), Experiment.id.desc())
+    if start is not None:
+        statement = statement.where(
+            tuple_(Experiment.submitted_at, Experiment.id) < tuple_(start.submitted_at, start.id)
+        )
+    views = await _views(session, statement.limit(limit + 1))
+    if len(views) <= limit:
+        return views, None
+    last = views[limit - 1].experiment
+    return views[:limit], PageStart(submitted_at=last.submitted_at, id=last.id)
+
+
+async def list_queued(session: AsyncSession) -> list[ExperimentView]:
+    """Everybody who waits, first in line first."""
+    queued = Experiment.status == ExperimentStatus.QUEUED.value
+    return await _views(session, _select_views().where(queued).order_by(*QUEUE_ORDER))
+
+
+async def list_live(session: AsyncSession) -> list[ExperimentView]:
+    """Everything admitted, running or cancelling, oldest first."""
+    live = (ExperimentStatus.ADMITTED, ExperimentStatus.RUNNING, ExperimentStatus.CANCELLING)
+    statement = _select_views().where(Experiment.status.in_([status.value for status in live]))
+    return await _views(session, statement.order_by(Experiment.started_at.asc().nulls_last(), Experiment.id))
+
+
+async def cancel(session: AsyncSession, experiment_id: str, *, user: User) -> Experiment:
+    """Notes the wish to stop: a queued experiment ends at once, a live one hears it with its next report.
+
+    Asking again while it is cancelling changes nothing. Raises NotFound; NotAllowedNow after the end.
+    """
+    experiment = await _locked(session, experiment_id)
+    status = ExperimentStatus(experiment.status)
+    if status is ExperimentStatus.CANCELLING:
+        return experiment
+    if status.is_terminal:
+        raise NotAllowedNow(
+            f"experiment {experiment_id} is {status.value}; only a queued or live one can be cancelled", status=status
+        )
+    await record_event(session, experiment_id, "cancel_requested", f"{user.name} asked to cancel")
+    requested = {"cancel_requested_at": func.now()}
+    if status is ExperimentStatus.QUEUED:
+        return await move_experiment(
+            session,
+            experiment_id,
+            ExperimentStatus.CANCELLED,
+            message=f"cancelled by {user.name} while queued",
+            reason=EndReason.CANCELLED_BY_USER,
+            values={**requested, "waiting_reason": None, "not_before": None},
+        )
+    return await move_experiment(
+        session,
+        experiment_id,
+        ExperimentStatus.CANCELLING,
+        message="waiting for the run to stop",
+        values=requested,
+    )
+
+
+async def retry(session: AsyncSession, experiment_id: str, *, user: User) -> Experiment:
+    """Sends a failed or cancelled experiment to the end of the queue, with all its retries back.
+
+    The next attempt goes on from the finished stages and the last checkpoint. Raises NotFound; NotAllowedNow from any
+    other status.
+    """
+    experiment = await _locked(session, experiment_id)
+    if experiment.status not in (ExperimentStatus.FAILED.value, ExperimentStatus.CANCELLED.value):
+        raise NotAllowedNow(
+            f"experiment {experiment_id} is {experiment.status}; only a failed or cancelled one can be retried",
+            status=experiment.status,
+        )
+    fresh = {
+        "queued_at": func.now(),
+        "num_failed_attempts": 0,
+        "not_before": None,
+        "waiting_reason": None,
+        "cancel_requested_at": None,
+        "started_at": None,
+    }
+    message = f"retried by {user.name}"
+    return await move_experiment(session, experiment_id, ExperimentStatus.QUEUED, message=message, values=fresh)
+
+
+async def events_after(
+    session: AsyncSession, experiment_id: str, *, after: int, limit: int
+) -> Sequence[ExperimentEvent]:
+    """Up to `limit` events with ids above `after`, oldest first. Raises NotFound for an unknown experiment."""
+    await get(session, experiment_id)
+    rows = await session.scalars(
+        select(ExperimentEvent)
+        .where(ExperimentEvent.experiment_id == experiment_id, ExperimentEvent.id > after)
+        .order_by(ExperimentEvent.id)
+        .limit(limit)
+    )
+    return rows.all()
+
+
+def _row_of(
+    user: User,
+    project: Project,
+    spec: ExperimentSpec,
+    plan: dict[str, Any],
+    body_sha256: str,
+    idempotency_key: str | None,
+) -> dict[str, Any]:
+    return {
+        "id": new_id("exp"),
+        "project_id": project.id,
+        "user_id": user.id,
+        "name": spec.name,
+        "tags": spec.tags,
+        "spec": spec.model_dump(mode="json"),
+        "spec_sha256": spec.sha256(),
+        "plan": plan,
+        "idempotency_key": idempotency_key,
+        "body_sha256": body_sha256,
+        "priority_rank": PRIORITY_RANK[spec.priority],
+        "num_cpus": spec.resources.num_cpus,
+        "num_gpus": spec.resources.num_gpus,
+        "max_retries": spec.max_retries,
+        "status": ExperimentStatus.QUEUED.value,
+    }
+
+
+async def _project_of(session: AsyncSession, spec: ExperimentSpec) -> Project:
+    projects = {project.name: project for project in await session.scalars(select(Project))}
+    if spec.project not in projects:
+        near = get_close_matches(spec.project, projects, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"known projects: {', '.join(sorted(projects))}"
+        problem = f"unknown project {spec.project!r}"
+        raise InvalidSpec(f"{problem}; {hint}", errors=[{"field": "project", "problem": problem, "hint": hint}])
+    return projects[spec.project]
+
+
+async def _locked(session: AsyncSession, experiment_id: str) -> Experiment:
+    experiment = await lock_experiment(session, experiment_id)
+    if experiment is None:
+        raise _not_found(experiment_id)
+    return experiment
+
+
+def _not_found(experiment_id: str) -> NotFound:
+    return NotFound(f"there is no experiment {experiment_id!r}; list the experiments to find its id")
+
+
+_Views = Select[Experiment, str, str, int | None]
+
+
+def _select_views() -> _Views:
+    return (
+        select(Experiment, Project.name, User.name, queue_position())
+        .join(Project, Project.id == Experiment.project_id)
+        .join(User, User.id == Experiment.user_id)
+        .execution_options(populate_existing=True)
+    )
+
+
+def _narrowed(statement: _Views, wanted: ExperimentFilter) -> _Views:
+    if wanted.status is not None:
+        statement = statement.where(Experiment.status == wanted.status.value)
+    if wanted.project is not None:
+        statement = statement.where(Project.name == wanted.project)
+    if wanted.tag is not None:
+        statement = statement.where(Experiment.tags.contains([wanted.tag]))
+    if wanted.name is not None:
+        statement = statement.where(Experiment.name.icontains(wanted.name, autoescape=True))
+    return statement
+
+
+async def _views(session: AsyncSession, statement: _Views) -> list[ExperimentView]:
+    return [
+        ExperimentView(experiment=experiment, project=project, user=user, queue_position=position)
+        for experiment, project, user, position in await session.execute(statement)
+    ]

@@ -1,0 +1,26 @@
+"""What a driver's report sets in motion: one transaction for its number, points, lines and completions."""
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from service import attempts, log_store, metric_store
+from service.contract.messages import ReportAck, WorkerReport
+from service.contract.status import ExperimentStatus
+from service.storage.tables import Attempt, Experiment
+from service.storage.transitions import notify
+
+
+async def take_report(session: AsyncSession, attempt: Attempt, report: WorkerReport) -> ReportAck:
+    """Stores a report exactly once and answers whether the driver should stop.
+
+    All of it shares the transaction in which the report's number is taken: a report whose acknowledgement was lost is
+    sent again, found to be a duplicate and stored no second time. Raises what `attempts.accept_report` raises.
+    """
+    duplicate = await attempts.accept_report(session, attempt, report)
+    if not duplicate:
+        await metric_store.append_points(session, attempt, report.points)
+        await log_store.append_lines(session, attempt, report.log_lines)
+        await log_store.append_rollouts(session, attempt, report.rollouts)
+        await notify(session, attempt.experiment_id)
+    status = await session.scalar(select(Experiment.status).where(Experiment.id == attempt.experiment_id))
+    return ReportAck(seq=report.seq, duplicate=duplicate, cancel=status == ExperimentStatus.CANCELLING.value)

@@ -1,0 +1,83 @@
+"""Builders: valid objects with what a test does not care about filled in."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from service import attempts, auth, experiments
+from service.contract.messages import FinishReport, StageResult, WorkerReport
+from service.contract.plan import ExperimentPlan
+from service.contract.spec import ExperimentSpec
+from service.contract.stages import StageName
+from service.contract.status import EndReason
+from service.storage.tables import Attempt, Experiment, User
+
+NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+PLAN = ExperimentPlan(stages=[], num_cpus=2.0, num_gpus=0.0, warnings=[])
+
+
+def spec_body(**changes: Any) -> dict[str, Any]:
+    """A minimal specification as JSON: one SFT stage. `changes` replace top-level keys."""
+    sft = {"data": {"path": "/data/sft.jsonl"}, "optimizer": {"learning_rate": 1e-3}, "num_epochs": 1, "batch_size": 8}
+    return {"name": "toy", "model": {"path": "/models/toy"}, "sft": sft, **changes}
+
+
+def make_spec(**changes: Any) -> ExperimentSpec:
+    """The same as a model."""
+    return ExperimentSpec.model_validate(spec_body(**changes))
+
+
+async def make_user(session: AsyncSession, name: str = "ada") -> User:
+    """The user of this name, made at the first call."""
+    return await auth.find_user(session, name) or await auth.create_user(session, name)
+
+
+async def make_experiment(
+    session: AsyncSession, *, user: User | None = None, idempotency_key: str | None = None, **spec_changes: Any
+) -> Experiment:
+    """A queued experiment."""
+    spec = make_spec(**spec_changes)
+    experiment, _ = await experiments.submit(
+        session,
+        user=user or await make_user(session),
+        spec=spec,
+        plan=PLAN.model_dump(mode="json"),
+        body_sha256=spec.sha256(),
+        idempotency_key=idempotency_key,
+    )
+    return experiment
+
+
+async def make_attempt(
+    session: AsyncSession, experiment: Experiment | None = None, *, started: bool = True, **spec_changes: Any
+) -> Attempt:
+    """A live attempt: of a new experiment unless one is given, running unless `started` is false."""
+    attempt = await attempts.open_attempt(session, experiment or await make_experiment(session, **spec_changes), NOW)
+    if not started:
+        return attempt
+    await attempts.mark_submitted(session, attempt, ray_session="session_1", now=NOW)
+    return (await attempts.start(session, attempt)).attempt
+
+
+async def experiment_of(session: AsyncSession, attempt: Attempt) -> Experiment:
+    """The attempt's experiment as the database has it now."""
+    statement = select(Experiment).where(Experiment.id == attempt.experiment_id)
+    return (await session.scalars(statement.execution_options(populate_existing=True))).one()
+
+
+def make_report(seq: int = 1, **values: Any) -> WorkerReport:
+    """An otherwise empty report."""
+    return WorkerReport(seq=seq, **values)
+
+
+def make_stage_result(stage: StageName = "sft", **values: Any) -> StageResult:
+    """The result of a stage that did all of its 10 steps."""
+    facts = {"duration_s": 1.0, "steps_done": 10, "steps_planned": 10, "metrics": {"sft/loss": 0.5}}
+    return StageResult(stage=stage, started_at=NOW, finished_at=NOW, **{**facts, **values})
+
+
+def make_finish(reason: EndReason = EndReason.COMPLETED, **values: Any) -> FinishReport:
+    """A finish after 10 of 10 steps."""
+    return FinishReport(reason=reason, **{"steps_done": 10, "steps_planned": 10, **values})
