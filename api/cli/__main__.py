@@ -1,0 +1,5 @@
+"""`python -m api.cli` is `sedray`."""
+
+from api.cli.commands import main
+
+main()

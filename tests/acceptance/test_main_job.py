@@ -1,0 +1,148 @@
+"""The main job through HTTP on a real stack: real PostgreSQL, Ray job, torch trainer, vLLM engine."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from api.schemas import Experiment
+from service.contract.status import EndReason, ExperimentStatus
+from tests.acceptance.stack_under_test import (
+    Stack,
+    long_rl_spec,
+    small_spec,
+    start_stack,
+    stop_stack,
+    wait_for_end,
+    wait_for_stage_step,
+    wait_until,
+)
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    folder = tmp_path_factory.mktemp("stack")
+    stack = start_stack(folder / "data")
+    yield stack
+    survivors = stop_stack(stack)
+    assert survivors == []
+
+
+def steps_of(stack: Stack, experiment: Experiment, name: str) -> list[int]:
+    series = stack.client.metrics(experiment.id, [name], max_points=100_000).series
+    return [point.step for one in series for point in one.points]
+
+
+def keep_killed(stack: Stack, module: str, *, seconds: float) -> None:
+    """Kills the process as often as the supervisor starts it again."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        stack.child(module).kill()
+        time.sleep(0.3)
+
+
+def test_an_experiment_runs_from_rest_to_its_result(stack: Stack, tmp_path: Path) -> None:
+    spec_file = tmp_path / "spec.json"
+    spec_file.write_text(json.dumps(small_spec()))
+    command = [sys.executable, "-m", "api.cli", "--data", str(stack.data), "submit", str(spec_file), "--watch"]
+
+    finished = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
+
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    assert "after RL" in finished.stdout
+    experiment = stack.client.experiment(stack.client.experiments(limit=1).items[0].id)
+    assert experiment.status is ExperimentStatus.SUCCEEDED
+    assert [result.stage for result in experiment.stage_results] == experiment.spec.stage_names()
+    assert steps_of(stack, experiment, "sft/nll") == list(range(1, 11))
+    assert steps_of(stack, experiment, "reward/mean") == [1, 2, 3, 4]
+    assert stack.client.logs(experiment.id, tail=10).items
+    assert stack.client.rollouts(experiment.id).items[0].prompt
+
+
+def test_without_learning_the_engine_and_the_trainer_agree(stack: Stack) -> None:
+    rl = {**small_spec()["rl"], "optimizer": {"learning_rate": 0.0}, "num_steps": 5, "num_prompts_per_step": 2}
+
+    experiment = stack.client.submit(small_spec(name="lr 0", sft=None, evaluation=None, rl=rl))
+
+    assert wait_for_end(stack, experiment.id).status is ExperimentStatus.SUCCEEDED
+    for statistic in ("mean", "min", "max"):
+        series = stack.client.metrics(experiment.id, [f"sampling/is_ratio_raw/{statistic}"]).series[0]
+        assert [point.step for point in series.points] == [1, 2, 3, 4, 5]
+        assert all(abs(point.value - 1) <= 0.01 for point in series.points)
+
+
+def test_an_api_that_is_killed_for_a_while_loses_and_doubles_nothing(stack: Stack) -> None:
+    experiment = stack.client.submit(long_rl_spec(60))
+    wait_for_stage_step(stack, experiment.id, "rl", 3)
+    keep_killed(stack, "api.server", seconds=20)
+
+    ended = wait_for_end(stack, experiment.id)
+
+    assert ended.status is ExperimentStatus.SUCCEEDED
+    assert len(ended.attempts) == 1
+    for name in ("reward/mean", "actor/pg_loss", "timing_s/step"):
+        assert steps_of(stack, ended, name) == list(range(1, 61))
+
+
+def test_a_killed_scheduler_starts_no_second_job(stack: Stack) -> None:
+    scheduler = stack.child("service.scheduler.main")
+    experiment = stack.client.submit(small_spec(name="killed scheduler", sft=None, rl=None))
+    scheduler.kill()
+
+    ended = wait_for_end(stack, experiment.id)
+
+    assert ended.status is ExperimentStatus.SUCCEEDED
+    assert len(ended.attempts) == 1
+
+
+@pytest.mark.parametrize("moment", ["while the engine starts", "while it trains"])
+def test_cancel_ends_a_run_within_half_a_minute(stack: Stack, moment: str) -> None:
+    experiment = stack.client.submit(long_rl_spec(100_000))
+    if moment == "while it trains":
+        wait_for_stage_step(stack, experiment.id, "rl", 2)
+    else:
+        wait_until(
+            lambda: stack.client.experiment(experiment.id).status is ExperimentStatus.RUNNING,
+            what="the start of the run",
+            deadline_s=120,
+        )
+
+    stack.client.cancel(experiment.id)
+
+    ended = wait_for_end(stack, experiment.id, deadline_s=30)
+    assert (ended.status, ended.end_reason) == (ExperimentStatus.CANCELLED, EndReason.CANCELLED_BY_USER)
+    wait_until(lambda: not stack.ray_jobs_of(experiment.id), what="the end of all processes", deadline_s=30)
+
+
+def test_cancel_ends_a_queued_experiment_at_once(stack: Stack) -> None:
+    blocker = stack.client.submit(long_rl_spec(100_000))
+    waiting = stack.client.submit(small_spec(name="waits"))
+
+    assert stack.client.cancel(waiting.id).status is ExperimentStatus.CANCELLED
+
+    stack.client.cancel(blocker.id)
+    assert wait_for_end(stack, blocker.id, deadline_s=30).status is ExperimentStatus.CANCELLED
+
+
+def test_a_killed_driver_is_followed_by_an_attempt_that_goes_on(stack: Stack) -> None:
+    experiment = stack.client.submit(long_rl_spec(30))
+    wait_for_stage_step(stack, experiment.id, "rl", 12)
+    drivers = [process for process in stack.ray_jobs_of(experiment.id) if "workers.pipeline" in process.cmdline()]
+    for driver in drivers:
+        driver.kill()
+
+    ended = wait_for_end(stack, experiment.id)
+
+    assert ended.status is ExperimentStatus.SUCCEEDED
+    assert [attempt.end_reason for attempt in ended.attempts] == [EndReason.RAY_JOB_FAILED, EndReason.COMPLETED]
+    assert steps_of(stack, ended, "reward/mean") == list(range(1, 31))
+    starts = {
+        start.number: start.first_step for start in stack.client.metrics(ended.id, ["reward/mean"]).series[0].attempts
+    }
+    assert starts[2] > 5
