@@ -1,0 +1,92 @@
+"""Ray jobs as the scheduler sees them, and the seam through which it asks for them. Pure: no network here."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+
+class RayJobStatus(StrEnum):
+    """What Ray says of a job. A hint, not the truth: the driver's own report is."""
+
+    PENDING = "PENDING"
+    RUNNING = "RUNNING"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    STOPPED = "STOPPED"
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether Ray will not change it any more."""
+        return self in (RayJobStatus.SUCCEEDED, RayJobStatus.FAILED, RayJobStatus.STOPPED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RayJobRequest:
+    """A job to submit."""
+
+    submission_id: str
+    entrypoint: str
+    """A shell command; holds nothing that a user wrote."""
+    env_vars: Mapping[str, str]
+    """Readable by everybody who reaches Ray's API: no secrets."""
+    metadata: Mapping[str, str]
+    """By `attempt` and `spec_sha256` a job is recognised as ours."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RayJob:
+    """A job that Ray knows."""
+
+    submission_id: str
+    status: RayJobStatus
+    message: str
+    error_type: str | None
+    """Ray's class of failure; `JOB_SUPERVISOR_…` says that Ray lost sight of the driver, not that it is dead."""
+    driver_exit_code: int | None
+    driver_node_id: str | None
+    """Where the driver's log lies."""
+    metadata: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterView:
+    """What Ray has, in sum over its living nodes."""
+
+    session_name: str
+    """Changes when the cluster is started anew; jobs of another session are gone."""
+    num_cpus: float
+    num_gpus: float
+    num_nodes: int
+
+
+class RayGateway(Protocol):
+    """The few things that the scheduler asks of Ray. Each raises RayUnreachable when nothing can be known."""
+
+    async def submit(self, request: RayJobRequest) -> RayJob:
+        """Submits, or finds the same job submitted before; raises SubmitRefused when Ray certainly has no such job."""
+
+    async def get(self, submission_id: str) -> RayJob | None:
+        """The job; None if Ray has none of this id."""
+
+    async def stop(self, submission_id: str) -> None:
+        """Asks Ray to stop the job; does nothing for a job that is unknown or over."""
+
+    async def logs_tail(self, job: RayJob, num_lines: int) -> list[str]:
+        """The newest lines that the driver printed; empty when Ray has no log of it."""
+
+    async def cluster(self) -> ClusterView:
+        """Session and resources."""
+
+
+class SubmitRefused(Exception):
+    """Ray answered, and it does not have the job. Trying again with the same id is safe."""
+
+
+class ForeignJob(SubmitRefused):
+    """Ray has a job under this id that is not ours. Trying again with the same id is useless."""
+
+
+def is_same_job(job: RayJob, request: RayJobRequest) -> bool:
+    """Whether a job found under the request's id was submitted by it: same attempt and same specification."""
+    return all(job.metadata.get(key) == request.metadata[key] for key in ("attempt", "spec_sha256"))
