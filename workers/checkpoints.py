@@ -79,8 +79,8 @@ def save_checkpoint(root: str, name: str, files: Mapping[str, FileContent], fact
     """
     assert MANIFEST not in files and not any("/" in file_name for file_name in files), "names of files within a folder"
     filesystem, path = fsspec.core.url_to_fs(root)
-    if _is_local(filesystem):
-        _save_locally(Path(path), name, files, facts)
+    if is_local(root):
+        _save_locally(Path(path) / name, files, facts)
     else:
         _upload(filesystem, f"{path}/{name}", files, facts)
     return f"{root.rstrip('/')}/{name}"
@@ -104,6 +104,31 @@ def load_latest(root: str) -> LatestCheckpoint:
             checkpoint=Checkpoint(name=name, location=location, facts=facts), skipped=tuple(skipped)
         )
     return LatestCheckpoint(checkpoint=None, skipped=tuple(skipped))
+
+
+def publish_folder(aside: Path, target: Path) -> None:
+    """Put a finished local folder in the place of `target` (same file system), synced, replacing an older one."""
+    for path in aside.iterdir():
+        _sync(path)
+    _sync(aside)
+    replaced = target.parent / f"{_ASIDE}replaced-{target.name}-{uuid4().hex}"
+    if target.exists():
+        target.rename(replaced)
+    aside.rename(target)
+    _sync(target.parent)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def aside_path(target: Path) -> Path:
+    """A fresh name beside `target` for what is not finished; readers of the parent folder pass over it."""
+    return target.parent / f"{_ASIDE}{target.name}-{uuid4().hex}"
+
+
+def is_local(url: str) -> bool:
+    """Whether a path or fsspec URL lies on a local or mounted file system."""
+    filesystem, _ = fsspec.core.url_to_fs(url)
+    protocol = filesystem.protocol
+    return "file" in ((protocol,) if isinstance(protocol, str) else protocol)
 
 
 def prune(root: str, keep: int) -> list[str]:
@@ -146,30 +171,19 @@ class _HashingStream:
         return {"sha256": self._digest.hexdigest(), "num_bytes": self._num_bytes}
 
 
-def _save_locally(root: Path, name: str, files: Mapping[str, FileContent], facts: dict[str, Any]) -> None:
-    root.mkdir(parents=True, exist_ok=True)
-    aside = root / f"{_ASIDE}{name}-{uuid4().hex}"
-    replaced = root / f"{_ASIDE}replaced-{name}-{uuid4().hex}"
+def _save_locally(folder: Path, files: Mapping[str, FileContent], facts: dict[str, Any]) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    aside = aside_path(folder)
     aside.mkdir()
     try:
-        entries = {file_name: _write_synced(aside / file_name, content) for file_name, content in files.items()}
-        _write_synced(aside / MANIFEST, _manifest_bytes(name, entries, facts))
-        _sync_folder(aside)
-        if (root / name).exists():
-            (root / name).rename(replaced)
-        aside.rename(root / name)
-        _sync_folder(root)
+        entries = {}
+        for file_name, content in files.items():
+            with (aside / file_name).open("wb") as file:
+                entries[file_name] = _write(file, content)
+        (aside / MANIFEST).write_bytes(_manifest_bytes(folder.name, entries, facts))
+        publish_folder(aside, folder)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-        shutil.rmtree(replaced, ignore_errors=True)
-
-
-def _write_synced(path: Path, content: FileContent) -> dict[str, Any]:
-    with path.open("wb") as file:
-        entry = _write(file, content)
-        file.flush()
-        os.fsync(file.fileno())
-    return entry
 
 
 def _write(file: BinaryIO, content: FileContent) -> dict[str, Any]:
@@ -181,7 +195,7 @@ def _write(file: BinaryIO, content: FileContent) -> dict[str, Any]:
     return stream.entry()
 
 
-def _sync_folder(path: Path) -> None:
+def _sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -258,8 +272,3 @@ def _chunks(filesystem: Any, path: str) -> Iterator[bytes]:
     with filesystem.open(path, "rb") as file:
         while chunk := file.read(_CHUNK_BYTES):
             yield chunk
-
-
-def _is_local(filesystem: Any) -> bool:
-    protocol = filesystem.protocol
-    return "file" in ((protocol,) if isinstance(protocol, str) else protocol)

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils.logging import disable_progress_bar
 
 from service.contract.spec import ModelSpec
 
@@ -48,6 +49,7 @@ def load_model(folder: str, device: torch.device) -> PreTrainedModel:
             f"{folder} holds no config.json, so it is no Hugging Face model folder; "
             "point model.path to the folder that save_pretrained wrote"
         )
+    disable_progress_bar()  # Bars are of no use in a log.
     try:
         model, loading = AutoModelForCausalLM.from_pretrained(
             folder, dtype=torch.float32, local_files_only=True, output_loading_info=True
@@ -62,6 +64,7 @@ def load_model(folder: str, device: torch.device) -> PreTrainedModel:
             f"the model in {folder} lacks {len(missing)} weights, such as {missing[0]}, which would be random; "
             "check that config.json and the safetensors files belong together"
         )
+    _require_saveable(model, folder)
     # Dropout would make the gradient depend on how a batch is split, and the log-probs of two passes differ.
     return model.to(device).eval()
 
@@ -79,6 +82,16 @@ def _require_folder(folder: str) -> None:
             f"model folder {folder} does not exist on this machine; "
             "give model.path as a folder that the service and all workers can read"
         )
+
+
+def _require_saveable(model: PreTrainedModel, folder: str) -> None:
+    """Find out now, not at the export after training, that the generation config would be refused."""
+    try:
+        model.generation_config.validate(strict=True)
+    except ValueError as error:
+        raise ConfigError(
+            f"{folder}/generation_config.json contradicts itself: {_first_line(error)}; correct that file"
+        ) from error
 
 
 def _first_line(error: Exception) -> str:

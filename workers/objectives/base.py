@@ -10,7 +10,7 @@ Objectives return sums. The caller divides by the label tokens of the whole opti
 into micro-batches nor padding can change a gradient.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -30,11 +30,6 @@ class TokenBatch:
     """int64, already shifted: the token that follows, or `IGNORED`."""
     position_ids_BT: Tensor
     """int64, from 0."""
-
-    @property
-    def num_label_tokens(self) -> int:
-        """N."""
-        return int((self.labels_BT != IGNORED).sum())
 
     def to(self, device: torch.device) -> "TokenBatch":
         """The same batch on another device."""
@@ -69,12 +64,17 @@ class ObjectiveOutput:
     """Detached float64 scalars by metric name; each becomes a mean by the same division as the loss."""
 
 
-def token_statistics(logits_NV: Tensor, labels_N: Tensor, *, top_k: int | None = None) -> TokenStatistics:
+def token_statistics(
+    logits_NV: Tensor, labels_N: Tensor, *, temperature: float = 1.0, top_k: int | None = None
+) -> TokenStatistics:
     """Statistics of the label tokens from their logits, in float32 for logits of lower precision.
 
-    `top_k` asks for the top-k mass; it must not exceed V. Logits of -inf (padded vocabulary) are allowed.
+    The distribution is softmax(logits / temperature). `top_k` asks for the top-k mass; it must not exceed V. Logits of
+    -inf (padded vocabulary) are allowed.
     """
     precise_NV = logits_NV if logits_NV.dtype == torch.float64 else logits_NV.float()
+    if temperature != 1.0:
+        precise_NV = precise_NV / temperature
     logprobs_NV = torch.log_softmax(precise_NV, dim=-1)
     nll_N = -logprobs_NV.gather(-1, labels_N.unsqueeze(-1)).squeeze(-1)
     with torch.no_grad():
@@ -93,3 +93,10 @@ def token_statistics(logits_NV: Tensor, labels_N: Tensor, *, top_k: int | None =
 def total(values_N: Tensor) -> Tensor:
     """A detached sum in float64, so that a metric does not depend on how tokens are split over micro-batches."""
     return values_N.detach().sum(dtype=torch.float64)
+
+
+def token_means(outputs: Sequence[ObjectiveOutput], num_tokens: int) -> dict[str, float]:
+    """Each metric's mean over the label tokens of a step, from its micro-batches; waits for the device once."""
+    names = list(outputs[0].metric_sums)
+    sums = torch.stack([torch.stack([output.metric_sums[name] for name in names]) for output in outputs]).sum(0)
+    return dict(zip(names, (sums / num_tokens).tolist(), strict=True))

@@ -1,0 +1,89 @@
+"""The trained weights on their way out: a Hugging Face folder, or one file for the rollout engine."""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from hashlib import file_digest
+from pathlib import Path
+
+import fsspec
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers.core_model_loading import revert_weight_conversion
+
+from workers.actors.policy_model import PolicyModel
+from workers.actors.trainer_results import WeightManifest
+from workers.checkpoints import aside_path, is_local, publish_folder
+
+
+def exported_weights(policy: PolicyModel) -> Iterator[tuple[str, Tensor]]:
+    """Every tensor once, under the name and in the form of the Hugging Face checkpoint.
+
+    Contiguous CPU tensors of their own in the specification's dtype (integer buffers keep theirs); tied weights come
+    once, under the name that a saved model uses.
+    """
+    for name, tensor in revert_weight_conversion(policy.model, _untied_state(policy)).items():
+        # Copied: an optimizer step must not change what a reader still holds.
+        yield name, tensor.to(device="cpu", copy=True).contiguous()
+
+
+def write_weights(policy: PolicyModel, path: str) -> WeightManifest:
+    """Write all weights as one safetensors file, which appears under `path` only when it is complete."""
+    tensors = dict(exported_weights(policy))
+    part = f"{path}.part"
+    save_file(tensors, part)
+    with open(part, "rb") as file:
+        checksum = file_digest(file, "sha256").hexdigest()
+    num_bytes = os.path.getsize(part)
+    os.replace(part, path)
+    return WeightManifest(num_tensors=len(tensors), num_bytes=num_bytes, checksum=checksum)
+
+
+def export_model(policy: PolicyModel, folder: str) -> str:
+    """Write model, tokenizer and generation config as a Hugging Face folder and return where it is.
+
+    A local folder appears whole or not at all and replaces an older one; to another fsspec URL it is uploaded.
+    """
+    if is_local(folder):
+        _, local = fsspec.core.url_to_fs(folder)
+        target = Path(local)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        aside = aside_path(target)
+        _write_folder(policy, aside)
+        publish_folder(aside, target)
+        return str(target)
+    filesystem, remote = fsspec.core.url_to_fs(folder)
+    with tempfile.TemporaryDirectory() as scratch:
+        _write_folder(policy, Path(scratch))
+        filesystem.makedirs(remote, exist_ok=True)
+        for path in sorted(Path(scratch).iterdir()):
+            filesystem.put_file(str(path), f"{remote}/{path.name}")
+    return folder
+
+
+def _write_folder(policy: PolicyModel, folder: Path) -> None:
+    ends = list(policy.facts.eos_token_ids)
+    generation = policy.model.generation_config
+    assert generation is not None
+    # The end token that was trained must be the one that stops generation.
+    generation.eos_token_id = ends[0] if len(ends) == 1 else ends
+    generation.pad_token_id = policy.facts.pad_token_id
+    policy.model.save_pretrained(folder, state_dict=_untied_state(policy))
+    policy.tokenizer.save_pretrained(folder)
+    # save_pretrained notes the dtype of the weights in memory, which is float32 in any case.
+    config_path = folder / "config.json"
+    config = json.loads(config_path.read_text())
+    config["dtype"] = str(policy.dtype).removeprefix("torch.")
+    config_path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+
+def _untied_state(policy: PolicyModel) -> dict[str, Tensor]:
+    """The state without the second names of tied weights, in the dtype that leaves the trainer."""
+    unique = {name for name, _ in policy.model.named_parameters()}
+    aliases = {name for name, _ in policy.model.named_parameters(remove_duplicate=False)} - unique
+    return {
+        name: tensor.to(policy.dtype) if tensor.is_floating_point() else tensor
+        for name, tensor in policy.model.state_dict().items()
+        if name not in aliases
+    }

@@ -1,0 +1,133 @@
+"""The trainer: one model, one rank, both stages. A plain class that Ray wraps elsewhere.
+
+    load ──> prepare_sft ──> sft_steps ... ──> prepare_rl ──> (rl_step ──> write_weights) ... ──> export
+                 either stage may be left out; each resumes from its own folder of checkpoints
+
+Steps count from 1 and mean the same in every call; see `trainer_results`.
+"""
+
+import logging
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from service.contract.spec import ModelSpec
+from service.contract.stages import RlSpec, SftSpec
+from workers.actors.model_export import export_model, exported_weights, write_weights
+from workers.actors.policy_model import PolicyModel
+from workers.actors.trainer_results import ModelFacts, RlPlan, SftPlan, StepMetrics, WeightManifest
+from workers.actors.trainer_rl import RlRun
+from workers.actors.trainer_sft import SftRun
+from workers.data.batching import TokenSequence, plan_microbatches
+from workers.determinism import make_deterministic
+from workers.model_loading import ConfigError
+from workers.rollouts import TrainingSample
+
+logger = logging.getLogger(__name__)
+
+PROBE_TOKENS_PER_MICROBATCH = 8192
+"""Padded tokens of one forward pass of `logprobs`."""
+
+
+class Trainer:
+    """Holds the model that is trained. Loads nothing until `load`."""
+
+    def __init__(self, *, model: ModelSpec, seed: int, num_cpus: float, num_gpus: float) -> None:
+        """`num_gpus` above 0 means CUDA; otherwise torch computes on `num_cpus` threads, at least one."""
+        self._spec = model
+        self._seed = seed
+        self._num_cpus = num_cpus
+        self._num_gpus = num_gpus
+        self._policy: PolicyModel | None = None
+        self._sft: SftRun | None = None
+        self._rl: RlRun | None = None
+
+    def load(self) -> ModelFacts:
+        """Seed this process and load model and tokenizer. Raises ConfigError if they, or the device, cannot work."""
+        make_deterministic(self._seed, "trainer")
+        self._policy = PolicyModel(self._spec, self._device())
+        self._sft = self._rl = None
+        logger.info("model loaded", extra={"num_parameters": self._policy.facts.num_parameters})
+        return self._policy.facts
+
+    def prepare_sft(self, spec: SftSpec, checkpoint_root: str) -> SftPlan:
+        """Load the data and resume, or calibrate what the objective needs on the untrained model.
+
+        `checkpoint_root` is a folder or fsspec URL for this stage alone. Raises ConfigError if the data or the
+        checkpoints found there cannot work.
+        """
+        self._rl = None
+        self._sft = SftRun(self._loaded(), spec, seed=self._seed, checkpoint_root=checkpoint_root)
+        logger.info("sft prepared", extra={"first_step": self._sft.plan.first_step, "tau": self._sft.plan.tau})
+        return self._sft.plan
+
+    def sft_steps(self, *, max_steps: int, max_seconds: float) -> list[StepMetrics]:
+        """Run whole optimizer steps until one of the limits; empty when all are done.
+
+        Saves a checkpoint each `save_steps` and after the last step. Raises NonFinite.
+        """
+        assert self._sft is not None, "prepare_sft comes first"
+        return self._sft.steps(max_steps=max_steps, max_seconds=max_seconds)
+
+    def prepare_rl(self, spec: RlSpec, checkpoint_root: str) -> RlPlan:
+        """Resume this stage, or begin it with the present weights and a new optimizer.
+
+        Raises ConfigError if the checkpoints found below `checkpoint_root` belong to something else.
+        """
+        self._sft = None
+        self._rl = RlRun(self._loaded(), spec, seed=self._seed, checkpoint_root=checkpoint_root)
+        logger.info("rl prepared", extra={"first_step": self._rl.plan.first_step})
+        return self._rl.plan
+
+    def rl_step(self, step: int, samples: Sequence[TrainingSample], *, temperature: float) -> dict[str, float]:
+        """Train on one step's samples, group after group; returns the metrics `actor/*` and `sampling/*`.
+
+        Raises NonFinite, and ValueError for a step out of order or samples that do not fit the specification.
+        """
+        assert self._rl is not None, "prepare_rl comes first"
+        return self._rl.step(step, samples, temperature=temperature)
+
+    def save_rl(self, step: int, policy_version: int) -> str:
+        """Write the checkpoint after `step`, the last one done, and delete all but the newest `save_total_limit`."""
+        assert self._rl is not None, "prepare_rl comes first"
+        return self._rl.save(step, policy_version)
+
+    def export(self, folder: str) -> str:
+        """Write a Hugging Face folder (or upload it to an fsspec URL) and return where it is."""
+        return export_model(self._loaded(), folder)
+
+    def weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Every tensor once, by its Hugging Face name: contiguous CPU copies in the specification's dtype."""
+        return exported_weights(self._loaded())
+
+    def write_weights(self, path: str) -> WeightManifest:
+        """Write `weights` as one safetensors file, which appears only when it is complete."""
+        return write_weights(self._loaded(), path)
+
+    @torch.no_grad()
+    def logprobs(self, sequences: Sequence[tuple[list[int], list[int]]], *, temperature: float) -> list[list[float]]:
+        """Log-prob of each completion token of (prompt ids, completion ids) under the temperature, in nats."""
+        rows = [TokenSequence(prompt_token_ids=tuple(p), completion_token_ids=tuple(c)) for p, c in sequences]
+        values: list[list[float]] = [[] for _ in rows]
+        for indices in plan_microbatches(rows, PROBE_TOKENS_PER_MICROBATCH):
+            statistics = self._loaded().statistics([rows[index] for index in indices], temperature=temperature)
+            lengths = [len(rows[index].completion_token_ids) for index in indices]
+            for index, nll in zip(indices, torch.split(statistics.nll_N, lengths), strict=True):
+                values[index] = (-nll).tolist()
+        return values
+
+    def _loaded(self) -> PolicyModel:
+        assert self._policy is not None, "load comes first"
+        return self._policy
+
+    def _device(self) -> torch.device:
+        if self._num_gpus <= 0:
+            torch.set_num_threads(max(1, int(self._num_cpus)))
+            return torch.device("cpu")
+        if not torch.cuda.is_available():
+            raise ConfigError(
+                f"resources.trainer.num_gpus is {self._num_gpus}, but torch sees no CUDA device in the trainer; "
+                "set it to 0, or use nodes and a torch build with CUDA"
+            )
+        return torch.device("cuda", 0)
