@@ -1,5 +1,6 @@
 """The base of every model on the wire: unknown keys are refused, and the refusal names the nearest known key."""
 
+from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -28,7 +29,12 @@ class WireModel(BaseModel):
 
 def describe_errors(error: ValidationError, model: type[BaseModel]) -> list[dict[str, Any]]:
     """The problems of a refused body: `field` (dotted path), `problem`, and `hint` where one is known."""
-    return [_describe(details, model) for details in error.errors(include_url=False)]
+    return describe_details(error.errors(include_url=False), model)
+
+
+def describe_details(details: Sequence[ErrorDetails], model: type[BaseModel]) -> list[dict[str, Any]]:
+    """The same from pydantic's own details, whose paths start at `model`."""
+    return [_describe(entry, model) for entry in details]
 
 
 def _describe(details: ErrorDetails, model: type[BaseModel]) -> dict[str, Any]:

@@ -1,0 +1,160 @@
+"""Errors as RFC 9457 problem documents. The only place that knows which error is which HTTP status."""
+
+import http
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+from sqlalchemy.exc import DataError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from starlette.exceptions import HTTPException
+
+from api.schemas import Problem
+from service import errors
+from service.contract.spec import ExperimentSpec
+from service.contract.strict_model import describe_details
+
+logger = logging.getLogger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+STATUS_OF: dict[type[errors.SedrayError], int] = {
+    errors.Unauthenticated: 401,
+    errors.CrossSiteRequest: 403,
+    errors.NotFound: 404,
+    errors.IdempotencyConflict: 409,
+    errors.NotAllowedNow: 409,
+    errors.StaleAttempt: 409,
+    errors.ReportGap: 409,
+    errors.BodyTooLarge: 413,
+    errors.InvalidSpec: 422,
+    errors.CannotRun: 422,
+    errors.InvalidRequest: 422,
+    errors.InvalidReport: 422,
+}
+"""What is not listed is our own failure: 500."""
+
+Headers = Mapping[str, str]
+
+
+def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """For a route's `responses`: these statuses carry a problem document."""
+    return {
+        status: {"description": http.HTTPStatus(status).phrase, "content": {MEDIA_TYPE: {"schema": _SCHEMA}}}
+        for status in statuses
+    }
+
+
+_SCHEMA = {"$ref": "#/components/schemas/Problem"}
+
+
+def install_problem_handlers(app: FastAPI) -> None:
+    """Makes every error of the app a problem document, and none of them a traceback."""
+    app.add_exception_handler(errors.SedrayError, _on_sedray_error)
+    app.add_exception_handler(RequestValidationError, _on_invalid_request)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(OperationalError, _on_database_error)
+    app.add_exception_handler(PoolTimeout, _on_database_error)
+    app.add_exception_handler(DataError, _on_refused_value)
+    app.add_exception_handler(Exception, _on_unexpected)
+
+
+def problem_of(error: errors.SedrayError) -> JSONResponse:
+    """The problem document of one of our errors."""
+    status = next((status for kind, status in STATUS_OF.items() if isinstance(error, kind)), 500)
+    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else None
+    return _respond(status, error.code, error.title, error.message, headers=headers, details=error.details)
+
+
+def _respond(
+    status: int,
+    code: str,
+    title: str,
+    detail: str,
+    *,
+    headers: Headers | None = None,
+    details: Mapping[str, Any] | None = None,
+) -> JSONResponse:
+    body = {"type": f"urn:sedray:problem:{code}", "title": title, "status": status, "detail": detail, "code": code}
+    return JSONResponse({**(details or {}), **body}, status, headers=headers, media_type=MEDIA_TYPE)
+
+
+async def _on_sedray_error(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, errors.SedrayError)
+    return problem_of(error)
+
+
+async def _on_invalid_request(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    model = _body_model(request)
+    in_body = [details for details in error.errors() if details["loc"][0] == "body"]
+    elsewhere = [_outside_body(details) for details in error.errors() if details["loc"][0] != "body"]
+    found = [*_in_body(in_body, model), *elsewhere]
+    detail = "; ".join(_in_words(entry) for entry in found[:3])
+    if len(found) > 3:
+        detail += f"; and {len(found) - 3} more, see errors"
+    about_spec = bool(in_body) and model is ExperimentSpec
+    kind = errors.InvalidSpec if about_spec else errors.InvalidRequest
+    return problem_of(kind(detail, errors=found))
+
+
+def _in_body(found: Sequence[Any], model: type[BaseModel] | None) -> list[dict[str, Any]]:
+    if any(details["type"] == "json_invalid" for details in found):
+        reason, position = found[0]["ctx"]["error"], found[0]["loc"][-1]
+        return [{"field": "(body)", "problem": f"not JSON: {reason} at character {position}"}]
+    if model is None or any(len(details["loc"]) == 1 for details in found):
+        hint = "send one JSON object with the header 'Content-Type: application/json'"
+        return [{"field": "(body)", "problem": details["msg"], "hint": hint} for details in found]
+    return describe_details([{**details, "loc": details["loc"][1:]} for details in found], model)
+
+
+def _outside_body(details: Mapping[str, Any]) -> dict[str, Any]:
+    place, *path = (str(part) for part in details["loc"])
+    return {"field": ".".join(path) or place, "problem": f"{details['msg']} ({place})"}
+
+
+def _in_words(entry: Mapping[str, Any]) -> str:
+    hint = f" ({entry['hint']})" if entry.get("hint") else ""
+    return f"{entry['field']}: {entry['problem']}{hint}"
+
+
+def _body_model(request: Request) -> type[BaseModel] | None:
+    field = getattr(request.scope.get("route"), "body_field", None)
+    annotation = field.field_info.annotation if field is not None else None
+    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+
+
+async def _on_http_exception(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    status = http.HTTPStatus(error.status_code)
+    detail = error.detail if error.detail != status.phrase else status.description or status.phrase
+    return _respond(status, status.name.lower(), status.phrase, detail, headers=error.headers)
+
+
+async def _on_database_error(request: Request, error: Exception) -> JSONResponse:
+    logger.error("database did not answer", extra={"path": request.url.path, "error": str(error)})
+    detail = "the database does not answer; nothing was changed, try again in a moment"
+    headers = {"Retry-After": "2"}
+    return _respond(503, "database_unavailable", "The database is not available", detail, headers=headers)
+
+
+async def _on_refused_value(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, DataError)
+    detail = "a value holds what cannot be stored, such as a NUL character or a number out of range"
+    return problem_of(errors.InvalidRequest(detail))
+
+
+async def _on_unexpected(request: Request, _: Exception) -> JSONResponse:
+    # The server's error log gets the traceback; the caller gets none of it.
+    detail = f"{request.method} {request.url.path} failed by a fault of the service; its log says more"
+    return _respond(500, "internal_error", "The service failed", detail)
+
+
+def add_problem_schema(openapi: dict[str, Any]) -> None:
+    """Adds the model that `problem_responses` refers to."""
+    schema = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+    definitions = schema.pop("$defs", {})
+    openapi.setdefault("components", {}).setdefault("schemas", {}).update({"Problem": schema, **definitions})
