@@ -1,0 +1,277 @@
+"""The rollout engine: samples completions from the current policy with vLLM and takes new weights from the trainer.
+
+    new ── start ──> running ── generate, ping, update_weights ──> running
+                        │ an update fails half-way                    │ shutdown
+                        v                                             v
+                     broken: every call raises EngineFailed ───────> ended
+
+A plain class of coroutines; Ray makes an actor of it elsewhere. Token ids go in and come out: vLLM has no tokenizer.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+from transformers import AutoConfig, GenerationConfig, PreTrainedTokenizerBase
+
+from service.contract.spec import ModelSpec
+from workers.actors.vllm_adapter import EngineFailed, EngineSettings, SampledTokens, VllmEngine, vllm_version
+from workers.model_loading import ConfigError, load_tokenizer
+from workers.rollouts import Completion, GenerationRequest, Prompt, SamplingParameters
+from workers.weight_sync import WeightSource, WeightSyncFailed, check_source, tensor_shapes
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineFacts:
+    """What the caller should know about a started engine."""
+
+    vllm_version: str
+    eos_token_ids: tuple[int, ...]
+    """Tokens that end a completion: the tokenizer's, then others of the generation config."""
+    start_s: float
+
+
+class RolloutEngine:
+    """One vLLM engine on one machine, holding one policy at a time."""
+
+    def __init__(self, *, model: ModelSpec, seed: int, num_cpus: float, num_gpus: float) -> None:
+        """`seed` is vLLM's own; each request brings another. `num_cpus` gives the threads, `num_gpus` the devices."""
+        self._model = model
+        self._seed = seed
+        self._num_cpus = num_cpus
+        self._num_gpus = num_gpus
+        self._request_numbers = count()
+        self._engine: VllmEngine | None = None
+        self._failure: str | None = None
+        self._policy_version = 0
+        self._updating = asyncio.Lock()
+        self._in_flight: set[asyncio.Task[list[SampledTokens]]] = set()
+
+    async def start(self, deadline_s: float) -> EngineFacts:
+        """Load the model into vLLM and generate one token, so that a later slow answer means trouble.
+
+        The weights of the model's folder are policy version 0.
+
+        Raises ConfigError if the folder cannot work at all, EngineFailed if vLLM fails or isn't ready in time.
+        """
+        assert self._engine is None, "started twice"
+        began = time.monotonic()
+        self._tokenizer = load_tokenizer(self._model.path)
+        self._eos_token_ids = end_token_ids_of_folder(self._model.path, self._tokenizer)
+        self._expected_shapes = checkpoint_shapes(self._model.path)
+        settings = EngineSettings(
+            model=self._model,
+            seed=self._seed,
+            num_cpus=self._num_cpus,
+            num_gpus=self._num_gpus,
+            eos_token_ids=self._eos_token_ids,
+        )
+        self._engine = await VllmEngine.start(settings, deadline_s)
+        try:
+            await self._engine.set_weight_version("0")
+            await self.ping(max(1.0, deadline_s - (time.monotonic() - began)))
+        except BaseException:
+            await self.shutdown()
+            raise
+        facts = EngineFacts(
+            vllm_version=vllm_version(), eos_token_ids=self._eos_token_ids, start_s=time.monotonic() - began
+        )
+        logger.info("rollout engine ready", extra={"vllm_version": facts.vllm_version, "start_s": facts.start_s})
+        return facts
+
+    async def generate(
+        self, requests: list[GenerationRequest], sampling: SamplingParameters, *, deadline_s: float
+    ) -> list[Completion]:
+        """Draw one completion for each request, in the order of the requests, all of them in flight at once.
+
+        A request's seed decides its randomness. Numerics depend on what shares a forward pass, so the same request can,
+        rarely, draw another token in other company.
+
+        Raises ConfigError if a prompt leaves no room for the completion, EngineFailed on vLLM's failure or at the
+        deadline; the requests are given up then, also when the caller is cancelled.
+        """
+        engine = self._running()
+        self._require_room(requests, sampling)
+        task = asyncio.ensure_future(self._sample_all(engine, requests, sampling))
+        self._in_flight.add(task)
+        try:
+            sampled = await asyncio.wait_for(task, deadline_s)
+        except TimeoutError:
+            raise EngineFailed(
+                f"{len(requests)} completions were not done after {deadline_s:.0f} s: vLLM hangs, or the deadline is "
+                "too short for this model on this machine"
+            ) from None
+        except asyncio.CancelledError:
+            if self._failure is not None:
+                raise EngineFailed(self._failure) from None
+            raise
+        finally:
+            self._in_flight.discard(task)
+        return self._completions(requests, sampled)
+
+    async def ping(self, deadline_s: float) -> None:
+        """Generate one token. Raises EngineFailed if that fails or takes longer than `deadline_s`."""
+        prompt = Prompt(uid=0, text="", token_ids=(self._eos_token_ids[0],), answer="")
+        request = GenerationRequest(prompt=prompt, sample_index=0, seed=self._seed)
+        await self.generate(
+            [request], SamplingParameters(temperature=1.0, max_completion_length=1), deadline_s=deadline_s
+        )
+
+    async def update_weights(self, source: WeightSource, version: int, *, deadline_s: float) -> dict[str, float]:
+        """Take the trainer's weights as policy `version`; returns seconds by phase, and `total_s`.
+
+        The file is checked first: against its manifest, and its names and shapes against the model's. Requests in
+        flight are frozen meanwhile and go on under the new weights. If the update fails after the check, the model in
+        vLLM is neither old nor new: requests in flight fail and the engine answers nothing but `shutdown` any more.
+
+        Raises WeightSyncFailed if the weights were not taken, EngineFailed if the engine was not running.
+        """
+        engine = self._running()
+        async with self._updating:
+            began = time.monotonic()
+            await asyncio.to_thread(check_source, source, self._expected_shapes)
+            seconds = {"check_s": time.monotonic() - began}
+            try:
+                async with asyncio.timeout(max(0.0, deadline_s - seconds["check_s"])):
+                    for name, call in engine.weight_update_phases(source.path, str(version)).items():
+                        seconds[name] = await _timed(call)
+            except BaseException as error:
+                self._break(f"the update to policy version {version} failed after {', '.join(seconds)}: {error!r}")
+                # vLLM reports a worker's failure as a bare Exception, so there is no narrower class to catch.
+                if isinstance(error, Exception):
+                    raise WeightSyncFailed(_describe_update_failure(version, error, deadline_s)) from error
+                raise
+            self._policy_version = version
+            seconds["total_s"] = time.monotonic() - began
+        return seconds
+
+    async def weight_checksums(self) -> dict[str, str]:
+        """SHA-256 of vLLM's parameters by name, for diagnosis; linear layers are missing on the CPU.
+
+        Raises EngineFailed if the engine is not running.
+        """
+        return await self._running().weight_checksums()
+
+    async def shutdown(self) -> None:
+        """End vLLM and all its processes; a second call does nothing."""
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            self._failure = self._failure or "the rollout engine was shut down; start another one"
+            self._give_up_requests()
+            await engine.shutdown()
+
+    def _running(self) -> VllmEngine:
+        if self._failure is not None:
+            raise EngineFailed(self._failure)
+        if self._engine is None:
+            raise EngineFailed("the rollout engine is not running: call start first")
+        return self._engine
+
+    def _break(self, why: str) -> None:
+        self._failure = f"the rollout engine is unusable: {why}; end the attempt and start another engine"
+        self._give_up_requests()
+
+    def _give_up_requests(self) -> None:
+        for task in self._in_flight:
+            task.cancel()
+
+    def _require_room(self, requests: list[GenerationRequest], sampling: SamplingParameters) -> None:
+        longest = max((len(request.prompt.token_ids) for request in requests), default=0)
+        if longest + sampling.max_completion_length > self._model.max_model_len:
+            raise ConfigError(
+                f"a prompt of {longest} tokens and max_completion_length {sampling.max_completion_length} exceed "
+                f"model.max_model_len {self._model.max_model_len}; raise it or shorten one of the two"
+            )
+
+    async def _sample_all(
+        self, engine: VllmEngine, requests: list[GenerationRequest], sampling: SamplingParameters
+    ) -> list[SampledTokens]:
+        tasks = [
+            asyncio.ensure_future(
+                engine.sample(str(next(self._request_numbers)), request.prompt.token_ids, request.seed, sampling)
+            )
+            for request in requests
+        ]
+        try:
+            return await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _completions(self, requests: list[GenerationRequest], sampled: list[SampledTokens]) -> list[Completion]:
+        assert len(sampled) == len(requests), "one answer for each request"
+        texts = self._tokenizer.batch_decode([list(one.token_ids) for one in sampled], skip_special_tokens=True)
+        return [
+            self._completion(request, one, text) for request, one, text in zip(requests, sampled, texts, strict=True)
+        ]
+
+    def _completion(self, request: GenerationRequest, sampled: SampledTokens, text: str) -> Completion:
+        reason = sampled.finish_reason
+        if reason not in ("stop", "length"):
+            raise EngineFailed(f"vLLM ended a request with {reason!r} instead of a completion; its log says why")
+        stopped = sampled.token_ids[-1] in self._eos_token_ids
+        assert stopped == (reason == "stop"), "a completion stops at an end token and nowhere else"
+        return Completion(
+            prompt_uid=request.prompt.uid,
+            sample_index=request.sample_index,
+            token_ids=sampled.token_ids,
+            logprobs=sampled.logprobs,
+            finish_reason="stop" if stopped else "length",
+            text=text,
+            # An update may fall into a completion; it counts as the oldest policy's, so its age is never understated.
+            policy_version=min(map(int, sampled.weight_versions), default=self._policy_version),
+        )
+
+
+def end_token_ids_of_folder(folder: str, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """Tokens that end a completion: the tokenizer's, which is trained, then others of the generation config.
+
+    The same as the trainer finds on the loaded model. Raises ConfigError if the folder has no readable configuration.
+    """
+    try:
+        if (Path(folder) / "generation_config.json").is_file():
+            generation = GenerationConfig.from_pretrained(folder, local_files_only=True)
+        else:
+            generation = GenerationConfig.from_model_config(AutoConfig.from_pretrained(folder, local_files_only=True))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"model folder {folder} has no readable configuration: {error}") from error
+    configured = generation.eos_token_id
+    others = configured if isinstance(configured, list) else [] if configured is None else [configured]
+    return tuple(dict.fromkeys([int(tokenizer.eos_token_id), *others]))
+
+
+def checkpoint_shapes(folder: str) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the tensors in a model folder's safetensors files, a tied output layer left out.
+
+    Raises ConfigError if there are none or they cannot be read.
+    """
+    files = sorted(Path(folder).glob("*.safetensors"))
+    if not files:
+        raise ConfigError(f"model folder {folder} holds no safetensors file; save the model with save_pretrained")
+    try:
+        shapes = {name: shape for file in files for name, shape in tensor_shapes(file).items()}
+        tied = bool(AutoConfig.from_pretrained(folder, local_files_only=True).tie_word_embeddings)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"the weights in {folder} cannot be read: {error}") from error
+    if tied:
+        shapes.pop("lm_head.weight", None)  # some writers store it twice; the trainer sends it once
+    return shapes
+
+
+async def _timed(call: Callable[[], Awaitable[None]]) -> float:
+    began = time.monotonic()
+    await call()
+    return time.monotonic() - began
+
+
+def _describe_update_failure(version: int, error: Exception, deadline_s: float) -> str:
+    if isinstance(error, TimeoutError):
+        return f"policy version {version} was not in vLLM after {deadline_s:.0f} s: vLLM hangs or has too little CPU"
+    return f"vLLM did not take policy version {version}: {error}"

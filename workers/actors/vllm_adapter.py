@@ -1,0 +1,311 @@
+"""All calls into vLLM 0.32, so that another release changes this file and `vllm_plugin` only.
+
+vLLM reads the environment when it is imported and starts processes of its own (engine core, one worker per GPU or one
+for the CPU), which inherit it. So it is imported in `VllmEngine.start` and nowhere at the top of a module.
+"""
+
+import asyncio
+import math
+import os
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+from hashlib import sha256
+from importlib.metadata import entry_points, version
+from typing import Any
+
+import psutil
+
+from service.contract.spec import ModelSpec
+from workers.rollouts import SamplingParameters
+from workers.weight_sync import BACKEND
+
+KV_CACHE_BYTES_ON_CPU = 1 << 30
+"""Taken from the machine's memory at the start. What doesn't fit waits; a single request of full length must fit."""
+MAX_NUM_SEQUENCES = 512
+"""Requests in one forward pass; more wait their turn."""
+MAX_NUM_BATCHED_TOKENS = 8192
+"""Tokens of one forward pass: the prompts of a whole round of short requests."""
+
+_PLUGIN = "sedray_weight_transfer"
+_GRACE_S = 3.0
+_EMPTY_DIGEST = sha256(b"").hexdigest()
+
+
+class EngineFailed(Exception):
+    """vLLM did not start, stopped answering or gave an answer that cannot be used."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineSettings:
+    """What an engine is started with."""
+
+    model: ModelSpec
+    seed: int
+    num_cpus: float
+    num_gpus: float
+    eos_token_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampledTokens:
+    """One finished request, in vLLM's terms."""
+
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    """Of each token under the distribution that it was drawn from, [len(token_ids)]."""
+    finish_reason: str
+    """`stop` or `length`; `abort` for a request that was given up."""
+    weight_versions: tuple[str, ...]
+    """Labels of the weights that made the tokens, in the order of first use."""
+
+
+class VllmEngine:
+    """One `AsyncLLM` and the processes that belong to it."""
+
+    def __init__(self, llm: Any, settings: EngineSettings, processes: list[psutil.Process]) -> None:
+        """Use `start`, which makes the parts."""
+        self._llm = llm
+        self._settings = settings
+        self._processes = processes
+
+    @classmethod
+    async def start(cls, settings: EngineSettings, deadline_s: float) -> "VllmEngine":
+        """Start vLLM's processes and load the model.
+
+        Raises EngineFailed if vLLM gives up or isn't ready within `deadline_s`; its processes are ended then.
+        """
+        _require_plugin()
+        set_environment(settings, deadline_s)
+        before = set(_children())
+        # In a thread: vLLM waits for its processes without giving the event loop a turn, and without a limit.
+        building = asyncio.ensure_future(asyncio.to_thread(_build, settings))
+        try:
+            llm = await asyncio.wait_for(asyncio.shield(building), deadline_s)
+        except TimeoutError:
+            raise EngineFailed(
+                f"vLLM was not ready after {deadline_s:.0f} s; give it more time, or look for what held it in the "
+                "driver's log"
+            ) from None
+        except (RuntimeError, ValueError, OSError, TypeError, ImportError) as error:
+            raise EngineFailed(f"vLLM did not start: {type(error).__name__}: {error}") from error
+        finally:
+            if not building.done() or building.exception() is not None:
+                _end(_new_children(before))
+                # Its processes are gone, so the thread gives up soon; nobody is left to see how.
+                building.add_done_callback(_drop_outcome)
+        return cls(llm, settings, _new_children(before))
+
+    async def sample(
+        self, request_id: str, prompt_token_ids: tuple[int, ...], seed: int, sampling: SamplingParameters
+    ) -> SampledTokens:
+        """Draw one completion. If the caller is cancelled, vLLM is told to give the request up.
+
+        Raises EngineFailed if vLLM refuses the request or has died.
+        """
+        from vllm.inputs.engine import tokens_input
+        from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+
+        prompt = tokens_input(list(prompt_token_ids))
+        parameters = self._sampling_params(seed, sampling)
+        output = None
+        try:
+            async for latest in self._llm.generate(prompt, parameters, request_id):
+                output = latest
+        except (EngineDeadError, EngineGenerateError, ValueError) as error:
+            raise EngineFailed(f"vLLM failed on a request: {type(error).__name__}: {_cause(error)}") from error
+        if output is None or not output.finished:
+            raise EngineFailed("vLLM ended a request without an answer; its log says why")
+        return _sampled(output.outputs[0])
+
+    def _sampling_params(self, seed: int, sampling: SamplingParameters) -> Any:
+        """The full distribution at a temperature; log-prob of the sampled token only; text is decoded by the caller."""
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        return SamplingParams(
+            temperature=sampling.temperature,
+            top_p=1.0,
+            top_k=-1,
+            max_tokens=sampling.max_completion_length,
+            seed=seed,
+            logprobs=0,
+            flat_logprobs=True,
+            stop_token_ids=list(self._settings.eos_token_ids),
+            detokenize=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+            skip_clone=True,  # made for this request alone
+        )
+
+    async def set_weight_version(self, label: str) -> None:
+        """Label the weights that the engine holds now."""
+        await self._llm.update_weight_version(label)
+
+    def weight_update_phases(self, path: str, label: str) -> dict[str, Callable[[], Awaitable[None]]]:
+        """The steps of one weight update in their order, by name; to be called one after the other.
+
+        `keep` freezes requests in flight; with the cache cleared they compute their keys and values again under the new
+        weights, so none continues on those of the old policy. After a failure from `start_s` on the model is unusable.
+        """
+        from vllm.distributed.weight_transfer.base import WeightTransferUpdateRequest
+
+        request = WeightTransferUpdateRequest(update_info={"path": path})
+        return {
+            "pause_s": partial(self._llm.pause_generation, mode="keep", clear_cache=True),
+            "start_s": self._llm.start_weight_update,
+            "load_s": partial(self._llm.update_weights, request),
+            "finish_s": partial(self._llm.finish_weight_update, label),
+            "resume_s": self._llm.resume_generation,
+        }
+
+    async def weight_checksums(self) -> dict[str, str]:
+        """SHA-256 of the parameters in memory, by worker and name.
+
+        Linear layers are missing on the CPU: vLLM keeps only a packed copy of them, which it doesn't count.
+        """
+        workers: list[dict[str, str]] = await self._llm.compute_weight_checksums()
+        return {
+            name: digest for worker in workers for name, digest in sorted(worker.items()) if digest != _EMPTY_DIGEST
+        }
+
+    async def shutdown(self) -> None:
+        """End vLLM's processes, by force where asking doesn't help."""
+        known = [*self._processes, *(child for process in self._processes for child in _descendants(process))]
+        await asyncio.to_thread(self._llm.shutdown, timeout=_GRACE_S)
+        await asyncio.to_thread(_end, known)
+
+
+def set_environment(settings: EngineSettings, deadline_s: float) -> None:
+    """Set what vLLM reads from the environment; it offers no other way for these."""
+    threads = str(max(1, math.floor(settings.num_cpus)))
+    os.environ.update(
+        {
+            "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # binding would put several engines of a machine on the same cores
+            "OMP_NUM_THREADS": threads,
+            "MKL_NUM_THREADS": threads,
+            "TOKENIZERS_PARALLELISM": "false",
+            "HF_HUB_OFFLINE": "1",
+            "TRANSFORMERS_OFFLINE": "1",
+            "VLLM_NO_USAGE_STATS": "1",
+            "VLLM_DO_NOT_TRACK": "1",
+            "VLLM_PLUGINS": _PLUGIN,
+            "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
+            "VLLM_ENGINE_READY_TIMEOUT_S": str(math.ceil(deadline_s)),
+        }
+    )
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+
+
+def _build(settings: EngineSettings) -> Any:
+    from vllm import AsyncEngineArgs
+    from vllm.config import WeightTransferConfig
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    model = settings.model
+    arguments = AsyncEngineArgs(
+        model=model.path,
+        dtype=model.dtype,
+        max_model_len=model.max_model_len,
+        seed=settings.seed,
+        # Compilation takes longer than a small model's whole run, and compiled kernels round differently.
+        enforce_eager=True,
+        # Log-probs of the distribution that tokens are drawn from: after the temperature.
+        logprobs_mode="processed_logprobs",
+        # The completions of a group share their prompt's keys and values; a weight update clears the cache.
+        enable_prefix_caching=True,
+        max_num_seqs=MAX_NUM_SEQUENCES,
+        max_num_batched_tokens=max(MAX_NUM_BATCHED_TOKENS, model.max_model_len),
+        # The folder's own defaults (top-p and the like) must not change the distribution.
+        generation_config="vllm",
+        skip_tokenizer_init=True,
+        weight_transfer_config=WeightTransferConfig(backend=BACKEND),
+        disable_log_stats=True,
+        use_tqdm_on_load=False,
+        **_hardware_arguments(settings),
+    )
+    return AsyncLLM.from_engine_args(arguments)
+
+
+def _hardware_arguments(settings: EngineSettings) -> dict[str, Any]:
+    if settings.num_gpus == 0:
+        return {"kv_cache_memory_bytes": KV_CACHE_BYTES_ON_CPU}
+    # A share of a GPU leaves the others their part of its memory.
+    return {
+        "tensor_parallel_size": max(1, math.floor(settings.num_gpus)),
+        "gpu_memory_utilization": 0.9 * min(1.0, settings.num_gpus),
+    }
+
+
+def _require_plugin() -> None:
+    if not entry_points(group="vllm.general_plugins", name=_PLUGIN):
+        raise EngineFailed(
+            f"vLLM cannot take weights from the trainer: entry point {_PLUGIN!r} is not installed on this machine; "
+            f"install the package there (`pip install .`), not only its files"
+        )
+
+
+def vllm_version() -> str:
+    """Version of the installed vLLM, whatever its distribution is called."""
+    import vllm
+
+    return str(getattr(vllm, "__version__", "") or version("vllm"))
+
+
+def _sampled(completion: Any) -> SampledTokens:
+    token_ids = tuple(completion.token_ids)
+    logprobs = completion.logprobs
+    positions = () if logprobs is None else logprobs.start_indices
+    # Flat form: one entry a position, since only the sampled token's log-prob is asked for.
+    assert len(positions) == len(token_ids) and all(
+        logprobs.token_ids[start] == token for start, token in zip(positions, token_ids, strict=True)
+    ), "log-probs of other tokens than the sampled ones"
+    return SampledTokens(
+        token_ids=token_ids,
+        logprobs=tuple(logprobs.logprobs[start] for start in positions),
+        finish_reason=str(completion.finish_reason),
+        weight_versions=tuple(dict.fromkeys(span.version for span in completion.weight_versions or [])),
+    )
+
+
+def _cause(error: BaseException) -> BaseException:
+    return error.__cause__ or error
+
+
+def _drop_outcome(building: "asyncio.Future[Any]") -> None:
+    if not building.cancelled() and building.exception() is None:
+        building.result().shutdown(timeout=_GRACE_S)
+
+
+def _children() -> list[psutil.Process]:
+    return psutil.Process().children(recursive=True)
+
+
+def _new_children(before: set[psutil.Process]) -> list[psutil.Process]:
+    return [process for process in _children() if process not in before and not _is_resource_tracker(process)]
+
+
+def _is_resource_tracker(process: psutil.Process) -> bool:
+    """Python's own process that frees leaked semaphores; it is shared and ends with this process."""
+    try:
+        return any("resource_tracker" in word for word in process.cmdline())
+    except psutil.Error:
+        return False
+
+
+def _descendants(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return process.children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _end(processes: list[psutil.Process]) -> None:
+    """Kill what still lives and wait until it is gone."""
+    deadline = time.monotonic() + _GRACE_S
+    for process in processes:
+        try:
+            process.kill()
+        except psutil.NoSuchProcess:
+            continue
+    psutil.wait_procs(processes, timeout=max(0.0, deadline - time.monotonic()))
