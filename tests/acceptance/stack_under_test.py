@@ -1,4 +1,4 @@
-"""A real local stack for the acceptance tests: PostgreSQL, Ray, API and scheduler as processes, as a user starts them."""
+"""A real local stack for the acceptance tests: PostgreSQL, Ray, API and scheduler, started as a user does."""
 
 import signal
 import subprocess
