@@ -1,0 +1,74 @@
+"""The numbers that follow from a specification and the sizes of its data. Pure."""
+
+from collections.abc import Mapping
+from typing import assert_never
+
+from service.contract.plan import StagePlan
+from service.contract.spec import ExperimentSpec
+from service.contract.stages import EvaluationSpec, RlSpec, SftSpec, StageName
+
+
+def plan_stages(spec: ExperimentSpec, num_rows: Mapping[str, int]) -> list[StagePlan]:
+    """Every stage in its order; `num_rows` is the size of each data set by `sft`, `rl`, `evaluation`."""
+    return [_plan_stage(stage, spec, num_rows) for stage in spec.stage_names()]
+
+
+def _plan_stage(stage: StageName, spec: ExperimentSpec, num_rows: Mapping[str, int]) -> StagePlan:
+    match stage:
+        case "sft":
+            assert spec.sft is not None, "stage_names names stages that the specification has"
+            return _plan_sft(spec.sft, num_rows["sft"])
+        case "rl":
+            assert spec.rl is not None, "stage_names names stages that the specification has"
+            return _plan_rl(spec.rl, num_rows["rl"])
+        case "evaluate_base" | "evaluate_after_sft" | "evaluate_after_rl":
+            assert spec.evaluation is not None, "stage_names names stages that the specification has"
+            return _plan_evaluation(stage, spec.evaluation, num_rows["evaluation"])
+        case _:
+            assert_never(stage)
+
+
+def _plan_sft(sft: SftSpec, num_samples: int) -> StagePlan:
+    """Samples beyond `max_length` that `overlong: drop` leaves out are known only to the tokenizer: an upper bound."""
+    steps_per_epoch = -(-num_samples // sft.batch_size)
+    return StagePlan(
+        stage="sft",
+        num_steps=steps_per_epoch * sft.num_epochs,
+        numbers={
+            "samples": num_samples,
+            "steps_per_epoch": steps_per_epoch,
+            "steps": steps_per_epoch * sft.num_epochs,
+            "sequences_per_step": sft.batch_size,
+            "max_tokens_per_microbatch": sft.max_tokens_per_microbatch,
+        },
+    )
+
+
+def _plan_rl(rl: RlSpec, num_prompts: int) -> StagePlan:
+    updates_per_step = rl.num_samples_per_step // rl.num_sequences_per_update * rl.num_iterations
+    return StagePlan(
+        stage="rl",
+        num_steps=rl.num_steps,
+        numbers={
+            "prompts": num_prompts,
+            "prompts_per_step": rl.num_prompts_per_step,
+            "samples_per_step": rl.num_samples_per_step,
+            "updates_per_step": updates_per_step,
+            "total_updates": updates_per_step * rl.num_steps,
+            "total_samples": rl.num_samples_per_step * rl.num_steps,
+            "epochs_over_prompts": round(rl.num_steps * rl.num_prompts_per_step / num_prompts, 4),
+            "max_tokens_per_microbatch": rl.max_tokens_per_microbatch,
+        },
+    )
+
+
+def _plan_evaluation(stage: StageName, evaluation: EvaluationSpec, num_prompts: int) -> StagePlan:
+    return StagePlan(
+        stage=stage,
+        num_steps=1,
+        numbers={
+            "prompts": num_prompts,
+            "samples_per_prompt": evaluation.num_generations,
+            "samples": num_prompts * evaluation.num_generations,
+        },
+    )

@@ -1,0 +1,124 @@
+"""Plans an experiment before anything is stored: looks at its files, collects every finding, derives its numbers."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TypeVar
+
+from service.contract.plan import ExperimentPlan
+from service.contract.spec import ExperimentSpec
+from service.errors import CannotRun
+from service.planning.data_files import DataFacts, DataQuestion, inspect_data
+from service.planning.deadline import Deadline, in_thread
+from service.planning.findings import Finding
+from service.planning.model_folder import ModelFacts, inspect_model
+from service.planning.numbers import plan_stages
+from service.planning.settings_checks import (
+    Capacity,
+    find_lengths_beyond,
+    find_objective_faults,
+    find_resources_beyond,
+    warn_of_settings,
+)
+
+INSPECTION_S = 20.0
+
+Facts = TypeVar("Facts", ModelFacts, DataFacts)
+
+
+async def plan_experiment(
+    spec: ExperimentSpec, capacity: Capacity | None, *, inspection_s: float = INSPECTION_S
+) -> ExperimentPlan:
+    """The derived numbers and warnings; raises CannotRun with every finding if the experiment cannot run.
+
+    `capacity` is what the idle cluster would have, None while that is unknown. Files are read in threads of their own
+    and given up after `inspection_s` seconds. Hold no session meanwhile.
+    """
+    deadline = Deadline.after(inspection_s)
+    model, data = await asyncio.gather(
+        _within(deadline, partial(inspect_model, spec.model.path), "model.path", ModelFacts),
+        _inspect_all(spec, deadline),
+    )
+    findings = [
+        *model.findings,
+        *(finding for facts in data.values() for finding in facts.findings),
+        *find_lengths_beyond(spec, model),
+        *find_objective_faults(spec, model),
+        *_too_few_prompts(spec, data),
+        *find_resources_beyond(spec, capacity),
+    ]
+    if findings:
+        raise CannotRun(_refusal(findings), errors=[finding.as_detail() for finding in findings])
+    num_rows = {name: facts.num_rows for name, facts in data.items()}
+    return ExperimentPlan(
+        stages=plan_stages(spec, num_rows),
+        num_cpus=spec.resources.num_cpus,
+        num_gpus=spec.resources.num_gpus,
+        warnings=[*warn_of_settings(spec, capacity), *_warn_of_rows(spec, num_rows)],
+    )
+
+
+async def _inspect_all(spec: ExperimentSpec, deadline: Deadline) -> dict[str, DataFacts]:
+    questions = _questions(spec)
+    facts = await asyncio.gather(
+        *(
+            _within(deadline, partial(inspect_data, question, deadline), f"{question.where}.path", _no_rows)
+            for question in questions.values()
+        )
+    )
+    return dict(zip(questions, facts, strict=True))
+
+
+def _questions(spec: ExperimentSpec) -> dict[str, DataQuestion]:
+    questions = {}
+    if spec.sft:
+        pairs = spec.sft.data
+        questions["sft"] = DataQuestion(
+            where="sft.data",
+            path=pairs.path,
+            text_fields={"prompt_field": pairs.prompt_field, "completion_field": pairs.completion_field},
+        )
+    for name, stage in (("rl", spec.rl), ("evaluation", spec.evaluation)):
+        if stage:
+            questions[name] = DataQuestion(
+                where=f"{name}.data",
+                path=stage.data.path,
+                text_fields={"prompt_field": stage.data.prompt_field, "answer_field": stage.data.answer_field},
+                reward=stage.reward,
+                limit=spec.evaluation.num_prompts if spec.evaluation and name == "evaluation" else None,
+            )
+    return questions
+
+
+async def _within(deadline: Deadline, inspect: Callable[[], Facts], field: str, unknown: Callable[..., Facts]) -> Facts:
+    try:
+        return await in_thread(inspect, deadline)
+    except TimeoutError:
+        hint = "check that its storage answers; for a large file, copy it to a faster place"
+        finding = Finding(field=field, problem="could not be looked through in time", hint=hint)
+        return unknown(findings=[finding])
+
+
+def _no_rows(findings: list[Finding]) -> DataFacts:
+    return DataFacts(num_rows=0, findings=findings)
+
+
+def _too_few_prompts(spec: ExperimentSpec, data: Mapping[str, DataFacts]) -> list[Finding]:
+    num_prompts = data["rl"].num_rows if spec.rl else 0
+    if spec.rl is None or not num_prompts or num_prompts >= spec.rl.num_prompts_per_step:
+        return []
+    problem = f"{spec.rl.num_prompts_per_step}, but {spec.rl.data.path} holds {num_prompts} prompts"
+    hint = f"set it to {num_prompts} or less, or add prompts"
+    return [Finding(field="rl.num_prompts_per_step", problem=problem, hint=hint)]
+
+
+def _warn_of_rows(spec: ExperimentSpec, num_rows: Mapping[str, int]) -> list[str]:
+    wanted = spec.evaluation.num_prompts if spec.evaluation else None
+    if wanted is None or num_rows["evaluation"] >= wanted:
+        return []
+    return [f"evaluation.num_prompts is {wanted}, but the set has {num_rows['evaluation']} prompts: all are used"]
+
+
+def _refusal(findings: list[Finding]) -> str:
+    first = f"{findings[0].field}: {findings[0].problem}"
+    return first if len(findings) == 1 else f"{first} (and {len(findings) - 1} more findings)"

@@ -1,0 +1,103 @@
+"""Settings against each other, the model and the cluster: what cannot work, and what is hardly meant. Pure."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import sqrt
+
+from service.contract.objectives import SedObjective
+from service.contract.spec import ExperimentSpec
+from service.planning.findings import Finding
+from service.planning.model_folder import ModelFacts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capacity:
+    """What the cluster can hand out at most."""
+
+    num_cpus: float
+    num_gpus: float
+
+
+def find_lengths_beyond(spec: ExperimentSpec, model: ModelFacts) -> Iterator[Finding]:
+    """Lengths beyond the positions that the model knows."""
+    limit = model.max_position_embeddings
+    if limit is None:
+        return
+    lengths: list[tuple[str, int]] = []
+    if spec.rl or spec.evaluation:
+        lengths.append(("model.max_model_len", spec.model.max_model_len))
+    if spec.sft:
+        lengths.append(("sft.max_length", spec.sft.max_length))
+    for name, length in lengths:
+        if length > limit:
+            problem = f"{length} tokens, but the model's max_position_embeddings is {limit}"
+            yield Finding(field=name, problem=problem, hint=f"set it to {limit} or less")
+
+
+def find_objective_faults(spec: ExperimentSpec, model: ModelFacts) -> Iterator[Finding]:
+    """An SED mask that could select nothing."""
+    objective = spec.sft.objective if spec.sft else None
+    if not isinstance(objective, SedObjective) or objective.mask != "topk" or model.vocab_size is None:
+        return
+    if objective.top_k >= model.vocab_size:
+        problem = (
+            f"{objective.top_k}, but the model's vocabulary has {model.vocab_size} tokens: the mass of all of them is "
+            "always 1, so no token would be flexible"
+        )
+        yield Finding(field="sft.objective.top_k", problem=problem, hint="the paper's value is 2")
+
+
+def find_resources_beyond(spec: ExperimentSpec, capacity: Capacity | None) -> Iterator[Finding]:
+    """Demands that the cluster could not meet even if it were idle; each role, and both together."""
+    if capacity is None:
+        return
+    resources = spec.resources
+    roles = (
+        ("resources.trainer", resources.trainer),
+        ("resources.rollout", resources.rollout),
+        ("resources", resources),
+    )
+    for where, needed in roles:
+        for kind, wanted, available in (
+            ("CPUs", needed.num_cpus, capacity.num_cpus),
+            ("GPUs", needed.num_gpus, capacity.num_gpus),
+        ):
+            if wanted > available:
+                field = where if where == "resources" else f"{where}.num_{kind.lower()}"
+                whole = " in sum" if where == "resources" else ""
+                problem = f"needs {wanted:g} {kind}{whole}, the whole cluster has {available:g}"
+                yield Finding(field=field, problem=problem, hint="ask for less, or add nodes to the cluster first")
+
+
+def warn_of_settings(spec: ExperimentSpec, capacity: Capacity | None) -> Iterator[str]:
+    """What is allowed but probably not meant."""
+    if spec.sft and isinstance(spec.sft.objective, SedObjective):
+        yield from _warn_of_sed(spec.sft.objective)
+    if spec.rl and spec.rl.num_sequences_per_update == spec.rl.num_samples_per_step and spec.rl.num_iterations == 1:
+        yield (
+            "rl: one update per step, made by the policy that sampled: the probability ratio is 1, so epsilon_low and "
+            "epsilon_high never act; give mini_batch_size or num_iterations to change that"
+        )
+    if capacity is None:
+        yield "resources: the cluster's capacity is not known at the moment, so the demand was not checked against it"
+
+
+def _warn_of_sed(objective: SedObjective) -> Iterator[str]:
+    strength = objective.lambda_
+    if strength == 0:
+        yield "sft.objective.lambda is 0: this is plain cross entropy"
+    if strength > 1:
+        # The gradient of -log p + λ(p - 1/2)² is that of -log p times 1 + λp - 2λp²; this is the root in p.
+        turning = (strength + sqrt(strength**2 + 8 * strength)) / (4 * strength)
+        yield (
+            f"sft.objective.lambda {strength:g} is above 1: labels with a probability over {turning:.3f} get a "
+            "negative weight, so training pushes them down"
+        )
+    if objective.mask == "none":
+        return
+    if objective.tau is None and objective.mask_ratio == 1:
+        yield "sft.objective.mask_ratio 1 leaves every token without a penalty: this is plain cross entropy"
+    if objective.tau is None and objective.mask_ratio == 0:
+        yield "sft.objective.mask_ratio 0 penalises nearly every token; mask 'none' says so plainly"
+    if objective.tau == 0:
+        yield "sft.objective.tau 0: no top-k mass lies below it, so this is plain cross entropy"
