@@ -1,0 +1,98 @@
+"""Evaluation at one point of the run: many samples for every held-out prompt, with the same seeds at every point."""
+
+import time
+from dataclasses import dataclass
+
+from service.contract.stages import EvaluationSpec, StageName
+from workers.evaluation.summary import EvaluatedGroup, summarise
+from workers.rewards.build import Reward, build_reward
+from workers.rollouts import Prompt, SamplingParameters
+from workers.stages.sampling import JudgedGroup, judge, make_requests, shown_samples, verify_completions
+from workers.stages.stage_context import StageContext, StageOutcome
+
+_REQUESTS_PER_CALL = 2048
+"""Enough to keep an engine full; few enough to show progress."""
+_NUM_SHOWN = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationPlace:
+    """At which point of the run an evaluation stands."""
+
+    stage: StageName
+    global_step: int
+    """SFT and RL steps trained so far: 0 for the base model."""
+
+
+def run_evaluation(context: StageContext, spec: EvaluationSpec, place: EvaluationPlace) -> StageOutcome:
+    """Sample with the policy of this point and summarise; the engine gets the trainer's weights first if need be."""
+    prompts = context.load_prompts(
+        spec.data, context.spec.model.max_model_len - spec.max_completion_length, spec.num_prompts
+    )
+    context.reports.progress(place.stage, "starting rollout engine", 0, len(prompts))
+    context.engine.wait_started()
+    if place.stage != "evaluate_base":
+        context.trainer.wait_loaded()
+        context.reports.progress(place.stage, "syncing weights", 0, len(prompts))
+        context.bring_engine_up_to_date()
+    sampled = _Sampled(groups=[], generation_s=0.0)
+    prompts_per_call = max(1, _REQUESTS_PER_CALL // spec.num_generations)
+    for first in range(0, len(prompts), prompts_per_call):
+        context.reports.progress(place.stage, "generating", first, len(prompts))
+        sampled.extend(_sample(context, spec, prompts[first : first + prompts_per_call]))
+    context.reports.progress(place.stage, "judging", len(sampled.groups), len(prompts))
+    metrics, detail = _summary(spec, sampled.groups, build_reward(spec.reward))
+    context.reports.points(place.global_step, metrics)
+    context.reports.rollouts(shown_samples(sampled.groups, place.stage, place.global_step, _NUM_SHOWN))
+    facts = {
+        "generation_s": sampled.generation_s,
+        "num_tokens": sampled.num_tokens,
+        "policy_version": context.versions.engine,
+        "global_step": place.global_step,
+    }
+    return StageOutcome(
+        steps_done=len(sampled.groups), steps_planned=len(prompts), metrics=metrics, detail=detail | facts
+    )
+
+
+@dataclass(slots=True, kw_only=True)
+class _Sampled:
+    groups: list[JudgedGroup]
+    generation_s: float
+
+    @property
+    def num_tokens(self) -> int:
+        return sum(len(completion.token_ids) for group in self.groups for completion in group.completions)
+
+    def extend(self, other: "_Sampled") -> None:
+        self.groups += other.groups
+        self.generation_s += other.generation_s
+
+
+def _sample(context: StageContext, spec: EvaluationSpec, prompts: list[Prompt]) -> _Sampled:
+    # Neither stage nor step enters the seed: points are compared under the same draws.
+    requests = make_requests(prompts, spec.num_generations, context.spec.seed, "evaluate", spec.name)
+    sampling = SamplingParameters(temperature=spec.temperature, max_completion_length=spec.max_completion_length)
+    began = time.monotonic()
+    completions = context.engine.generate(requests, sampling)
+    generation_s = time.monotonic() - began
+    verify_completions(requests, completions, context.versions.engine)
+    return _Sampled(groups=judge(prompts, completions, build_reward(spec.reward)), generation_s=generation_s)
+
+
+def _summary(
+    spec: EvaluationSpec, groups: list[JudgedGroup], reward: Reward
+) -> tuple[dict[str, float], dict[str, object]]:
+    return summarise(spec.name, [_evaluated(group, reward) for group in groups], spec.pass_at_k)
+
+
+def _evaluated(group: JudgedGroup, reward: Reward) -> EvaluatedGroup:
+    texts = [completion.text for completion in group.completions]
+    return EvaluatedGroup(
+        prompt_uid=group.prompt.uid,
+        rewards=list(group.rewards),
+        answer_keys=[reward.answer_key(text) for text in texts],
+        texts=texts,
+        lengths=[len(completion.token_ids) for completion in group.completions],
+        clipped=[completion.finish_reason == "length" for completion in group.completions],
+    )

@@ -1,0 +1,58 @@
+"""Takes up an experiment whose first stages an earlier attempt has finished."""
+
+from collections.abc import Collection
+
+from service.contract.spec import ExperimentSpec
+from service.contract.stages import StageName
+from workers.actors.trainer_results import RlPlan, SftPlan
+from workers.stages.stage_context import StageContext
+
+_ENGINE_ALONE: frozenset[StageName] = frozenset({"evaluate_base"})
+_TRAINER_ALONE: frozenset[StageName] = frozenset({"sft"})
+
+
+class CheckpointMissing(Exception):
+    """A stage is finished, but the checkpoint of its last step is gone or damaged."""
+
+
+def pending_stages(spec: ExperimentSpec, completed: Collection[StageName]) -> list[StageName]:
+    """The stages still to run, in order."""
+    return [stage for stage in spec.stage_names() if stage not in completed]
+
+
+def needs_trainer(pending: Collection[StageName]) -> bool:
+    """Whether any of the stages asks the trainer."""
+    return any(stage not in _ENGINE_ALONE for stage in pending)
+
+
+def needs_engine(pending: Collection[StageName]) -> bool:
+    """Whether any of the stages asks the rollout engine."""
+    return any(stage not in _TRAINER_ALONE for stage in pending)
+
+
+def restore_policy(context: StageContext, completed: Collection[StageName]) -> None:
+    """Give the trainer the weights with which the finished training stages ended.
+
+    They come from the last step's checkpoint and not from the exported model: that holds them in the model's dtype,
+    the checkpoint in the trainer's own. Raises CheckpointMissing.
+    """
+    sft, rl = context.spec.sft, context.spec.rl
+    plan: SftPlan | RlPlan
+    if rl and "rl" in completed:
+        context.trainer.wait_loaded()
+        plan = context.trainer.prepare_rl(rl, context.checkpoint_root("rl"))
+        context.versions.trainer = context.num_sft_versions + rl.num_steps
+        _require_last_step("rl", plan, context)
+    elif sft and "sft" in completed:
+        context.trainer.wait_loaded()
+        plan = context.trainer.prepare_sft(sft, context.checkpoint_root("sft"))
+        context.versions.trainer = context.num_sft_versions
+        _require_last_step("sft", plan, context)
+
+
+def _require_last_step(stage: StageName, plan: SftPlan | RlPlan, context: StageContext) -> None:
+    if plan.first_step <= plan.num_steps:
+        raise CheckpointMissing(
+            f"stage {stage} is finished, but the newest whole checkpoint in {context.checkpoint_root(stage)} is that "
+            f"of step {plan.first_step - 1} of {plan.num_steps}; restore the folder or submit the experiment anew"
+        )

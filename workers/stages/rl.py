@@ -1,0 +1,153 @@
+"""Reinforcement learning in step: prompts -> rollouts -> rewards -> advantages -> training -> weights to the engine.
+
+Every rollout is made by exactly the policy that is trained on it; one step ends before the next begins.
+"""
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+
+from service.contract.stages import RlSpec
+from workers.actors.trainer_results import RlPlan
+from workers.advantages import grpo_advantages
+from workers.data.prompt_dataset import prompt_indices_for_step
+from workers.rewards.build import Reward, build_reward
+from workers.rollouts import Prompt, SamplingParameters, TrainingSample
+from workers.stages.rl_metrics import num_completion_tokens, rollout_metrics
+from workers.stages.sampling import JudgedGroup, judge, make_requests, shown_samples, verify_completions
+from workers.stages.stage_context import StageContext, StageOutcome
+
+logger = logging.getLogger(__name__)
+
+_NUM_SHOWN = 8
+
+
+def run_rl(context: StageContext, spec: RlSpec) -> StageOutcome:
+    """Train from where SFT ended, or from the newest valid checkpoint, to the last step, and export the model."""
+    context.reports.progress("rl", "preparing data", 0, spec.num_steps)
+    loop = _RlLoop(
+        context=context,
+        spec=spec,
+        prompts=context.load_prompts(spec.data, context.spec.model.max_model_len - spec.max_completion_length, None),
+        reward=build_reward(spec.reward),
+    )
+    plan = loop.take_up()
+    for step in range(plan.first_step, spec.num_steps + 1):
+        loop.run_step(step)
+    context.reports.progress("rl", "exporting the model", loop.steps_done, spec.num_steps)
+    return StageOutcome(
+        steps_done=loop.steps_done,
+        steps_planned=spec.num_steps,
+        metrics=loop.metrics,
+        checkpoint=context.trainer.export(context.model_folder("rl")),
+        detail=asdict(plan) | {"num_prompts": len(loop.prompts), "num_tokens": loop.num_tokens},
+    )
+
+
+@dataclass(slots=True, kw_only=True)
+class _RlLoop:
+    context: StageContext
+    spec: RlSpec
+    prompts: list[Prompt]
+    reward: Reward
+    steps_done: int = 0
+    num_tokens: int = 0
+    """Completion tokens trained by this attempt."""
+    metrics: dict[str, float] = field(default_factory=dict)
+
+    def take_up(self) -> RlPlan:
+        """Load the newest checkpoint, if any, and give the engine those weights before it makes a rollout."""
+        context = self.context
+        context.trainer.wait_loaded()
+        plan = context.trainer.prepare_rl(self.spec, context.checkpoint_root("rl"))
+        self.steps_done = plan.first_step - 1
+        context.versions.trainer = context.num_sft_versions + self.steps_done
+        context.reports.progress("rl", "starting rollout engine", self.steps_done, self.spec.num_steps)
+        context.engine.wait_started()
+        context.reports.progress("rl", "syncing weights", self.steps_done, self.spec.num_steps)
+        context.bring_engine_up_to_date()
+        return plan
+
+    def run_step(self, step: int) -> None:
+        """One round; the step's time covers everything but the checkpoint."""
+        clock = _Clock()
+        with clock.measure("step"):
+            groups = self._rollouts(step, clock)
+            trained = self._train(step, groups, clock)
+            with clock.measure("update_weights"):
+                self._progress("syncing weights", step - 1)
+                self.context.bring_engine_up_to_date()
+        self.steps_done = step
+        self._report(step, groups, trained, clock)
+        if step % self.spec.save_steps == 0 or step == self.spec.num_steps:
+            self._progress("saving a checkpoint", step)
+            self.context.trainer.save_rl(step, self.context.versions.trainer)
+
+    def _rollouts(self, step: int, clock: "_Clock") -> list[JudgedGroup]:
+        seed = self.context.spec.seed
+        indices = prompt_indices_for_step(len(self.prompts), self.spec.num_prompts_per_step, step, seed)
+        asked = [self.prompts[index] for index in indices]
+        requests = make_requests(asked, self.spec.num_generations, seed, "rl", step)
+        sampling = SamplingParameters(
+            temperature=self.spec.temperature, max_completion_length=self.spec.max_completion_length
+        )
+        self._progress("generating", step - 1)
+        with clock.measure("gen"):
+            completions = self.context.engine.generate(requests, sampling)
+        verify_completions(requests, completions, self.context.versions.engine)
+        with clock.measure("reward"):
+            return judge(asked, completions, self.reward)
+
+    def _train(self, step: int, groups: list[JudgedGroup], clock: "_Clock") -> dict[str, float]:
+        samples = [sample for group in groups for sample in _training_samples(group, self.spec)]
+        self._progress("training", step - 1)
+        with clock.measure("update_actor"):
+            metrics = self.context.trainer.rl_step(step, samples, temperature=self.spec.temperature)
+        self.context.versions.trainer += 1
+        return metrics
+
+    def _report(self, step: int, groups: list[JudgedGroup], trained: dict[str, float], clock: "_Clock") -> None:
+        num_tokens = num_completion_tokens(groups)
+        self.num_tokens += num_tokens
+        self.metrics = {
+            **rollout_metrics(groups),
+            **trained,
+            **{f"timing_s/{phase}": seconds for phase, seconds in clock.seconds.items()},
+            "perf/throughput": num_tokens / clock.seconds["step"],
+            "training/policy_version": float(self.context.versions.engine),
+            "training/num_tokens": float(self.num_tokens),
+        }
+        self.context.reports.points(step, self.metrics)
+        self.context.reports.rollouts(shown_samples(groups, "rl", step, _NUM_SHOWN))
+        self._progress("training", step)
+
+    def _progress(self, phase: str, steps_done: int) -> None:
+        self.context.reports.progress("rl", phase, steps_done, self.spec.num_steps)
+
+
+def _training_samples(group: JudgedGroup, spec: RlSpec) -> list[TrainingSample]:
+    advantages_G = grpo_advantages(group.rewards, spec.scale_rewards)
+    return [
+        TrainingSample(
+            prompt_token_ids=group.prompt.token_ids,
+            completion_token_ids=completion.token_ids,
+            rollout_logprobs=completion.logprobs,
+            advantage=advantage,
+        )
+        for completion, advantage in zip(group.completions, advantages_G, strict=True)
+    ]
+
+
+class _Clock:
+    """Seconds by phase."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def measure(self, phase: str) -> Iterator[None]:
+        began = time.monotonic()
+        yield
+        self.seconds[phase] = time.monotonic() - began

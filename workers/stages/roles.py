@@ -1,0 +1,81 @@
+"""What a stage needs from the world, as protocols: in a run Ray actors stand behind them, in unit tests plain objects.
+
+Every call may also raise what ends a run from outside: cancellation, a deadline, the loss of an actor.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Protocol
+
+from service.contract.data import JsonlPrompts
+from service.contract.messages import RolloutSample
+from service.contract.stages import RlSpec, SftSpec, StageName
+from workers.actors.trainer_results import ModelFacts, RlPlan, SftPlan, StepMetrics
+from workers.rollouts import Completion, GenerationRequest, Prompt, SamplingParameters, TrainingSample
+
+
+class Trainer(Protocol):
+    """Holds the policy that is trained. Steps count from 1."""
+
+    def begin_load(self) -> None:
+        """Start loading the base model; returns at once."""
+
+    def wait_loaded(self) -> ModelFacts:
+        """Wait until the model is there."""
+
+    def prepare_sft(self, spec: SftSpec, checkpoint_root: str) -> SftPlan:
+        """Load the data and take up at the newest valid checkpoint."""
+
+    def sft_steps(self, *, max_steps: int, max_seconds: float) -> list[StepMetrics]:
+        """Whole optimizer steps until one limit is reached; an empty list says that the stage is done."""
+
+    def prepare_rl(self, spec: RlSpec, checkpoint_root: str) -> RlPlan:
+        """Take up at the newest valid checkpoint."""
+
+    def rl_step(self, step: int, samples: list[TrainingSample], *, temperature: float) -> dict[str, float]:
+        """Train on one step's rollouts; returns metrics by name."""
+
+    def save_rl(self, step: int, policy_version: int) -> str:
+        """Write a checkpoint after `step`; returns its place."""
+
+    def export(self, folder: str) -> str:
+        """Write the model as a Hugging Face folder; returns its place."""
+
+
+class Engine(Protocol):
+    """Samples completions. Starts with the weights of the base model."""
+
+    def begin_start(self) -> None:
+        """Start the engine; returns at once."""
+
+    def check_start(self) -> None:
+        """Raise if the engine has failed to start; never waits. Does nothing if no start was begun."""
+
+    def wait_started(self) -> None:
+        """Wait until the engine answers."""
+
+    def generate(self, requests: list[GenerationRequest], sampling: SamplingParameters) -> list[Completion]:
+        """One completion per request, in the order of the requests."""
+
+
+class WeightSync(Protocol):
+    """Moves the trainer's present weights into the engine."""
+
+    def __call__(self, version: int) -> None:
+        """The engine's completions carry `version` from now on."""
+
+
+class Reports(Protocol):
+    """Takes what people want to see; never waits."""
+
+    def points(self, step: int, values: Mapping[str, float]) -> None:
+        """Metrics of one step, by name; the steps of a name rise strictly."""
+
+    def rollouts(self, samples: Iterable[RolloutSample]) -> None:
+        """Completions for people to read."""
+
+    def progress(self, stage: StageName | None, phase: str, step: int, num_steps: int) -> None:
+        """What the run is doing now."""
+
+
+LoadPrompts = Callable[[JsonlPrompts, int, int | None], list[Prompt]]
+"""Data set, most tokens of a prompt, most prompts (None: all)."""

@@ -1,0 +1,116 @@
+"""From prompts to judged groups: requests with their seeds, checked answers, rewards, and samples for people."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+from service.contract.messages import RolloutSample
+from service.contract.stages import StageName
+from workers.determinism import derive_seed
+from workers.reporter.text import storable
+from workers.rewards.build import Reward
+from workers.rollouts import Completion, GenerationRequest, Prompt
+
+SHOWN_CHARACTERS = 20_000
+"""Of a prompt, completion or answer that is sent for people to read."""
+
+
+class RolloutMismatch(Exception):
+    """The engine's completions do not belong to what was asked, or come from another policy."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgedGroup:
+    """All completions of one prompt with their rewards."""
+
+    prompt: Prompt
+    completions: tuple[Completion, ...]
+    rewards: tuple[float, ...]
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether the rewards differ."""
+        return any(reward != self.rewards[0] for reward in self.rewards)
+
+
+def make_requests(
+    prompts: Sequence[Prompt], num_generations: int, seed: int, *purpose: str | int
+) -> list[GenerationRequest]:
+    """`num_generations` requests per prompt, a prompt's together, seeded by (seed, purpose, prompt uid, sample).
+
+    A prompt that stands twice in `prompts` gets further sample indices, so its completions are not drawn twice.
+    """
+    requests, asked = [], Counter[int]()
+    for prompt in prompts:
+        for _ in range(num_generations):
+            index = asked[prompt.uid]
+            asked[prompt.uid] += 1
+            request_seed = derive_seed(seed, *purpose, prompt.uid, index)
+            requests.append(GenerationRequest(prompt=prompt, sample_index=index, seed=request_seed))
+    return requests
+
+
+def verify_completions(requests: list[GenerationRequest], completions: list[Completion], policy_version: int) -> None:
+    """Raise RolloutMismatch unless each request has its completion, in order, non-empty and from the right policy."""
+    asked = [(request.prompt.uid, request.sample_index) for request in requests]
+    got = [(completion.prompt_uid, completion.sample_index) for completion in completions]
+    if asked != got:
+        wrong = next((pair for pair in zip(asked, got, strict=False) if pair[0] != pair[1]), None)
+        raise RolloutMismatch(
+            f"{len(asked)} completions asked, {len(got)} received; first difference (asked, received): {wrong}; "
+            "rewards would go to the wrong samples, so the step is not trained"
+        )
+    stale = {completion.policy_version for completion in completions} - {policy_version}
+    if stale:
+        raise RolloutMismatch(
+            f"completions of policy version {sorted(stale)} received where version {policy_version} was asked: "
+            "the engine missed a weight update or took one while it generated"
+        )
+    for completion in completions:
+        if not completion.token_ids or len(completion.token_ids) != len(completion.logprobs):
+            raise RolloutMismatch(
+                f"completion {completion.sample_index} of prompt {completion.prompt_uid} has "
+                f"{len(completion.token_ids)} tokens and {len(completion.logprobs)} log-probs: both must be equal, "
+                "and at least one"
+            )
+
+
+def judge(prompts: Sequence[Prompt], completions: list[Completion], reward: Reward) -> list[JudgedGroup]:
+    """The completions of `make_requests`' order, cut into groups, each with its rewards."""
+    size = len(completions) // len(prompts)
+    groups = []
+    for position, prompt in enumerate(prompts):
+        members = tuple(completions[position * size : (position + 1) * size])
+        rewards = tuple(reward.score(member.text, prompt.answer) for member in members)
+        groups.append(JudgedGroup(prompt=prompt, completions=members, rewards=rewards))
+    return groups
+
+
+def shown_samples(groups: Sequence[JudgedGroup], stage: StageName, step: int, limit: int) -> list[RolloutSample]:
+    """Up to `limit` completions for people to read: the best and the worst of a group, mixed groups first."""
+    ordered = sorted(groups, key=lambda group: not group.is_mixed)
+    pairs = [_best_and_worst(group, stage, step) for group in ordered[:limit]]
+    return list(chain.from_iterable(pairs))[:limit]
+
+
+def _best_and_worst(group: JudgedGroup, stage: StageName, step: int) -> list[RolloutSample]:
+    best = max(range(len(group.rewards)), key=group.rewards.__getitem__)
+    worst = min(range(len(group.rewards)), key=group.rewards.__getitem__)
+    return [_shown(group, position, stage, step) for position in dict.fromkeys((best, worst))]
+
+
+def _shown(group: JudgedGroup, position: int, stage: StageName, step: int) -> RolloutSample:
+    completion = group.completions[position]
+    return RolloutSample(
+        stage=stage,
+        step=step,
+        prompt_uid=group.prompt.uid,
+        sample_index=completion.sample_index,
+        prompt=storable(group.prompt.text[:SHOWN_CHARACTERS]),
+        completion=storable(completion.text[:SHOWN_CHARACTERS]),
+        answer=storable(group.prompt.answer[:SHOWN_CHARACTERS]),
+        reward=group.rewards[position],
+        num_tokens=len(completion.token_ids),
+        policy_version=completion.policy_version,
+    )
