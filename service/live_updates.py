@@ -12,11 +12,16 @@ import logging
 import random
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 
 import psycopg
 from psycopg import sql
-from sqlalchemy import make_url
+from sqlalchemy import and_, make_url, select
+from sqlalchemy.ext.asyncio import AsyncSession
 
+from service.contract.messages import Progress
+from service.contract.status import AttemptStatus, EndReason, ExperimentStatus
+from service.storage.tables import Attempt, Experiment
 from service.storage.transitions import CHANNEL
 
 logger = logging.getLogger(__name__)
@@ -25,6 +30,34 @@ _CONNECT_TIMEOUT_S = 10
 _PROBE_S = 30.0
 """A connection that was silent for so long is asked for a sign of life; a half-open one would stay silent for ever."""
 _LONGEST_BACK_OFF_S = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveState:
+    """Where an experiment stands at this moment."""
+
+    status: ExperimentStatus
+    end_reason: EndReason | None
+    progress: Progress | None
+    """Of the live attempt; None without one or before its first report."""
+
+
+async def read_live_state(session: AsyncSession, experiment_id: str) -> LiveState | None:
+    """The state, in one cheap statement; None if there is no such experiment."""
+    is_live = and_(Attempt.experiment_id == Experiment.id, Attempt.status != AttemptStatus.ENDED.value)
+    rows = await session.execute(
+        select(Experiment.status, Experiment.end_reason, Attempt.progress)
+        .outerjoin(Attempt, is_live)
+        .where(Experiment.id == experiment_id)
+    )
+    row = rows.one_or_none()
+    if row is None:
+        return None
+    return LiveState(
+        status=ExperimentStatus(row.status),
+        end_reason=EndReason(row.end_reason) if row.end_reason else None,
+        progress=Progress.model_validate(row.progress) if row.progress else None,
+    )
 
 
 class Subscription:

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from service.contract.messages import LogLine, RolloutSample
 from service.contract.stages import StageName
+from service.storage.json_values import storable_text
 from service.storage.tables import Attempt, LogLineRow, RolloutSampleRow
 
 FIRST_LINES = 2_000
@@ -35,7 +36,7 @@ async def append_lines(session: AsyncSession, attempt: Attempt, lines: Sequence[
             "attempt_id": attempt.id,
             "ts": line.ts,
             "source": line.source,
-            "text": _storable(line.text),
+            "text": storable_text(line.text),
         }
         for line in lines
     ]
@@ -76,9 +77,9 @@ async def append_rollouts(session: AsyncSession, attempt: Attempt, rollouts: Seq
             **rollout.model_dump(),
             "experiment_id": attempt.experiment_id,
             "attempt_id": attempt.id,
-            "prompt": _storable(rollout.prompt),
-            "completion": _storable(rollout.completion),
-            "answer": _storable(rollout.answer),
+            "prompt": storable_text(rollout.prompt),
+            "completion": storable_text(rollout.completion),
+            "answer": storable_text(rollout.answer),
         }
         for rollout in rollouts
     ]
@@ -93,9 +94,11 @@ async def lines_after(
     return [(line, number) for line, number in await session.execute(rows)]
 
 
-async def newest_lines(session: AsyncSession, experiment_id: str, count: int) -> list[tuple[LogLineRow, int]]:
-    """The newest `count` lines with their attempts' numbers, oldest first."""
-    rows = _lines(experiment_id).order_by(LogLineRow.id.desc()).limit(count)
+async def newest_lines(
+    session: AsyncSession, experiment_id: str, *, after: int = 0, count: int
+) -> list[tuple[LogLineRow, int]]:
+    """The newest `count` of the lines after id `after` with their attempts' numbers, oldest first."""
+    rows = _lines(experiment_id).where(LogLineRow.id > after).order_by(LogLineRow.id.desc()).limit(count)
     return [(line, number) for line, number in await session.execute(rows)][::-1]
 
 
@@ -137,8 +140,3 @@ def _num_left_out(source: str, line: str) -> int:
     """How many lines a removed one stands for: itself, or those that an earlier marker counted."""
     counted = re.match(r"(\d+) lines left out", line) if source == MARKER_SOURCE else None
     return int(counted[1]) if counted else 1
-
-
-def _storable(text: str) -> str:
-    """PostgreSQL's text holds everything but NUL, which a model may well sample."""
-    return text.replace("\x00", "\ufffd")

@@ -48,7 +48,7 @@ async def test_lines_are_read_in_the_order_in_which_they_were_written(sessions: 
     async with sessions() as session:
         first = await log_store.lines_after(session, attempt.experiment_id, 0, 2_000)
         rest = await log_store.lines_after(session, attempt.experiment_id, first[-1][0].id, 2_000)
-        newest = await log_store.newest_lines(session, attempt.experiment_id, 3)
+        newest = await log_store.newest_lines(session, attempt.experiment_id, count=3)
         last_id = await log_store.last_line_id(session, attempt.experiment_id)
     assert [line.text for line, _ in first + rest] == [f"line {number}" for number in range(2_500)]
     assert [(line.text, number) for line, number in newest] == [(f"line {n}", 1) for n in (2_497, 2_498, 2_499)]

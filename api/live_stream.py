@@ -1,0 +1,178 @@
+"""What one watcher of an experiment still has to hear.
+
+Each look at the tables is one short transaction that ends before anything is sent; nothing is held while waiting. The
+status is read first: what it says is terminal has no event, point or line after it, so once everything read behind a
+terminal status is sent, the stream is complete.
+"""
+
+import asyncio
+import json
+import logging
+import re
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, replace
+
+from fastapi.sse import ServerSentEvent
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from api.schemas import Event
+from api.shapes import to_event
+from service import experiments, log_store, metric_store
+from service.contract.messages import Progress
+from service.contract.status import EndReason, ExperimentStatus
+from service.contract.strict_model import WireModel
+from service.live_updates import LiveUpdates, read_live_state
+from service.storage.database import Sessions
+
+logger = logging.getLogger(__name__)
+
+CLOSES_AFTER_S = 600.0
+_EVENTS_PER_LOOK = 200
+
+
+class MetricValue(WireModel):
+    """The newest value of a metric."""
+
+    name: str
+    step: int
+    value: float
+
+
+class MetricValues(WireModel):
+    """Data of `metrics`: the metrics that changed."""
+
+    values: list[MetricValue]
+
+
+class LastLogLine(WireModel):
+    """Data of `logs`: there are lines up to this id."""
+
+    last_id: int
+
+
+class End(WireModel):
+    """Data of `end`."""
+
+    status: ExperimentStatus
+    end_reason: EndReason | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Position:
+    """Up to where a watcher has heard; `<event id>.<metric change>.<log id>` on the wire."""
+
+    event_id: int = 0
+    metric_change: int = 0
+    log_id: int = 0
+
+    @classmethod
+    def parse(cls, text: str) -> "Position":
+        """The position behind a message with this id; the beginning, if it is none of ours."""
+        found = re.fullmatch(r"(\d{1,18})\.(\d{1,18})\.(\d{1,18})", text, re.ASCII)
+        if found is None:
+            return cls()
+        return cls(event_id=int(found[1]), metric_change=int(found[2]), log_id=int(found[3]))
+
+    def __str__(self) -> str:
+        return f"{self.event_id}.{self.metric_change}.{self.log_id}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _News:
+    """What one look at the tables found."""
+
+    status: ExperimentStatus
+    end_reason: EndReason | None
+    progress: Progress | None
+    events: list[Event]
+    values: list[metric_store.ChangedValue]
+    log_id: int
+
+    @property
+    def is_last(self) -> bool:
+        """Whether nothing can follow."""
+        return self.status.is_terminal and len(self.events) < _EVENTS_PER_LOOK
+
+
+async def follow(
+    sessions: Sessions,
+    live_updates: LiveUpdates,
+    experiment_id: str,
+    position: Position,
+    *,
+    closes_after_s: float = CLOSES_AFTER_S,
+) -> AsyncIterator[ServerSentEvent]:
+    """Messages after `position` until the experiment has ended, `closes_after_s` have passed or the service stops.
+
+    When the database does not answer, the stream ends early; the watcher connects again.
+    """
+    watcher = _Watcher(position)
+    ends_at = asyncio.get_running_loop().time() + closes_after_s
+    with live_updates.subscribe(experiment_id) as subscription:
+        async for _ in subscription:
+            news = await _look(sessions, experiment_id, watcher.position)
+            if news is None:
+                return
+            for message in watcher.take(news):
+                yield message
+            if news.is_last:
+                yield watcher.message("end", End(status=news.status, end_reason=news.end_reason))
+                return
+            if len(news.events) == _EVENTS_PER_LOOK:
+                subscription.hint()  # there may be more at once
+            if asyncio.get_running_loop().time() >= ends_at:
+                return
+
+
+class _Watcher:
+    """Turns news into messages; each carries the position behind itself."""
+
+    def __init__(self, position: Position) -> None:
+        self.position = position
+        self._progress: Progress | None = None
+        self._has_sent_progress = False
+
+    def take(self, news: _News) -> Iterator[ServerSentEvent]:
+        """The messages for what is new, in the order in which a reader wants them."""
+        for event in news.events:
+            self.position = replace(self.position, event_id=event.id)
+            yield self.message("event", event)
+        if news.values:
+            self.position = replace(self.position, metric_change=news.values[-1].change)
+            values = [MetricValue(name=value.name, step=value.step, value=value.value) for value in news.values]
+            yield self.message("metrics", MetricValues(values=values))
+        if not self._has_sent_progress or news.progress != self._progress:
+            self._progress, self._has_sent_progress = news.progress, True
+            yield self.message("progress", news.progress)
+        if news.log_id > self.position.log_id:
+            self.position = replace(self.position, log_id=news.log_id)
+            yield self.message("logs", LastLogLine(last_id=news.log_id))
+
+    def message(self, event: str, data: WireModel | None) -> ServerSentEvent:
+        """A message at the present position. ASCII alone, because some readers end a line at U+2028 and the like."""
+        text = "null" if data is None else json.dumps(json.loads(data.model_dump_json()))
+        return ServerSentEvent(event=event, raw_data=text, id=str(self.position))
+
+
+async def _look(sessions: Sessions, experiment_id: str, position: Position) -> _News | None:
+    """What lies behind `position`; None if the experiment is gone or the database does not answer."""
+    try:
+        async with sessions() as session:
+            state = await read_live_state(session, experiment_id)
+            if state is None:
+                return None
+            rows = await experiments.events_after(
+                session, experiment_id, after=position.event_id, limit=_EVENTS_PER_LOOK
+            )
+            return _News(
+                status=state.status,
+                end_reason=state.end_reason,
+                progress=state.progress,
+                events=[to_event(row) for row in rows],
+                values=await metric_store.changed_since(session, experiment_id, position.metric_change),
+                log_id=await log_store.last_line_id(session, experiment_id),
+            )
+    except (OperationalError, PoolTimeout) as error:
+        logger.warning("live stream ends early", extra={"experiment_id": experiment_id, "error": str(error)})
+        return None
