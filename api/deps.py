@@ -1,4 +1,4 @@
-"""What routes ask for. A route's signature is its access rule: `CurrentUser` for people, `CurrentAttempt` for drivers."""
+"""What routes ask for. The signature is the access rule: `CurrentUser` for people, `CurrentAttempt` for drivers."""
 
 from collections.abc import AsyncIterator
 from typing import Annotated, cast
@@ -8,6 +8,7 @@ from fastapi import Cookie, Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from api.submission import PlanExperiment
 from service import auth
 from service.errors import CrossSiteRequest, Unauthenticated
 from service.live_updates import LiveUpdates
@@ -37,11 +38,16 @@ def _live_updates(request: Request) -> LiveUpdates:
     return cast(LiveUpdates, request.app.state.live_updates)
 
 
+def _plan(request: Request) -> PlanExperiment:
+    return cast(PlanExperiment, request.app.state.plan)
+
+
 SettingsDep = Annotated[ApiSettings, Depends(_settings)]
 SecretDep = Annotated[bytes, Depends(_secret)]
 SessionsDep = Annotated[Sessions, Depends(_sessions)]
 """For routes that wait for something between two transactions: they open short sessions themselves."""
 LiveUpdatesDep = Annotated[LiveUpdates, Depends(_live_updates)]
+PlanDep = Annotated[PlanExperiment, Depends(_plan)]
 
 
 async def _session(sessions: SessionsDep) -> AsyncIterator[AsyncSession]:
@@ -94,4 +100,6 @@ def _refuse_other_sites(request: Request, settings: ApiSettings) -> None:
     origin = urlsplit(request.headers.get("origin", "")).netloc
     ours = {request.headers.get("host", ""), urlsplit(settings.public_url).netloc}
     if not origin or origin not in ours:
-        raise CrossSiteRequest("with the page's cookie, changes are taken from the page itself only; use a bearer token")
+        raise CrossSiteRequest(
+            "with the page's cookie, changes are taken from the page itself only; use a bearer token"
+        )

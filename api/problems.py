@@ -3,12 +3,13 @@
 import http
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
+from pydantic_core import ErrorDetails
 from sqlalchemy.exc import DataError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
@@ -101,14 +102,15 @@ async def _on_invalid_request(request: Request, error: Exception) -> JSONRespons
     return problem_of(kind(detail, errors=found))
 
 
-def _in_body(found: Sequence[Any], model: type[BaseModel] | None) -> list[dict[str, Any]]:
+def _in_body(found: Sequence[dict[str, Any]], model: type[BaseModel] | None) -> list[dict[str, Any]]:
     if any(details["type"] == "json_invalid" for details in found):
         reason, position = found[0]["ctx"]["error"], found[0]["loc"][-1]
         return [{"field": "(body)", "problem": f"not JSON: {reason} at character {position}"}]
     if model is None or any(len(details["loc"]) == 1 for details in found):
         hint = "send one JSON object with the header 'Content-Type: application/json'"
         return [{"field": "(body)", "problem": details["msg"], "hint": hint} for details in found]
-    return describe_details([{**details, "loc": details["loc"][1:]} for details in found], model)
+    inside = [cast(ErrorDetails, {**details, "loc": details["loc"][1:]}) for details in found]
+    return describe_details(inside, model)
 
 
 def _outside_body(details: Mapping[str, Any]) -> dict[str, Any]:
@@ -129,6 +131,8 @@ def _body_model(request: Request) -> type[BaseModel] | None:
 
 async def _on_http_exception(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
+    if error.status_code == STATUS_OF[errors.BodyTooLarge]:
+        return problem_of(errors.BodyTooLarge(error.detail))
     status = http.HTTPStatus(error.status_code)
     detail = error.detail if error.detail != status.phrase else status.description or status.phrase
     return _respond(status, status.name.lower(), status.phrase, detail, headers=error.headers)
@@ -153,8 +157,24 @@ async def _on_unexpected(request: Request, _: Exception) -> JSONResponse:
     return _respond(500, "internal_error", "The service failed", detail)
 
 
-def add_problem_schema(openapi: dict[str, Any]) -> None:
-    """Adds the model that `problem_responses` refers to."""
-    schema = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
-    definitions = schema.pop("$defs", {})
-    openapi.setdefault("components", {}).setdefault("schemas", {}).update({"Problem": schema, **definitions})
+def use_problems_in_openapi(app: FastAPI) -> None:
+    """Describes every error in the app's OpenAPI document as what it is, a problem document."""
+    original = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            _replace_validation_errors(original())
+        return original()
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _replace_validation_errors(document: dict[str, Any]) -> None:
+    problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+    schemas = document["components"]["schemas"]
+    schemas.update({**problem.pop("$defs", {}), "Problem": problem})
+    for unused in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(unused, None)
+    for operation in (operation for path in document["paths"].values() for operation in path.values()):
+        if "HTTPValidationError" in str(operation["responses"].get("422")):
+            operation["responses"] |= {str(status): entry for status, entry in problem_responses(422).items()}

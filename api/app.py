@@ -1,0 +1,69 @@
+"""The application: state, routers and problem handlers put together."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from fastapi import FastAPI
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from api.access_log import AccessLog
+from api.body_limits import BodyLimits
+from api.problems import install_problem_handlers, use_problems_in_openapi
+from api.routers import attempts, experiments, health, logs, metrics, queue, rollouts, stream
+from api.sign_of_life import keep_recording_life
+from api.submission import PlanExperiment
+from migrations.apply import head_revision
+from service.live_updates import LiveUpdates
+from service.planning import plan_experiment
+from service.settings import ApiSettings
+from service.storage.database import create_engine, create_sessions
+
+PREFIX = "/api/v1"
+_DESCRIPTION = """Queue SFT-then-RL experiments, watch them live, and compare what came out.
+
+People send `Authorization: Bearer <api token>`; drivers of running experiments send the token of their attempt.
+Every error is an RFC 9457 problem document whose `code` is stable."""
+
+
+def create_app(
+    settings: ApiSettings, *, engine: AsyncEngine | None = None, plan: PlanExperiment = plan_experiment
+) -> FastAPI:
+    """The API and the page. Without an `engine` it makes its own from the settings and disposes of it at the end.
+
+    `plan` turns a specification into its derived numbers, or raises CannotRun.
+    """
+    app = FastAPI(title="sedray", version="1", description=_DESCRIPTION, lifespan=_lifespan)
+    app.state.settings = settings
+    app.state.secret = settings.secret_key()
+    app.state.engine = engine
+    app.state.plan = plan
+    app.state.head_revision = head_revision()
+    for module in (experiments, queue, metrics, logs, rollouts, stream, attempts):
+        app.include_router(module.router, prefix=PREFIX)
+    app.include_router(health.router)
+    app.add_middleware(BodyLimits)
+    app.add_middleware(AccessLog)
+    install_problem_handlers(app)
+    use_problems_in_openapi(app)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    settings: ApiSettings = app.state.settings
+    database_url = settings.database_url.get_secret_value()
+    own_engine = None if app.state.engine is not None else create_engine(database_url)
+    app.state.sessions = create_sessions(own_engine or app.state.engine)
+    app.state.live_updates = LiveUpdates(database_url)
+    app.state.live_updates.start()
+    life = asyncio.create_task(keep_recording_life(app.state.sessions), name="sign-of-life")
+    try:
+        yield
+    finally:
+        life.cancel()
+        with suppress(asyncio.CancelledError):
+            await life
+        await app.state.live_updates.stop()
+        if own_engine is not None:
+            await own_engine.dispose()

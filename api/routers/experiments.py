@@ -1,0 +1,175 @@
+"""What people do with experiments."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Header, Path, Query, Request, Response
+
+from api.cursors import decode_cursor, encode_cursor
+from api.deps import CurrentUser, PlanDep, SessionDep, SessionsDep
+from api.problems import problem_responses
+from api.schemas import EventPage, Experiment, ExperimentPage, ExperimentPlanReply, Me
+from api.shapes import to_event, to_experiment, to_summary
+from api.submission import Submission, digest_body, plan_now, submit
+from service import experiments
+from service.contract.json_schema import experiment_schema
+from service.contract.spec import ExperimentSpec
+from service.contract.status import ExperimentStatus
+from service.experiments import ExperimentFilter
+
+router = APIRouter(tags=["experiments"])
+ExperimentId = Annotated[str, Path(description="An experiment's id.", examples=["exp-01j9z8k7m6n5p4q3"])]
+
+_REPLAYED = {"Idempotency-Replayed": {"description": "`true`", "schema": {"type": "string"}}}
+_ONE_STAGE = {
+    "name": "toy-sft",
+    "model": {"path": "/data/models/toy"},
+    "sft": {
+        "data": {"path": "/data/sft.jsonl"},
+        "objective": {"type": "sed"},
+        "optimizer": {"learning_rate": 1e-3},
+        "num_epochs": 10,
+        "batch_size": 32,
+    },
+}
+_ALL_STAGES = {
+    **_ONE_STAGE,
+    "name": "sft-then-rl",
+    "rl": {
+        "data": {"path": "/data/rl.jsonl"},
+        "reward": {"type": "countdown"},
+        "optimizer": {"learning_rate": 3e-4},
+        "num_steps": 100,
+        "num_prompts_per_step": 64,
+        "num_generations": 8,
+        "max_completion_length": 32,
+    },
+    "evaluation": {
+        "data": {"path": "/data/test.jsonl"},
+        "reward": {"type": "countdown"},
+        "max_completion_length": 32,
+    },
+}
+SPEC_EXAMPLES: dict[str, Any] = {
+    "one stage": {"summary": "Supervised fine-tuning with SED", "value": _ONE_STAGE},
+    "all stages": {"summary": "SFT, then RL, evaluated before, between and after", "value": _ALL_STAGES},
+}
+
+
+@router.post(
+    "/experiments",
+    summary="Submit an experiment, or see what would follow from it",
+    status_code=201,
+    response_model=Experiment | ExperimentPlanReply,
+    responses={
+        200: {
+            "model": Experiment | ExperimentPlanReply,
+            "description": "A dry run's plan, or the first answer to a repeated request",
+            "headers": _REPLAYED,
+        },
+        **problem_responses(401, 403, 409, 413, 422),
+    },
+)
+async def submit_experiment(
+    request: Request,
+    response: Response,
+    user: CurrentUser,
+    sessions: SessionsDep,
+    planner: PlanDep,
+    spec: Annotated[ExperimentSpec, Body(openapi_examples=SPEC_EXAMPLES)],
+    idempotency_key: Annotated[str | None, Header(min_length=1, max_length=200)] = None,
+    dry_run: Annotated[bool, Query(description="Check and plan only; store nothing.")] = False,
+) -> Experiment | ExperimentPlanReply:
+    """Refuses what is malformed (`invalid_spec`) or cannot work (`cannot_run`) with every finding at once."""
+    if dry_run:
+        response.status_code = 200
+        return ExperimentPlanReply(spec=spec, plan=await plan_now(sessions, planner, spec))
+    body_sha256 = digest_body(await request.json())
+    submission = Submission(user=user, spec=spec, body_sha256=body_sha256, idempotency_key=idempotency_key)
+    experiment, replayed = await submit(sessions, planner, submission)
+    if replayed:
+        response.status_code = 200
+        response.headers["Idempotency-Replayed"] = "true"
+    return experiment
+
+
+@router.get("/experiments", summary="List experiments, newest first", responses=problem_responses(401, 422))
+async def list_experiments(
+    _: CurrentUser,
+    session: SessionDep,
+    status: ExperimentStatus | None = None,
+    project: str | None = None,
+    tag: str | None = None,
+    name: Annotated[str | None, Query(description="A part of the name, in any case.")] = None,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    cursor: Annotated[str | None, Query(description="`next_cursor` of the page before.")] = None,
+) -> ExperimentPage:
+    """Pages never skip or repeat an experiment, whatever is submitted meanwhile."""
+    wanted = ExperimentFilter(status=status, project=project, tag=tag, name=name)
+    start = decode_cursor(cursor) if cursor else None
+    views, following = await experiments.list_page(session, wanted=wanted, limit=limit, start=start)
+    return ExperimentPage(
+        items=[to_summary(view) for view in views], next_cursor=encode_cursor(following) if following else None
+    )
+
+
+@router.get("/experiments/{experiment_id}", summary="Show an experiment", responses=problem_responses(401, 404))
+async def show_experiment(_: CurrentUser, session: SessionDep, experiment_id: ExperimentId) -> Experiment:
+    """With its specification, plan, attempts and stage results."""
+    view = await experiments.view(session, experiment_id)
+    return to_experiment(view, await experiments.history(session, experiment_id))
+
+
+@router.post(
+    "/experiments/{experiment_id}/cancel",
+    summary="Ask an experiment to stop",
+    status_code=202,
+    responses=problem_responses(401, 403, 404, 409),
+)
+async def cancel_experiment(user: CurrentUser, session: SessionDep, experiment_id: ExperimentId) -> Experiment:
+    """A queued experiment is cancelled at once; a live one becomes `cancelling` until its run has stopped."""
+    await experiments.cancel(session, experiment_id, user=user)
+    view = await experiments.view(session, experiment_id)
+    return to_experiment(view, await experiments.history(session, experiment_id))
+
+
+@router.post(
+    "/experiments/{experiment_id}/retry",
+    summary="Queue a failed or cancelled experiment again",
+    status_code=202,
+    responses=problem_responses(401, 403, 404, 409),
+)
+async def retry_experiment(user: CurrentUser, session: SessionDep, experiment_id: ExperimentId) -> Experiment:
+    """Finished stages are not run again; the unfinished one goes on from its last checkpoint."""
+    await experiments.retry(session, experiment_id, user=user)
+    view = await experiments.view(session, experiment_id)
+    return to_experiment(view, await experiments.history(session, experiment_id))
+
+
+@router.get(
+    "/experiments/{experiment_id}/events",
+    summary="Read what happened, oldest first",
+    responses=problem_responses(401, 404, 422),
+)
+async def list_events(
+    _: CurrentUser,
+    session: SessionDep,
+    experiment_id: ExperimentId,
+    after: Annotated[int, Query(ge=0, lt=2**63, description="Only events with a larger id.")] = 0,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 200,
+) -> EventPage:
+    """`next_after` is null when there is nothing more for now."""
+    rows = await experiments.events_after(session, experiment_id, after=after, limit=limit + 1)
+    items = [to_event(row) for row in rows[:limit]]
+    return EventPage(items=items, next_after=items[-1].id if len(rows) > limit else None)
+
+
+@router.get("/schema/experiment", summary="JSON Schema of a specification")
+async def show_experiment_schema() -> dict[str, Any]:
+    """For editors; needs no token."""
+    return experiment_schema()
+
+
+@router.get("/me", summary="Whose token this is", responses=problem_responses(401))
+async def show_me(user: CurrentUser) -> Me:
+    """The name of the caller."""
+    return Me(user=user.name)

@@ -1,0 +1,85 @@
+"""A submission from body to row: look for a repeated request, plan without a database session, then queue."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any, Protocol
+
+from api.schemas import Experiment
+from api.shapes import to_experiment
+from service import experiments, queue
+from service.contract.plan import ExperimentPlan
+from service.contract.spec import ExperimentSpec
+from service.planning import Capacity
+from service.storage.database import Sessions
+from service.storage.tables import User
+
+
+class PlanExperiment(Protocol):
+    """Derives the numbers of a specification; raises CannotRun with every reason why it cannot work."""
+
+    async def __call__(self, spec: ExperimentSpec, capacity: Capacity | None) -> ExperimentPlan:
+        """The plan; `capacity` is None while the cluster is unknown."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """A request to run an experiment."""
+
+    user: User
+    spec: ExperimentSpec
+    body_sha256: str
+    idempotency_key: str | None
+
+
+def digest_body(body: Mapping[str, Any]) -> str:
+    """SHA-256 of the body's canonical JSON, in which the order of keys and white space do not count."""
+    return sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+async def submit(sessions: Sessions, plan: PlanExperiment, submission: Submission) -> tuple[Experiment, bool]:
+    """The queued experiment, and whether it answers a repeated request.
+
+    A repeated request is answered before anything is planned: it succeeds although the data may have moved since.
+    Raises InvalidSpec, CannotRun, IdempotencyConflict.
+    """
+    first = await _find_replay(sessions, submission)
+    if first is not None:
+        return first, True
+    planned = await plan_now(sessions, plan, submission.spec)
+    async with sessions.begin() as session:
+        experiment, replayed = await experiments.submit(
+            session,
+            user=submission.user,
+            spec=submission.spec,
+            plan=planned.model_dump(mode="json"),
+            body_sha256=submission.body_sha256,
+            idempotency_key=submission.idempotency_key,
+        )
+        view = await experiments.view(session, experiment.id)
+        return to_experiment(view, await experiments.history(session, experiment.id)), replayed
+
+
+async def plan_now(sessions: Sessions, plan: PlanExperiment, spec: ExperimentSpec) -> ExperimentPlan:
+    """The plan against the cluster as last seen. Files are read with no session open. Raises CannotRun."""
+    async with sessions() as session:
+        state = await queue.cluster_state(session)
+    capacity = Capacity(num_cpus=state.num_cpus, num_gpus=state.num_gpus) if state and state.reachable else None
+    return await plan(spec, capacity)
+
+
+async def _find_replay(sessions: Sessions, submission: Submission) -> Experiment | None:
+    if submission.idempotency_key is None:
+        return None
+    async with sessions() as session:
+        first = await experiments.find_replay(
+            session,
+            user=submission.user,
+            idempotency_key=submission.idempotency_key,
+            body_sha256=submission.body_sha256,
+        )
+        if first is None:
+            return None
+        return to_experiment(await experiments.view(session, first.id), await experiments.history(session, first.id))

@@ -1,0 +1,32 @@
+"""JSON Schema of `ExperimentSpec`, for editors and for people: `python -m service.contract.json_schema [path]`."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from service.contract.spec import ExperimentSpec
+
+DEFAULT_PATH = Path("docs/experiment.schema.json")
+
+
+def experiment_schema() -> dict[str, Any]:
+    """What a submitted body may look like: defaults may be left out."""
+    schema = ExperimentSpec.model_json_schema(mode="validation", by_alias=True)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def schema_text() -> str:
+    """The schema as the checked-in file holds it."""
+    return json.dumps(experiment_schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+def main(arguments: list[str]) -> None:
+    """Writes the schema to the path that is given, else to `docs/experiment.schema.json`."""
+    path = Path(arguments[0]) if arguments else DEFAULT_PATH
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(schema_text(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
