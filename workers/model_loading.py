@@ -13,6 +13,8 @@ from transformers.utils.logging import disable_progress_bar
 
 from service.contract.spec import ModelSpec
 
+_VOCABULARY_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tekken.json")
+
 
 class ConfigError(Exception):
     """The model, the data or a setting cannot work; another attempt would fail in the same way."""
@@ -26,12 +28,18 @@ def torch_dtype(spec: ModelSpec) -> torch.dtype:
 def load_tokenizer(folder: str) -> PreTrainedTokenizerBase:
     """The tokenizer of a model folder. Raises ConfigError if there is none or it has no end-of-sequence token."""
     _require_folder(folder)
+    # Some of transformers' classes make up an empty tokenizer where the files are missing.
+    if not any((Path(folder) / name).is_file() for name in _VOCABULARY_FILES):
+        raise ConfigError(
+            f"{folder} holds no tokenizer (none of {', '.join(_VOCABULARY_FILES)}); "
+            "save the tokenizer beside the model with its save_pretrained"
+        )
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
-            f"no tokenizer can be loaded from {folder}: {_first_line(error)}; "
-            "put tokenizer.json and tokenizer_config.json into the model's folder"
+            f"the tokenizer in {folder} cannot be loaded: {_first_line(error)}; "
+            "save it again beside the model with its save_pretrained"
         ) from error
     if tokenizer.eos_token_id is None:
         raise ConfigError(

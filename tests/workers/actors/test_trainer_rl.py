@@ -1,0 +1,164 @@
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from service.contract.metric_names import describe_metric
+from service.contract.stages import OptimizerSpec
+from tests.workers.tiny_model import (
+    assert_same_weights,
+    make_rl_spec,
+    make_samples,
+    make_trainer,
+    weights_of,
+)
+from workers.actors.trainer import Trainer
+from workers.rollouts import TrainingSample
+
+
+def run(trainer: Trainer, first: int, last: int) -> list[dict[str, float]]:
+    return [trainer.rl_step(step, make_samples(step), temperature=0.8) for step in range(first, last + 1)]
+
+
+@pytest.mark.parametrize("changes", [{}, {"mini_batch_size": 6, "num_iterations": 2}])
+def test_resumed_run_equals_the_uninterrupted_one_bit_for_bit(
+    model_folder: Path, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    whole = make_trainer(model_folder)
+    whole.prepare_rl(make_rl_spec(**changes), str(tmp_path / "whole"))
+    expected = run(whole, 1, 4)
+
+    killed = make_trainer(model_folder)
+    killed.prepare_rl(make_rl_spec(**changes), str(tmp_path / "killed"))
+    run(killed, 1, 2)
+    killed.save_rl(2, policy_version=2)
+    run(killed, 3, 3)
+    resumed = make_trainer(model_folder)
+    plan = resumed.prepare_rl(make_rl_spec(**changes), str(tmp_path / "killed"))
+
+    assert (plan.first_step, plan.policy_version) == (3, 2)
+    assert run(resumed, 3, 4) == expected[2:]
+    assert_same_weights(weights_of(resumed), weights_of(whole))
+
+
+def test_learning_rate_0_leaves_the_weights_bit_identical(model_folder: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(model_folder)
+    before = weights_of(trainer)
+    optimizer = OptimizerSpec(learning_rate=0.0, weight_decay=0.1)
+    trainer.prepare_rl(make_rl_spec(optimizer=optimizer), str(tmp_path / "rl"))
+    run(trainer, 1, 2)
+    assert_same_weights(weights_of(trainer), before)
+
+
+def test_no_advantage_at_all_gives_finite_metrics_and_no_gradient(model_folder: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(model_folder)
+    before = weights_of(trainer)
+    trainer.prepare_rl(make_rl_spec(), str(tmp_path / "rl"))
+    metrics = trainer.rl_step(1, make_samples(1, advantage=0.0), temperature=1.0)
+    assert metrics["actor/grad_norm"] == 0.0
+    assert all(math.isfinite(value) for value in metrics.values())
+    assert_same_weights(weights_of(trainer), before)
+
+
+@pytest.mark.parametrize("max_tokens", [1, 17])
+@pytest.mark.parametrize("mini_batch_size", [None, 6])
+def test_micro_batch_budget_changes_no_metric_and_no_weight(
+    model_folder: Path, tmp_path: Path, max_tokens: int, mini_batch_size: int | None
+) -> None:
+    results = []
+    for budget in (16384, max_tokens):
+        optimizer = OptimizerSpec(learning_rate=1e-2, adam_epsilon=1.0)
+        spec = make_rl_spec(
+            max_tokens_per_microbatch=budget, optimizer=optimizer, mini_batch_size=mini_batch_size, num_iterations=2
+        )
+        trainer = make_trainer(model_folder)
+        trainer.prepare_rl(spec, str(tmp_path / str(budget)))
+        results.append((run(trainer, 1, 3), weights_of(trainer)))
+    for one, other in zip(results[0][0], results[1][0], strict=True):
+        assert other == pytest.approx(one, abs=1e-6, rel=1e-5)
+    for name, weight in results[0][1].items():
+        torch.testing.assert_close(results[1][1][name], weight, rtol=0, atol=1e-6)
+
+
+def test_first_update_is_exactly_on_policy(model_folder: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(model_folder)
+    trainer.prepare_rl(make_rl_spec(), str(tmp_path / "rl"))
+    metrics = trainer.rl_step(1, make_samples(1), temperature=1.0)
+    assert metrics["actor/ppo_kl"] == 0.0
+    assert metrics["actor/clip_ratio/low"] == metrics["actor/clip_ratio/high"] == 0.0
+
+
+def test_further_updates_move_away_from_the_old_policy(model_folder: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(model_folder)
+    spec = make_rl_spec(num_iterations=4, optimizer=OptimizerSpec(learning_rate=0.1))
+    trainer.prepare_rl(spec, str(tmp_path / "rl"))
+    metrics = trainer.rl_step(1, make_samples(1), temperature=1.0)
+    assert metrics["actor/ppo_kl"] != 0.0
+    assert metrics["actor/clip_ratio/low"] + metrics["actor/clip_ratio/high"] > 0.0
+
+
+def test_sampling_gap_compares_with_the_trainer_before_its_update(model_folder: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(model_folder)
+    sequences = [(list(s.prompt_token_ids), list(s.completion_token_ids)) for s in make_samples(1)]
+    logprobs = trainer.logprobs(sequences, temperature=0.8)
+    samples = [
+        TrainingSample(
+            prompt_token_ids=sample.prompt_token_ids,
+            completion_token_ids=sample.completion_token_ids,
+            rollout_logprobs=tuple(own),
+            advantage=sample.advantage,
+        )
+        for sample, own in zip(make_samples(1), logprobs, strict=True)
+    ]
+    trainer.prepare_rl(make_rl_spec(num_iterations=2), str(tmp_path / "rl"))
+    metrics = trainer.rl_step(1, samples, temperature=0.8)
+    assert metrics["sampling/logp_difference/max"] < 1e-6
+    assert metrics["sampling/is_ratio_raw/mean"] == pytest.approx(1.0, abs=1e-6)
+
+
+def test_a_rewarded_token_becomes_likelier(model_folder: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(model_folder)
+    trainer.prepare_rl(make_rl_spec(num_steps=20), str(tmp_path / "rl"))
+    prompt, wanted, unwanted = (3, 4), (7, 1), (8, 1)
+    before = trainer.logprobs([([3, 4], [7])], temperature=1.0)[0][0]
+    for step in range(1, 11):
+        samples = [
+            TrainingSample(
+                prompt_token_ids=prompt,
+                completion_token_ids=wanted if index % 2 else unwanted,
+                rollout_logprobs=(-3.0, -3.0),
+                advantage=1.0 if index % 2 else -1.0,
+            )
+            for index in range(12)
+        ]
+        trainer.rl_step(step, samples, temperature=1.0)
+    assert trainer.logprobs([([3, 4], [7])], temperature=1.0)[0][0] > before + 0.1
+
+
+def test_every_metric_is_in_the_contract(model_folder: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(model_folder)
+    trainer.prepare_rl(make_rl_spec(), str(tmp_path / "rl"))
+    metrics = trainer.rl_step(1, make_samples(1), temperature=1.0)
+    assert [name for name in metrics if describe_metric(name) is None] == []
+
+
+def test_misfits_are_refused(model_folder: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(model_folder)
+    trainer.prepare_rl(make_rl_spec(), str(tmp_path / "rl"))
+    with pytest.raises(ValueError, match="cannot follow"):
+        trainer.rl_step(2, make_samples(1), temperature=1.0)
+    with pytest.raises(ValueError, match="11 samples"):
+        trainer.rl_step(1, make_samples(1)[:-1], temperature=1.0)
+    with pytest.raises(ValueError, match="cannot be saved"):
+        trainer.save_rl(1, policy_version=1)
+
+
+def test_only_the_newest_checkpoints_are_kept(model_folder: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(model_folder)
+    trainer.prepare_rl(make_rl_spec(save_total_limit=2), str(tmp_path / "rl"))
+    for step in range(1, 5):
+        run(trainer, step, step)
+        trainer.save_rl(step, policy_version=step)
+    assert sorted(path.name for path in (tmp_path / "rl").iterdir()) == ["step-00000003", "step-00000004"]
