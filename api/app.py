@@ -13,6 +13,7 @@ from api.problems import install_problem_handlers, use_problems_in_openapi
 from api.routers import attempts, experiments, health, logs, metrics, queue, rollouts, stream
 from api.sign_of_life import keep_recording_life
 from api.submission import PlanExperiment
+from api.web import login, pages, static_files
 from migrations.apply import head_revision
 from service.live_updates import LiveUpdates
 from service.planning import plan_experiment
@@ -41,7 +42,9 @@ def create_app(
     app.state.head_revision = head_revision()
     for module in (experiments, queue, metrics, logs, rollouts, stream, attempts):
         app.include_router(module.router, prefix=PREFIX)
-    app.include_router(health.router)
+    for page_router in (health.router, login.router, pages.router, static_files.router):
+        app.include_router(page_router)
+    app.mount("/static", static_files.folder)
     app.add_middleware(BodyLimits)
     app.add_middleware(AccessLog)
     install_problem_handlers(app)

@@ -63,9 +63,14 @@ def install_problem_handlers(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _on_unexpected)
 
 
+def status_of(error: errors.SedrayError) -> int:
+    """The HTTP status of one of our errors."""
+    return next((status for kind, status in STATUS_OF.items() if isinstance(error, kind)), 500)
+
+
 def problem_of(error: errors.SedrayError) -> JSONResponse:
     """The problem document of one of our errors."""
-    status = next((status for kind, status in STATUS_OF.items() if isinstance(error, kind)), 500)
+    status = status_of(error)
     headers = {"WWW-Authenticate": "Bearer"} if status == 401 else None
     return _respond(status, error.code, error.title, error.message, headers=headers, details=error.details)
 

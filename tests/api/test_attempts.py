@@ -4,6 +4,7 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import text
 
 from service import attempts, experiments
 from service.auth import attempt_token
@@ -59,8 +60,6 @@ async def test_a_repeated_report_is_acknowledged_and_stored_once(client: httpx.A
     answers = [(await Driver(client, attempt).post("/reports", report)).json() for _ in range(2)]
     assert [answer["duplicate"] for answer in answers] == [False, True]
     async with sessions.begin() as session:
-        from sqlalchemy import text
-
         assert await session.scalar(text("SELECT num_points FROM metric_series")) == 3
         assert await session.scalar(text("SELECT count(*) FROM log_lines")) == 1
 
@@ -100,7 +99,7 @@ async def test_a_stale_attempt_gets_409_for_everything(anonymous: httpx.AsyncCli
 async def test_a_token_opens_its_own_attempt_only(client: httpx.AsyncClient, sessions: Sessions, token: str) -> None:
     mine, other = await new_attempt(sessions), await new_attempt(sessions)
     for secret in (attempt_token(SECRET, mine.id, mine.number), token, "sa_", "sä"):
-        headers = {"Authorization": f"Bearer {secret}".encode()}
+        headers = {b"Authorization": f"Bearer {secret}".encode()}
         answer = await client.post(f"/api/v1/attempts/{other.id}/start", headers=headers)
         assert (answer.status_code, answer.json()["code"]) == (401, "unauthenticated")
     as_person = {"Authorization": f"Bearer {attempt_token(SECRET, mine.id, mine.number)}"}

@@ -11,9 +11,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from api.app import create_app
 from api.cursors import encode_cursor
 from service import auth
+from service.contract.plan import ExperimentPlan
+from service.contract.spec import ExperimentSpec
 from service.experiments import PageStart
+from service.planning import Capacity
 from service.settings import ApiSettings
-from service.storage.database import Sessions
+from service.storage.database import Sessions, create_engine
 from service.storage.tables import ClusterState
 from tests.api.conftest import plan_anything, serving
 from tests.factories import NOW, make_user, spec_body
@@ -204,7 +207,7 @@ async def test_cookie_reads_but_changes_only_from_our_own_page(anonymous: httpx.
 async def test_a_fault_of_the_service_shows_no_traceback(
     settings: ApiSettings, engine: AsyncEngine, token: str
 ) -> None:
-    async def broken(*_: object) -> Any:
+    async def broken(spec: ExperimentSpec, capacity: Capacity | None) -> ExperimentPlan:
         raise RuntimeError("secret detail")
 
     app = create_app(settings, engine=engine, plan=broken)
@@ -214,8 +217,6 @@ async def test_a_fault_of_the_service_shows_no_traceback(
 
 
 async def test_an_absent_database_is_not_the_callers_fault(settings: ApiSettings) -> None:
-    from service.storage.database import create_engine
-
     nowhere = create_engine("postgresql+psycopg://postgres@/x?host=/nonexistent")
     app: FastAPI = create_app(settings, engine=nowhere, plan=plan_anything)
     async with serving(app, Authorization="Bearer sr_x") as client:

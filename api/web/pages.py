@@ -1,0 +1,80 @@
+"""The page: the list of experiments and one experiment. Each view is made from the same answers as its JSON twin."""
+
+from urllib.parse import urlencode
+
+import yaml
+from fastapi import APIRouter, Request, Response
+
+from api.deps import CurrentUser, SessionDep, SettingsDep
+from api.routers.experiments import list_experiments, show_experiment
+from api.routers.logs import read_logs
+from api.routers.queue import show_queue
+from api.schemas import Event
+from api.shapes import to_event
+from api.web.page_routes import PageRoute, templates
+from api.web.views import chart_groups, result_rows, stage_rows
+from service import experiments, log_store
+from service.contract.status import ExperimentStatus
+
+router = APIRouter(route_class=PageRoute, include_in_schema=False)
+_LOG_LINES = 500
+_ROLLOUTS = 12
+_EVENTS = 500
+
+
+@router.get("/")
+async def experiments_page(
+    request: Request,
+    user: CurrentUser,
+    session: SessionDep,
+    settings: SettingsDep,
+    status: str = "",
+    tag: str = "",
+    name: str = "",
+    cursor: str = "",
+) -> Response:
+    """The list, filtered; a status that does not exist filters nothing."""
+    wanted = ExperimentStatus(status) if status in set(ExperimentStatus) else None
+    page = await list_experiments(
+        user, session, status=wanted, tag=tag or None, name=name or None, limit=50, cursor=cursor or None
+    )
+    filters = {"status": status, "tag": tag, "name": name}
+    following = {key: value for key, value in filters.items() if value} | {"cursor": page.next_cursor}
+    context = {
+        "user": user.name,
+        "ray_dashboard_url": settings.ray_dashboard_public_url,
+        "page": page,
+        "queue": await show_queue(user, session),
+        "filters": filters,
+        "statuses": list(ExperimentStatus),
+        "next_query": urlencode(following),
+    }
+    return templates.TemplateResponse(request, "experiments.html", context)
+
+
+@router.get("/experiments/{experiment_id}")
+async def experiment_page(
+    request: Request, user: CurrentUser, session: SessionDep, settings: SettingsDep, experiment_id: str
+) -> Response:
+    """Stages, results, live charts, rollouts, events, log and specification."""
+    experiment = await show_experiment(user, session, experiment_id)
+    context = {
+        "user": user.name,
+        "ray_dashboard_url": settings.ray_dashboard_public_url,
+        "experiment": experiment,
+        "stages": stage_rows(experiment),
+        "results": result_rows(experiment),
+        "charts": chart_groups(experiment),
+        "events": await _all_events(session, experiment_id),
+        "rollouts": await log_store.rollouts_before(
+            session, experiment_id, stage=None, step=None, before=None, limit=_ROLLOUTS
+        ),
+        "logs": (await read_logs(user, session, experiment_id, tail=_LOG_LINES)).items,
+        "spec_yaml": yaml.safe_dump(experiment.spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
+    }
+    return templates.TemplateResponse(request, "experiment.html", context)
+
+
+async def _all_events(session: SessionDep, experiment_id: str) -> list[Event]:
+    rows = await experiments.events_after(session, experiment_id, after=0, limit=_EVENTS)
+    return [to_event(row) for row in rows]

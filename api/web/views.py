@@ -1,0 +1,123 @@
+"""What the experiment's page shows, worked out from the API's answer."""
+
+from dataclasses import dataclass
+
+from api.schemas import Experiment
+from api.web.charts import RL_CHARTS, SFT_CHARTS, Chart
+from service.contract.metric_names import describe_metric
+from service.contract.stages import StageName
+
+LABELS: dict[StageName, str] = {
+    "sft": "SFT",
+    "evaluate_base": "Evaluation of the base model",
+    "evaluate_after_sft": "Evaluation after SFT",
+    "rl": "RL",
+    "evaluate_after_rl": "Evaluation after RL",
+}
+_EVALUATIONS: dict[StageName, str] = {
+    "evaluate_base": "before SFT",
+    "evaluate_after_sft": "after SFT",
+    "evaluate_after_rl": "after RL",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageRow:
+    """One stage on the time line."""
+
+    name: StageName
+    label: str
+    num_steps: int
+    done: int
+    phase: str
+    duration_s: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResultColumn:
+    """One metric of the result table."""
+
+    name: str
+    meaning: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResultRow:
+    """The metrics at one point."""
+
+    label: str
+    values: list[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Results:
+    """The evaluations side by side."""
+
+    names: list[ResultColumn]
+    rows: list[ResultRow]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChartGroup:
+    """The charts of one stage."""
+
+    title: str
+    charts: tuple[Chart, ...]
+
+
+def stage_rows(experiment: Experiment) -> list[StageRow]:
+    """The planned stages with what is done of each."""
+    results = {result.stage: result for result in experiment.stage_results}
+    progress = experiment.progress
+    rows = []
+    for plan in experiment.plan.stages:
+        result = results.get(plan.stage)
+        now = progress if progress is not None and progress.stage == plan.stage and result is None else None
+        rows.append(
+            StageRow(
+                name=plan.stage,
+                label=LABELS[plan.stage],
+                num_steps=plan.num_steps,
+                done=result.steps_done if result else now.step if now else 0,
+                phase="done" if result else now.phase if now else "",
+                duration_s=result.duration_s if result else None,
+            )
+        )
+    return rows
+
+
+def result_rows(experiment: Experiment) -> Results:
+    """One row an evaluation, one column a metric."""
+    by_stage = {result.stage: result.metrics for result in experiment.stage_results if result.stage in _EVALUATIONS}
+    names = [
+        name
+        for name in dict.fromkeys(name for metrics in by_stage.values() for name in metrics)
+        if name.startswith(("eval/", "diversity/"))
+    ]
+    rows = [
+        ResultRow(label=label, values=[_number(by_stage[stage].get(name)) for name in names])
+        for stage, label in _EVALUATIONS.items()
+        if stage in by_stage
+    ]
+    return Results(names=[ResultColumn(name=name, meaning=_meaning(name)) for name in names], rows=rows)
+
+
+def chart_groups(experiment: Experiment) -> list[ChartGroup]:
+    """Charts for the stages that the specification has."""
+    groups = []
+    if experiment.spec.sft is not None:
+        has_sed = experiment.spec.sft.objective.type == "sed"
+        charts = tuple(chart for chart in SFT_CHARTS if has_sed or "sft/sed" not in chart.names[0])
+        groups.append(ChartGroup(title="SFT", charts=charts))
+    if experiment.spec.rl is not None:
+        groups.append(ChartGroup(title="RL", charts=RL_CHARTS))
+    return groups
+
+
+def _meaning(name: str) -> str:
+    metric = describe_metric(name)
+    return f"{metric.meaning} ({metric.unit})" if metric else ""
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
