@@ -14,6 +14,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -106,22 +107,31 @@ def load_latest(root: str) -> LatestCheckpoint:
     return LatestCheckpoint(checkpoint=None, skipped=tuple(skipped))
 
 
-def publish_folder(aside: Path, target: Path) -> None:
-    """Put a finished local folder in the place of `target` (same file system), synced, replacing an older one."""
-    for path in aside.iterdir():
-        _sync(path)
-    _sync(aside)
-    replaced = target.parent / f"{_ASIDE}replaced-{target.name}-{uuid4().hex}"
-    if target.exists():
-        target.rename(replaced)
-    aside.rename(target)
-    _sync(target.parent)
+@contextmanager
+def written_aside(target: Path) -> Iterator[Path]:
+    """Yield an empty local folder that takes the place of `target`, synced, when the block ends without an error.
+
+    Readers see the old folder or the whole new one. What an interrupted writer of the same target left is removed, so
+    only one writer may be at work.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    for leftover in target.parent.glob(f"{_ASIDE}{target.name}-*"):
+        shutil.rmtree(leftover)
+    aside = target.parent / f"{_ASIDE}{target.name}-{uuid4().hex}"
+    replaced = target.parent / f"{_ASIDE}{target.name}-{uuid4().hex}"
+    aside.mkdir()
+    try:
+        yield aside
+        for path in aside.iterdir():
+            _sync(path)
+        _sync(aside)
+        if target.exists():
+            target.rename(replaced)
+        aside.rename(target)
+        _sync(target.parent)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
     shutil.rmtree(replaced, ignore_errors=True)
-
-
-def aside_path(target: Path) -> Path:
-    """A fresh name beside `target` for what is not finished; readers of the parent folder pass over it."""
-    return target.parent / f"{_ASIDE}{target.name}-{uuid4().hex}"
 
 
 def is_local(url: str) -> bool:
@@ -172,18 +182,12 @@ class _HashingStream:
 
 
 def _save_locally(folder: Path, files: Mapping[str, FileContent], facts: dict[str, Any]) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    aside = aside_path(folder)
-    aside.mkdir()
-    try:
+    with written_aside(folder) as aside:
         entries = {}
         for file_name, content in files.items():
             with (aside / file_name).open("wb") as file:
                 entries[file_name] = _write(file, content)
         (aside / MANIFEST).write_bytes(_manifest_bytes(folder.name, entries, facts))
-        publish_folder(aside, folder)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _write(file: BinaryIO, content: FileContent) -> dict[str, Any]:

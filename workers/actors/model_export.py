@@ -14,7 +14,7 @@ from transformers.core_model_loading import revert_weight_conversion
 
 from workers.actors.policy_model import PolicyModel
 from workers.actors.trainer_results import WeightManifest
-from workers.checkpoints import aside_path, is_local, publish_folder
+from workers.checkpoints import is_local, written_aside
 
 
 def exported_weights(policy: PolicyModel) -> Iterator[tuple[str, Tensor]]:
@@ -48,10 +48,8 @@ def export_model(policy: PolicyModel, folder: str) -> str:
     if is_local(folder):
         _, local = fsspec.core.url_to_fs(folder)
         target = Path(local)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        aside = aside_path(target)
-        _write_folder(policy, aside)
-        publish_folder(aside, target)
+        with written_aside(target) as aside:
+            _write_folder(policy, aside)
         return str(target)
     filesystem, remote = fsspec.core.url_to_fs(folder)
     with tempfile.TemporaryDirectory() as scratch:

@@ -47,6 +47,12 @@ def test_export_replaces_an_older_folder_and_leaves_nothing_beside(model_folder:
     assert not (tmp_path / "out" / "stale.txt").exists()
 
 
+def test_export_clears_what_a_killed_export_left(model_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / ".writing-out-0").mkdir()
+    make_trainer(model_folder).export(str(tmp_path / "out"))
+    assert os.listdir(tmp_path) == ["out"]
+
+
 def test_export_to_an_object_store_uploads_the_folder(model_folder: Path) -> None:
     location = make_trainer(model_folder).export("memory://exports/sft")
     names = {path.rsplit("/", 1)[-1] for path in fsspec.filesystem("memory").ls(location, detail=False)}

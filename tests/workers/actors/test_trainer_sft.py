@@ -1,3 +1,4 @@
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -187,3 +188,33 @@ def test_changed_data_under_a_checkpoint_is_refused(model_folder: Path, ten_pair
     write_lines(Path(ten_pairs), make_pairs(11))
     with pytest.raises(ConfigError, match="data set"):
         trainer.prepare_sft(spec, str(tmp_path / "sft"))
+
+
+def test_bfloat16_trains_float32_weights(model_folder: Path, ten_pairs: str, tmp_path: Path) -> None:
+    values = []
+    for dtype in ("float32", "bfloat16"):
+        trainer = make_trainer(model_folder, dtype=dtype)
+        # A rate whose steps would vanish in bfloat16 weights.
+        spec = make_sft_spec(ten_pairs, optimizer=OptimizerSpec(learning_rate=1e-6))
+        trainer.prepare_sft(spec, str(tmp_path / dtype))
+        values.append(run_all(trainer)[0].values)
+        location = save_location(tmp_path / dtype)
+        trained = torch.load(location / "model.pt", weights_only=True)["model.norm.weight"]
+        assert trained.dtype == torch.float32
+        assert bool((trained != 1.0).all())
+    assert values[1]["sft/nll"] == pytest.approx(values[0]["sft/nll"], rel=1e-2)
+    assert values[1]["sft/nll"] != values[0]["sft/nll"]
+
+
+def save_location(root: Path) -> Path:
+    (location,) = root.iterdir()
+    return location
+
+
+def test_plan_metrics_and_errors_can_be_pickled(model_folder: Path, ten_pairs: str, tmp_path: Path) -> None:
+    trainer = make_trainer(model_folder)
+    plan = trainer.prepare_sft(make_sft_spec(ten_pairs, objective=SED), str(tmp_path / "sft"))
+    metrics = trainer.sft_steps(max_steps=1, max_seconds=1.0)
+    assert pickle.loads(pickle.dumps((plan, metrics))) == (plan, metrics)
+    for error in (ConfigError("a"), NonFinite("b")):
+        assert pickle.loads(pickle.dumps(error)).args == error.args

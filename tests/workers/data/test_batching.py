@@ -1,6 +1,6 @@
 import numpy as np
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workers.data.batching import TokenSequence, collate, plan_microbatches
@@ -31,6 +31,7 @@ def test_labels_in_order_are_the_completions_one_after_the_other(rows: list[Toke
     assert batch.input_ids_BT.dtype == torch.int64
 
 
+@settings(max_examples=30)
 @given(rows=st.lists(sequences, min_size=1, max_size=30), max_tokens=st.integers(1, 60))
 def test_micro_batches_hold_every_sequence_once_within_the_budget(rows: list[TokenSequence], max_tokens: int) -> None:
     plan = plan_microbatches(rows, max_tokens)
