@@ -85,7 +85,7 @@ class Launcher:
                 .join(Experiment, Experiment.id == Attempt.experiment_id)
                 .where(Attempt.id == attempt_id)
             )
-            attempt, experiment = row.one().tuple()
+            attempt, experiment = row.one()
         # One that is being cancelled is ended by the reconciler, which needs no Ray for it.
         if attempt.status != AttemptStatus.LAUNCHING or experiment.status == ExperimentStatus.CANCELLING:
             return None

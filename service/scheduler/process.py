@@ -25,6 +25,7 @@ from service.scheduler.launch import Launcher
 from service.scheduler.lease import Lease, acquire_lease, renew_lease, resign_lease
 from service.scheduler.ray_jobs import RayGateway
 from service.scheduler.reconcile import Reconciler
+from service.scheduler.sightings import ApiWatch
 from service.scheduler.wakeups import wait_for_any
 from service.settings import SchedulerSettings
 from service.storage.database import Sessions
@@ -79,7 +80,7 @@ class SchedulerProcess:
 
     async def _work(self, lease: Lease) -> None:
         """Runs the loops until a stop, or until one of them finds that the lease is lost."""
-        reconciler = Reconciler(self._sessions, self._gateway, self._settings)
+        reconciler = Reconciler(self._sessions, self._gateway, self._settings, ApiWatch())
         launcher = Launcher(self._sessions, self._gateway, self._settings)
         renewing = asyncio.create_task(self._repeat("renew", lambda: self._renew(lease), self._renew_s()))
         working = asyncio.create_task(self._run_loops(lease, reconciler, launcher))

@@ -61,14 +61,20 @@ class _Case:
 class Reconciler:
     """One for the time in which this process holds the lease: what it has seen before is part of its judgement."""
 
-    def __init__(self, sessions: Sessions, gateway: RayGateway, settings: SchedulerSettings) -> None:
+    def __init__(
+        self,
+        sessions: Sessions,
+        gateway: RayGateway,
+        settings: SchedulerSettings,
+        api_watch: ApiWatch,
+    ) -> None:
         self._sessions = sessions
         self._gateway = gateway
         self._worker_dir = settings.worker_dir
         self._bounds = Bounds(num_cpus=settings.num_cpus, num_gpus=settings.num_gpus)
         self._limits = limits_of(settings)
         self._sightings = Sightings()
-        self._api = ApiWatch()
+        self._api = api_watch
         self._places = asyncio.Semaphore(_AT_ONCE)
 
     async def run_once(self, lease: Lease) -> None:
@@ -103,7 +109,7 @@ class Reconciler:
     async def _load(self, view: ClusterView | None) -> list[_Case]:
         async with self._sessions() as session:
             now = await database_now(session)
-            rows = [row.tuple() for row in await session.execute(_UNRELEASED)]
+            rows = (await session.execute(_UNRELEASED)).all()
             api = await session.get(ServiceProcess, "api")
         up_since = self._api.up_since(api.started_at if api else None, api.seen_at if api else None, now)
         self._sightings.keep_only({attempt.id for attempt, _ in rows})
