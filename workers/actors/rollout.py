@@ -158,6 +158,11 @@ class RolloutEngine:
         """
         return await self._running().weight_checksums()
 
+    @property
+    def num_unfinished_requests(self) -> int:
+        """Requests that vLLM has been given and has neither answered nor been told to give up."""
+        return self._running().num_unfinished_requests()
+
     async def shutdown(self) -> None:
         """End vLLM and all its processes; a second call does nothing."""
         engine, self._engine = self._engine, None

@@ -29,7 +29,8 @@ MAX_NUM_BATCHED_TOKENS = 8192
 """Tokens of one forward pass: the prompts of a whole round of short requests."""
 
 _PLUGIN = "sedray_weight_transfer"
-_GRACE_S = 3.0
+_GRACE_S = 10.0
+"""vLLM's processes end within a few seconds when asked, and clear their shared memory then."""
 _EMPTY_DIGEST = sha256(b"").hexdigest()
 
 
@@ -169,10 +170,15 @@ class VllmEngine:
             name: digest for worker in workers for name, digest in sorted(worker.items()) if digest != _EMPTY_DIGEST
         }
 
+    def num_unfinished_requests(self) -> int:
+        """Requests that vLLM still works on."""
+        return int(self._llm.get_num_unfinished_requests())
+
     async def shutdown(self) -> None:
         """End vLLM's processes, by force where asking doesn't help."""
         known = [*self._processes, *(child for process in self._processes for child in _descendants(process))]
-        await asyncio.to_thread(self._llm.shutdown, timeout=_GRACE_S)
+        llm, self._llm = self._llm, None
+        await asyncio.to_thread(llm.shutdown, timeout=_GRACE_S)
         await asyncio.to_thread(_end, known)
 
 

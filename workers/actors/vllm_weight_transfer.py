@@ -4,7 +4,7 @@ One update, driven by vLLM's own calls, in each worker process:
 
     start_weight_update    layers go back to the checkpoint's layout, their loaders gather what arrives
     update_weights         the file is read, tensor by tensor; each must find its place
-    finish_weight_update   layers are packed again as kernels want them; none may have been left out
+    finish_weight_update   layers are packed again as kernels want them, tied ones too; none may have been left out
 
 vLLM itself only logs what it could not place, so both checks raise. Nothing but vLLM imports this module.
 """
@@ -16,6 +16,7 @@ import torch
 from safetensors import safe_open
 from vllm.distributed.weight_transfer.base import WeightTransferEngine
 from vllm.model_executor.layers.attention import is_deferred_attention_layer
+from vllm.model_executor.layers.quantization.base_config import QuantizeMethodBase
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 from vllm.model_executor.model_loader.reload.layerwise import get_layerwise_info
 
@@ -70,6 +71,8 @@ class SharedMemoryWeightTransferEngine(WeightTransferEngine[SharedMemoryInit, Sh
         left_out = _not_tied(self.model, waiting)
         if left_out:
             raise ValueError(f"no weights came for {_some(left_out)}")
+        for name in waiting:
+            _pack_again(self.model.get_submodule(name))
 
     def shutdown(self) -> None:
         """There is nothing to release."""
@@ -98,6 +101,18 @@ def _not_tied(model: torch.nn.Module, waiting: dict[str, set[int]]) -> list[str]
         for parameter in layer.parameters(recurse=False)
     } - {0}
     return [name for name, addresses in waiting.items() if not addresses <= loaded]
+
+
+def _pack_again(tied_layer: torch.nn.Module) -> None:
+    """Let a tied layer see its new weights.
+
+    A tied output layer's parameter is the embedding's, which has been loaded; but on the CPU the layer computes with a
+    packed copy of its own, which vLLM's reload leaves as it was: every token would be drawn from the new model through
+    the old output layer, without a word in the log.
+    """
+    method = getattr(tied_layer, "quant_method", None)
+    if isinstance(method, QuantizeMethodBase):
+        method.process_weights_after_loading(tied_layer)
 
 
 def _some(names: list[str]) -> str:
