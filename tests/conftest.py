@@ -70,7 +70,7 @@ def template_folder(postgres_folder: Path) -> Path:
 def database_url(template_folder: Path) -> Iterator[str]:
     """A migrated database that only this test uses."""
     name = f"test_{next(_numbers)}"
-    _administer(template_folder, f"CREATE DATABASE {name} TEMPLATE {TEMPLATE} STRATEGY FILE_COPY")
+    _administer(template_folder, f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
     yield url_of(template_folder, name)
     _administer(template_folder, f"DROP DATABASE {name} WITH (FORCE)")
 

@@ -1,0 +1,39 @@
+"""What drivers and the service exchange survives JSON."""
+
+import math
+
+import pytest
+
+from service.contract.messages import StageResult, WorkerReport
+from service.contract.metric_names import METRICS, describe_metric
+from tests.factories import make_stage_result
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 0.1])
+def test_every_float_survives_json(value: float) -> None:
+    result = make_stage_result(metrics={"x": value})
+    back = StageResult.model_validate_json(result.model_dump_json()).metrics["x"]
+    assert back == value or (math.isnan(back) and math.isnan(value))
+
+
+def test_an_empty_report_is_a_heartbeat() -> None:
+    assert WorkerReport.model_validate_json('{"seq": 1}').points == []
+
+
+def test_metric_names_are_unique() -> None:
+    assert len({metric.name for metric in METRICS}) == len(METRICS)
+
+
+@pytest.mark.parametrize(
+    ("name", "registered"),
+    [
+        ("sft/loss", "sft/loss"),
+        ("eval/test/pass@8", "eval/{set}/pass@{k}"),
+        ("eval/my-set_2/avg@16", "eval/{set}/avg@{k}"),
+        ("eval/test/pass@x", None),
+        ("loss", None),
+    ],
+)
+def test_a_concrete_name_finds_its_entry(name: str, registered: str | None) -> None:
+    metric = describe_metric(name)
+    assert (metric.name if metric else None) == registered

@@ -1,0 +1,126 @@
+"""What a specification accepts, refuses and fills in."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from service.contract.json_schema import DEFAULT_PATH, main, schema_text
+from service.contract.spec import ExperimentSpec
+from service.contract.strict_model import describe_errors
+from tests.factories import make_spec, spec_body
+
+RL: dict[str, Any] = {
+    "data": {"path": "/data/rl.jsonl"},
+    "reward": {"type": "countdown"},
+    "optimizer": {"learning_rate": 3e-4},
+    "num_steps": 5,
+    "num_prompts_per_step": 2,
+    "num_generations": 4,
+    "max_completion_length": 32,
+}
+EVALUATION: dict[str, Any] = {
+    "data": {"path": "/data/test.jsonl"},
+    "reward": {"type": "exact_match"},
+    "max_completion_length": 32,
+}
+
+
+def findings(**changes: Any) -> list[dict[str, Any]]:
+    with pytest.raises(ValidationError) as refused:
+        make_spec(**changes)
+    return describe_errors(refused.value, ExperimentSpec)
+
+
+def test_the_canonical_form_reads_back_as_the_same() -> None:
+    spec = make_spec(rl=RL, evaluation=EVALUATION, tags=["a"])
+    again = ExperimentSpec.model_validate_json(spec.canonical_json())
+    assert (again, again.sha256()) == (spec, spec.sha256())
+
+
+def test_defaults_that_are_spelled_out_make_no_other_digest() -> None:
+    assert make_spec(seed=0, priority="normal").sha256() == make_spec().sha256()
+    assert make_spec(seed=1).sha256() != make_spec().sha256()
+
+
+@pytest.mark.parametrize(
+    ("given_stages", "names"),
+    [
+        ({}, ["sft"]),
+        ({"rl": RL}, ["sft", "rl"]),
+        ({"sft": None, "rl": RL, "evaluation": EVALUATION}, ["evaluate_base", "rl", "evaluate_after_rl"]),
+        ({"sft": None, "evaluation": EVALUATION}, ["evaluate_base"]),
+        (
+            {"rl": RL, "evaluation": EVALUATION},
+            ["sft", "evaluate_base", "evaluate_after_sft", "rl", "evaluate_after_rl"],
+        ),
+    ],
+)
+def test_stages_run_in_their_order(given_stages: dict[str, Any], names: list[str]) -> None:
+    assert make_spec(**given_stages).stage_names() == names
+
+
+def test_nothing_to_do_is_refused() -> None:
+    assert "nothing to do" in findings(sft=None)[0]["problem"]
+
+
+def test_a_completion_that_leaves_no_room_for_a_prompt_is_refused() -> None:
+    model = {"path": "/m", "max_model_len": 32}
+    assert "no room for a prompt" in findings(model=model, rl=RL)[0]["problem"]
+
+
+@pytest.mark.parametrize("size", [3, 16])
+def test_a_mini_batch_must_divide_the_samples_of_a_step(size: int) -> None:
+    assert "choose a divisor" in findings(rl={**RL, "mini_batch_size": size})[0]["problem"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "hint"),
+    [
+        ({"prioritty": "high"}, "prioritty", "did you mean 'priority'?"),
+        ({"rl": {**RL, "num_generation": 4}}, "rl.num_generation", "did you mean 'num_generations'?"),
+        ({"rl": {**RL, "data": {"pth": "x", "path": "x"}}}, "rl.data.pth", "did you mean 'path'?"),
+        ({"resources": {"trainer": {"num_gpu": 1}}}, "resources.trainer.num_gpu", "did you mean 'num_gpus'?"),
+    ],
+)
+def test_an_unknown_key_names_the_nearest(changes: dict[str, Any], field: str, hint: str) -> None:
+    [finding] = findings(**changes)
+    assert (finding["field"], finding["hint"]) == (field, hint)
+
+
+def test_an_unknown_key_in_a_union_knows_the_keys_of_its_member() -> None:
+    sft = {**spec_body()["sft"], "objective": {"type": "sed", "lamda": 1.0}}
+    [finding] = findings(sft=sft)
+    assert finding["hint"] == "did you mean 'lambda'?"
+
+
+def test_a_key_without_neighbours_lists_what_is_known() -> None:
+    assert "known keys here: " in findings(zzzzzz=1)[0]["hint"]
+
+
+@given(st.one_of(st.booleans(), st.text(), st.floats(), st.lists(st.integers()), st.none()))
+def test_no_value_is_converted_to_an_integer(value: object) -> None:
+    with pytest.raises(ValidationError):
+        make_spec(seed=value)
+
+
+@given(st.floats())
+def test_a_learning_rate_is_a_finite_number(rate: float) -> None:
+    sft = {**spec_body()["sft"], "optimizer": {"learning_rate": rate}}
+    if 0.0 <= rate < float("inf"):
+        assert make_spec(sft=sft).sft is not None
+    else:
+        assert findings(sft=sft)
+
+
+def test_the_checked_in_schema_is_current() -> None:
+    current = DEFAULT_PATH.read_text(encoding="utf-8") == schema_text()
+    assert current, "run python -m service.contract.json_schema"
+
+
+def test_the_schema_is_written_where_it_is_wanted(tmp_path: Any) -> None:
+    main([str(tmp_path / "new" / "schema.json")])
+    assert json.loads((tmp_path / "new" / "schema.json").read_text())["title"] == "ExperimentSpec"
