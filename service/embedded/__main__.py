@@ -6,6 +6,8 @@ import os
 import sys
 from pathlib import Path
 
+from service.embedded.data_folder import DataFolder
+from service.embedded.endpoint import withdraw
 from service.embedded.guard import run_guarded
 from service.embedded.ray_head import RayAddress
 from service.embedded.stack import Options, run_stack
@@ -68,7 +70,9 @@ def main() -> int:
     options = read_options(sys.argv[1:])
     configure_logging(logging.WARNING)
     front = os.getpid()
-    return run_guarded(lambda stop: run_stack(options, stop, front=front))
+    code = run_guarded(lambda stop: run_stack(options, stop, front=front))
+    withdraw(DataFolder(root=options.data.resolve()).endpoint, front)  # still there if the keeper was killed
+    return code
 
 
 if __name__ == "__main__":

@@ -25,6 +25,16 @@ class Endpoint:
         write_private(file, json.dumps(asdict(self), indent=2) + "\n")
 
 
+def withdraw(file: Path, pid: int) -> None:
+    """Removes the file if it speaks of the stack `pid`, which has ended; another's stays."""
+    try:
+        speaks_of = json.loads(file.read_text())["pid"]
+    except FileNotFoundError:
+        return
+    if speaks_of == pid:
+        file.unlink()
+
+
 def announce(endpoint: Endpoint) -> None:
     """Prints the addresses; the log-in link, which holds the token, only to a terminal."""
     if sys.stdout.isatty():

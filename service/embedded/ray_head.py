@@ -58,7 +58,7 @@ def head_service(
         command=(*command, *(str(part) for option in options.items() for part in option)),
         environment={**inherited_environment("SEDRAY_"), **_environment(token_file), marker[0]: marker[1]},
         log=log,
-        stop_deadline_s=12.0,
+        stop_deadline_s=5.0,
         leaves_orphans=True,
     )
 

@@ -95,6 +95,7 @@ class _Stack:
             endpoint = self._start()
             endpoint.write(self._folder.endpoint)
             announce(endpoint)
+            logger.info("stack is ready", extra={"url": self._url})
             while True:
                 self._supervisor.tick()
                 self._stop.check(_TICK_S)
@@ -106,8 +107,14 @@ class _Stack:
         head = None if self._options.ray else self._start_ray()  # the slowest: the others start meanwhile
         database_url = self._options.database_url or self._start_postgres()
         self._prepare_database(database_url)
-        ray = self._options.ray or self._wait_for_ray(head)
-        self._start_control_plane(database_url, ray)
+        ray = self._options.ray or RayAddress(
+            dashboard_url=f"http://127.0.0.1:{self._ports.dashboard}", token_file=self._folder.ray_token
+        )
+        api = self._start_control_plane(database_url, ray)
+        if head is not None:
+            self._wait_for_ray(head)
+        if not _wait_until_served(self._url, self._pause, deadline_s=START_DEADLINE_S):
+            raise _not_up(api.service)
         return Endpoint(
             url=self._url,
             token_file=str(self._folder.api_token),
@@ -143,6 +150,7 @@ class _Stack:
         )
         if run_once(once, self._pause, deadline_s=START_DEADLINE_S) != 0:
             raise _not_up(once)
+        logger.info("database is ready")
 
     def _start_ray(self) -> Supervised:
         temp_folder = self._folder.short_folder()
@@ -159,16 +167,14 @@ class _Stack:
             )
         )
 
-    def _wait_for_ray(self, head: Supervised | None) -> RayAddress:
-        assert head is not None, "started, since no cluster was given"
-        token_file = self._folder.ray_token
+    def _wait_for_ray(self, head: Supervised) -> None:
         if not ray_head.wait_until_safe(
-            self._ports, token_file, lambda: head.pid, self._pause, deadline_s=START_DEADLINE_S
+            self._ports, self._folder.ray_token, lambda: head.pid, self._pause, deadline_s=START_DEADLINE_S
         ):
             raise _not_up(head.service)
-        return RayAddress(dashboard_url=f"http://127.0.0.1:{self._ports.dashboard}", token_file=token_file)
+        logger.info("ray is up and closed to others", extra={"dashboard": self._ports.dashboard})
 
-    def _start_control_plane(self, database_url: str, ray: RayAddress) -> None:
+    def _start_control_plane(self, database_url: str, ray: RayAddress) -> Supervised:
         shared = {
             **self._environment(),
             "SEDRAY_DATABASE_URL": database_url,
@@ -190,8 +196,7 @@ class _Stack:
         }
         server = self._add(self._python("api", "api.server", {**shared, **api}))
         self._add(self._python("scheduler", "service.scheduler.main", {**shared, **scheduler}))
-        if not _wait_until_served(self._url, self._pause, deadline_s=START_DEADLINE_S):
-            raise _not_up(server.service)
+        return server
 
     def _python(self, name: str, module: str, environment: dict[str, str]) -> Service:
         # -P: a folder called `api` where the user happens to stand must not take the place of ours.
@@ -262,6 +267,9 @@ def _not_up(service: Service) -> StackError:
 
 
 def _log_to(file: Path) -> None:
+    """Everything goes to the file, warnings to the terminal too."""
+    for terminal in logging.getLogger().handlers:
+        terminal.setLevel(logging.WARNING)
     handler = logging.FileHandler(file)
     handler.setFormatter(JsonLines())
     logging.getLogger().addHandler(handler)

@@ -171,7 +171,7 @@ class Supervisor:
                 supervised.stop(is_urgent)
                 self._supervised.remove(supervised)
                 if supervised.service.leaves_orphans:
-                    self._end_orphans(grace_s=0.0 if is_urgent() else 5.0)
+                    self._end_orphans(grace_s=0.0 if is_urgent() else 3.0)
 
     def _end_orphans(self, *, grace_s: float) -> None:
         process_tree.end(lambda: process_tree.orphans(self._pids()), grace_s=grace_s)
