@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import func, select
+from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from service.storage.tables import Attempt, MetricSeries
@@ -44,7 +45,7 @@ async def list_names(session: AsyncSession, experiment_id: str) -> list[Catalogu
         )
         .join(Attempt, Attempt.id == MetricSeries.attempt_id)
         .where(MetricSeries.experiment_id == experiment_id)
-        .distinct(MetricSeries.name)
+        .ext(distinct_on(MetricSeries.name))
         .order_by(MetricSeries.name, Attempt.number.desc())
     )
     return [
@@ -64,7 +65,7 @@ async def changed_since(session: AsyncSession, experiment_id: str, cursor: int) 
     latest = (
         select(MetricSeries.name, MetricSeries.last_step, MetricSeries.last_value, MetricSeries.change)
         .where(MetricSeries.experiment_id == experiment_id, MetricSeries.change > cursor)
-        .distinct(MetricSeries.name)
+        .ext(distinct_on(MetricSeries.name))
         # A later attempt appends later, so the highest change of a name is its latest attempt's.
         .order_by(MetricSeries.name, MetricSeries.change.desc())
     )
