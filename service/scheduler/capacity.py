@@ -24,7 +24,10 @@ class Bounds:
 
 
 async def record_sight(session: AsyncSession, view: ClusterView, bounds: Bounds, now: datetime) -> None:
-    """Ray answered."""
+    """Ray answered. A cluster without any node (its first is about to register) has no capacity to speak of yet."""
+    if view.num_nodes == 0:
+        await record_silence(session, "Ray has no node yet", now)
+        return
     await _write(
         session,
         observed_at=now,

@@ -13,14 +13,16 @@ import logging
 import os
 import shlex
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 
 from sqlalchemy import select
+from sqlalchemy.exc import SQLAlchemyError
 
 from service import attempts
 from service.auth import attempt_token
 from service.contract.status import AttemptStatus, EndReason, ExperimentStatus
-from service.errors import RayUnreachable
+from service.errors import RayUnreachable, StaleAttempt
 from service.scheduler.capacity import database_now
 from service.scheduler.lease import Lease, hold_lease
 from service.scheduler.ray_jobs import ForeignJob, RayGateway, RayJobRequest, SubmitRefused
@@ -31,6 +33,8 @@ from service.storage.tables import Attempt, ClusterState, Experiment
 logger = logging.getLogger(__name__)
 
 _FILE_DEADLINE_S = 20.0
+_AT_ONCE = 4
+"""Submissions at the same time; each takes Ray about a second."""
 
 
 class Launcher:
@@ -41,6 +45,8 @@ class Launcher:
         self._gateway = gateway
         self._settings = settings
         self._secret = settings.secret_key()
+        self._refused_since: dict[str, datetime] = {}
+        self._places = asyncio.Semaphore(_AT_ONCE)
 
     async def launch_all(self, lease: Lease) -> bool:
         """Drives every attempt that is launching; returns whether one of them has to be tried again."""
@@ -51,9 +57,13 @@ class Launcher:
         return not all(outcomes)
 
     async def _try_drive(self, attempt_id: str, lease: Lease) -> bool:
+        """Whether it is done. One attempt's trouble must not keep the others from starting."""
         try:
-            await self.drive(attempt_id, lease)
-        except (RayUnreachable, SubmitRefused, OSError) as error:
+            async with self._places:
+                await self.drive(attempt_id, lease)
+        except StaleAttempt:
+            logger.info("attempt ended while it was launched", extra={"attempt_id": attempt_id})
+        except (RayUnreachable, SubmitRefused, OSError, SQLAlchemyError) as error:
             logger.warning("launch failed, will be tried again", extra={"attempt_id": attempt_id, "error": str(error)})
             return False
         return True
@@ -72,6 +82,7 @@ class Launcher:
             if await self._gave_up(attempt_id, lease, error):
                 return
             raise
+        self._refused_since.pop(attempt_id, None)
         await self._note_submitted(attempt_id, lease)
         logger.info(
             "attempt submitted", extra={"attempt_id": attempt_id, "submission_id": job.submission_id, "ray": job.status}
@@ -89,7 +100,7 @@ class Launcher:
         # One that is being cancelled is ended by the reconciler, which needs no Ray for it.
         if attempt.status != AttemptStatus.LAUNCHING or experiment.status == ExperimentStatus.CANCELLING:
             return None
-        folder = self._settings.worker_dir / attempt.id
+        folder = self._settings.worker_dir.absolute() / attempt.id
         token = attempt_token(self._secret, attempt.id, attempt.number)
         await asyncio.wait_for(asyncio.to_thread(_write_token, folder, token), _FILE_DEADLINE_S)
         return _request(attempt, experiment, self._settings, folder)
@@ -103,14 +114,16 @@ class Launcher:
             await attempts.mark_submitted(session, attempt, ray_session=ray_session, now=now)
 
     async def _gave_up(self, attempt_id: str, lease: Lease, error: SubmitRefused) -> bool:
-        """Ends an attempt that Ray goes on refusing, or whose id it has for something else."""
+        """Ends an attempt that Ray goes on refusing, or whose id it has for something else; returns whether it did."""
         async with self._sessions.begin() as session:
             await hold_lease(session, lease)
-            attempt = await session.get_one(Attempt, attempt_id)
-            age_s = (await database_now(session) - attempt.created_at).total_seconds()
-            if not isinstance(error, ForeignJob) and age_s < self._settings.start_deadline_s:
+            now = await database_now(session)
+            refused_s = (now - self._refused_since.setdefault(attempt_id, now)).total_seconds()
+            if not isinstance(error, ForeignJob) and refused_s < self._settings.start_deadline_s:
                 return False
+            attempt = await session.get_one(Attempt, attempt_id)
             await attempts.end_attempt(session, attempt, EndReason.SUBMIT_FAILED, str(error), {})
+        self._refused_since.pop(attempt_id)
         logger.warning("attempt given up", extra={"attempt_id": attempt_id, "error": str(error)})
         return True
 

@@ -47,6 +47,7 @@ class SchedulerProcess:
         self._sessions = sessions
         self._gateway = gateway
         self._settings = settings
+        self._launcher = Launcher(sessions, gateway, settings)
         self._holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._started_at = datetime.now(UTC)
         self._stop = asyncio.Event()
@@ -81,9 +82,8 @@ class SchedulerProcess:
     async def _work(self, lease: Lease) -> None:
         """Runs the loops until a stop, or until one of them finds that the lease is lost."""
         reconciler = Reconciler(self._sessions, self._gateway, self._settings, ApiWatch())
-        launcher = Launcher(self._sessions, self._gateway, self._settings)
         renewing = asyncio.create_task(self._repeat("renew", lambda: self._renew(lease), self._renew_s()))
-        working = asyncio.create_task(self._run_loops(lease, reconciler, launcher))
+        working = asyncio.create_task(self._run_loops(lease, reconciler))
         tasks = {renewing, working}
         stopping = asyncio.create_task(self._stop.wait())
         try:
@@ -95,7 +95,7 @@ class SchedulerProcess:
         _raise_first(tasks)
         await self._resign(lease)
 
-    async def _run_loops(self, lease: Lease, reconciler: Reconciler, launcher: Launcher) -> None:
+    async def _run_loops(self, lease: Lease, reconciler: Reconciler) -> None:
         async def reconcile() -> None:
             await reconciler.run_once(lease)
 
@@ -104,7 +104,7 @@ class SchedulerProcess:
                 self._claimed.set()
 
         async def launch() -> None:
-            if await launcher.launch_all(lease):
+            if await self._launcher.launch_all(lease):
                 await wait_for_any([self._stop], _RETRY_LAUNCH_S)
 
         # What the last scheduler saw of Ray may be of another cluster: look before anybody is admitted.

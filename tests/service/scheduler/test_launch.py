@@ -4,10 +4,9 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import timedelta
 
 import pytest
-from sqlalchemy import event, func, select, update
+from sqlalchemy import event, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from service import attempts, experiments
@@ -192,16 +191,17 @@ async def test_ray_unreachable_leaves_the_attempt_launching_for_the_next_try(
 
 
 async def test_a_ray_that_goes_on_refusing_ends_the_attempt_after_the_deadline(
-    sessions: Sessions, lease: Lease, launcher: Launcher, ray: FakeRay
+    sessions: Sessions, lease: Lease, gateway: RayDashboard, ray: FakeRay, settings: SchedulerSettings
 ) -> None:
     await see_cluster(sessions)
     experiment_id = await queue_one(sessions)
     await run_admission(sessions, lease)
+    launcher = Launcher(sessions, gateway, settings)
     ray.refusals = 2
     assert await launcher.launch_all(lease) is True
-    async with sessions.begin() as session:
-        await session.execute(update(Attempt).values(created_at=func.now() - timedelta(seconds=181)))
-    await launcher.launch_all(lease)
+    assert (await attempt_of(sessions, experiment_id)).status == "launching"
+    impatient = Launcher(sessions, gateway, settings.model_copy(update={"start_deadline_s": 0}))
+    assert await impatient.launch_all(lease) is False
     attempt = await attempt_of(sessions, experiment_id)
     assert attempt.end_reason == EndReason.SUBMIT_FAILED
     assert "No available agent" in attempt.message
