@@ -144,7 +144,7 @@ class _Stack:
             sys.stdout.write("bringing the given database to the newest schema, if it is older …\n")
         once = Service(
             name="database",
-            command=(sys.executable, "-P", "-m", "service.embedded.prepare_database", str(self._folder.api_token)),
+            command=(sys.executable, "-m", "service.embedded.prepare_database", str(self._folder.api_token)),
             environment={**self._environment(), "SEDRAY_DATABASE_URL": database_url},
             log=self._folder.log("database"),
         )
@@ -199,8 +199,7 @@ class _Stack:
         return server
 
     def _python(self, name: str, module: str, environment: dict[str, str]) -> Service:
-        # -P: a folder called `api` where the user happens to stand must not take the place of ours.
-        command = (sys.executable, "-P", "-m", module)
+        command = (sys.executable, "-m", module)
         return Service(name=name, command=command, environment=environment, log=self._folder.log(name))
 
     def _environment(self) -> dict[str, str]:

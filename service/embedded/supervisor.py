@@ -191,8 +191,10 @@ def _identity(user: str | None) -> _Identity:
 
 
 def inherited_environment(*dropped: str) -> dict[str, str]:
-    """Our own environment less the variables that begin with one of `dropped`, or that could lead a child astray.
+    """Our own environment for a child, less the variables that begin with one of `dropped` or could lead it astray.
 
-    Those are addresses of other Ray clusters and of other PostgreSQL servers.
+    The latter are addresses of other Ray clusters and PostgreSQL servers. And Python does not import from the folder
+    where the user happens to stand: a folder called `api` or `workers` there must not take the place of ours.
     """
-    return {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "PG", *dropped))}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "PG", *dropped))}
+    return {**kept, "PYTHONSAFEPATH": "1"}
