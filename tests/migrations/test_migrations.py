@@ -1,8 +1,15 @@
 """The schema's history against a real PostgreSQL."""
 
-from sqlalchemy import create_engine, inspect, text
+import pytest
+from sqlalchemy import create_engine, func, inspect, select, text
 
 from migrations import apply
+from service import attempts, auth, reporting
+from service.contract.messages import LogLine, MetricPoint, RolloutSample, WorkerReport
+from service.storage.database import Sessions
+from service.storage.processes import record_life
+from service.storage.tables import Base, ClusterState, SchedulerLease
+from tests.factories import NOW, make_attempt, make_report, make_stage_result, make_user
 
 
 def table_names(url: str) -> set[str]:
@@ -36,3 +43,50 @@ def test_upgrading_twice_changes_nothing(database_url: str) -> None:
     before = table_names(database_url)
     apply.upgrade(database_url)
     assert table_names(database_url) == before
+
+
+@pytest.mark.anyio
+async def test_down_and_up_again_on_a_populated_database(database_url: str, sessions: Sessions) -> None:
+    async with sessions.begin() as session:
+        attempt = await make_attempt(session)
+        await reporting.take_report(session, attempt, a_full_report())
+        await attempts.record_stage_result(session, attempt, make_stage_result())
+        await auth.issue_token(session, await make_user(session), "token")
+        await record_life(session, "scheduler", started_at=NOW, now=NOW, detail={})
+        session.add(ClusterState(id=1, observed_at=NOW, reachable=True, num_cpus=4, num_gpus=0, message=""))
+        session.add(SchedulerLease(name="scheduler", holder="h", token=1, expires_at=NOW))
+    assert_every_table_but_chunks_has_rows(database_url)
+    apply.check(database_url)
+    apply.downgrade(database_url, "base")
+    assert table_names(database_url) == {"alembic_version"}
+    apply.upgrade(database_url)
+    apply.check(database_url)
+
+
+def a_full_report() -> WorkerReport:
+    rollout = RolloutSample(
+        stage="rl",
+        step=1,
+        prompt_uid=0,
+        sample_index=0,
+        prompt="p",
+        completion="c",
+        answer="a",
+        reward=1.0,
+        num_tokens=1,
+        policy_version=0,
+    )
+    point = MetricPoint(name="sft/loss", step=1, value=1.0, ts=NOW)
+    return make_report(points=[point], log_lines=[LogLine(ts=NOW, text="hello")], rollouts=[rollout])
+
+
+def assert_every_table_but_chunks_has_rows(url: str) -> None:
+    engine = create_engine(url)
+    with engine.connect() as connection:
+        empty = {
+            table.name
+            for table in Base.metadata.sorted_tables
+            if not connection.scalar(select(func.count()).select_from(table))
+        }
+    engine.dispose()
+    assert empty == {"metric_chunks"}
