@@ -242,7 +242,8 @@ async def _move_on(
         values = {
             "num_failed_attempts": num_failed,
             "not_before": func.now() + wait,
-            "waiting_reason": f"waits {wait.seconds} s after attempt {attempt.number} ended: {reason.value}",
+            "waiting_reason": f"attempt {attempt.number} ended ({reason.value}): waits {wait.seconds} s "
+            "and until Ray let go of it",
         }
         message = f"attempt {attempt.number} ended ({reason.value}); retry {num_failed} of {experiment.max_retries}"
     end = EndReason.CANCELLED_BY_USER if to is ExperimentStatus.CANCELLED else reason

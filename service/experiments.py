@@ -206,11 +206,14 @@ async def retry(session: AsyncSession, experiment_id: str, *, user: User) -> Exp
             f"experiment {experiment_id} is {experiment.status}; only a failed or cancelled one can be retried",
             status=experiment.status,
         )
+    holder = await session.scalar(
+        select(Attempt.number).where(Attempt.experiment_id == experiment_id, Attempt.released_at.is_(None))
+    )
     fresh = {
         "queued_at": func.now(),
         "num_failed_attempts": 0,
         "not_before": None,
-        "waiting_reason": None,
+        "waiting_reason": f"waits until Ray let go of attempt {holder}" if holder else None,
         "cancel_requested_at": None,
         "started_at": None,
     }

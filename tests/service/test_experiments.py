@@ -175,6 +175,7 @@ async def test_retry_queues_again_at_the_end_with_all_retries(sessions: Sessions
         again = await experiments.retry(session, attempt.experiment_id, user=user)
         assert (again.status, again.end_reason, again.ended_at, again.message) == ("queued", None, None, "")
         assert again.queued_at > first_queued_at
+        assert again.waiting_reason == "waits until Ray let go of attempt 1"
         with pytest.raises(NotAllowedNow, match="only a failed or cancelled"):
             await experiments.retry(session, attempt.experiment_id, user=user)
 
