@@ -5,10 +5,11 @@ for the CPU), which inherit it. So it is imported in `VllmEngine.start` and nowh
 """
 
 import asyncio
+import logging
 import math
 import os
-import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
@@ -29,8 +30,8 @@ MAX_NUM_BATCHED_TOKENS = 8192
 """Tokens of one forward pass: the prompts of a whole round of short requests."""
 
 _PLUGIN = "sedray_weight_transfer"
-_GRACE_S = 10.0
-"""vLLM's processes end within a few seconds when asked, and clear their shared memory then."""
+_GONE_AFTER_S = 10.0
+"""How long killed processes may take to vanish."""
 _EMPTY_DIGEST = sha256(b"").hexdigest()
 
 
@@ -175,11 +176,13 @@ class VllmEngine:
         return int(self._llm.get_num_unfinished_requests())
 
     async def shutdown(self) -> None:
-        """End vLLM's processes, by force where asking doesn't help."""
-        known = [*self._processes, *(child for process in self._processes for child in _descendants(process))]
+        """End vLLM's processes by force: there is nothing to save, and a polite exit takes each of them seconds of CPU.
+
+        Shared memory that they leave is freed by Python's resource tracker when this process ends.
+        """
         llm, self._llm = self._llm, None
-        await asyncio.to_thread(llm.shutdown, timeout=_GRACE_S)
-        await asyncio.to_thread(_end, known)
+        logging.getLogger("vllm").setLevel(logging.CRITICAL)  # it takes the end for an accident
+        await asyncio.to_thread(_shut_down, llm, self._processes)
 
 
 def set_environment(settings: EngineSettings, deadline_s: float) -> None:
@@ -280,7 +283,13 @@ def _cause(error: BaseException) -> BaseException:
 
 def _drop_outcome(building: "asyncio.Future[Any]") -> None:
     if not building.cancelled() and building.exception() is None:
-        building.result().shutdown(timeout=_GRACE_S)
+        building.result().shutdown(timeout=0.0)
+
+
+def _shut_down(llm: Any, processes: list[psutil.Process]) -> None:
+    known = [*processes, *(child for process in processes for child in _descendants(process))]
+    llm.shutdown(timeout=0.0)
+    _end(known)
 
 
 def _children() -> list[psutil.Process]:
@@ -308,10 +317,7 @@ def _descendants(process: psutil.Process) -> list[psutil.Process]:
 
 def _end(processes: list[psutil.Process]) -> None:
     """Kill what still lives and wait until it is gone."""
-    deadline = time.monotonic() + _GRACE_S
     for process in processes:
-        try:
+        with suppress(psutil.NoSuchProcess):
             process.kill()
-        except psutil.NoSuchProcess:
-            continue
-    psutil.wait_procs(processes, timeout=max(0.0, deadline - time.monotonic()))
+    psutil.wait_procs(processes, timeout=_GONE_AFTER_S)
