@@ -6,22 +6,26 @@ print, logging, C libraries, Ray's copy of the actors' output
 """
 
 import faulthandler
+import fcntl
 import logging
 import os
 import re
 import select
 import sys
+import termios
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 
 MAX_LINE_CHARACTERS = 4000
 NUM_LAST_LINES = 50
 _CHUNK_BYTES = 65536
 _POLL_S = 0.2
 _COLOURS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-_PLAIN_RECORD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime"}
+_PLAIN_RECORD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "vllm_process_name"}
+"""What is no extra field of ours; Ray and vLLM mark the records of their processes, Ray with a leading underscore."""
 
 
 class LogCapture:
@@ -33,11 +37,21 @@ class LogCapture:
         self._last: deque[str] = deque(maxlen=NUM_LAST_LINES)
         self._unfinished = b""
         self._stopping = threading.Event()
+        self._idle = threading.Event()
+        self._idle.set()
         self._thread = threading.Thread(target=self._run, name="log-capture", daemon=True)
 
     def last_lines(self) -> list[str]:
         """The newest lines, oldest first, also those that the rate limit kept from the sink."""
         return list(self._last)
+
+    def settle(self, deadline_s: float = 1.0) -> None:
+        """Wait until all that was written before this call has been read, as long as the flow pauses at all."""
+        _flush_python()
+        limit = time.monotonic() + deadline_s
+        # The pipe is looked at first: what has left it is not idle until it is taken.
+        while (_num_unread(self._read_fd) or not self._idle.is_set()) and time.monotonic() < limit:
+            time.sleep(0.005)
 
     def __enter__(self) -> "LogCapture":
         _flush_python()
@@ -66,11 +80,17 @@ class LogCapture:
         while True:
             stopping = self._stopping.is_set()
             readable, _, _ = select.select([self._read_fd], [], [], 0.0 if stopping else _POLL_S)
-            chunk = os.read(self._read_fd, _CHUNK_BYTES) if readable else b""
-            if chunk:
-                _write_all(self._originals[0], chunk)
+            if readable:
+                self._idle.clear()
+                chunk = os.read(self._read_fd, _CHUNK_BYTES)
+                if not chunk:
+                    break
+                # A full disk must not end this thread: the pipe would fill up and block whoever prints.
+                with suppress(OSError):
+                    _write_all(self._originals[0], chunk)
                 self._take(chunk)
-            elif stopping or readable:
+                self._idle.set()
+            elif stopping:
                 break
         if self._unfinished:
             self._take(b"\n")
@@ -121,7 +141,7 @@ class FieldsFormatter(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         """The line without its traceback."""
-        fields = {key: value for key, value in record.__dict__.items() if key not in _PLAIN_RECORD}
+        fields = {key: value for key, value in record.__dict__.items() if key not in _PLAIN_RECORD and key[0] != "_"}
         shown = "".join(f" {key}={value}" for key, value in fields.items())
         return super().formatMessage(record) + shown
 
@@ -132,6 +152,11 @@ def configure_logging() -> None:
     handler.setFormatter(FieldsFormatter())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("workers").setLevel(logging.INFO)
+
+
+def _num_unread(fd: int) -> int:
+    answer = fcntl.ioctl(fd, termios.FIONREAD, bytes(4))
+    return int.from_bytes(answer, sys.byteorder)
 
 
 def _flush_python() -> None:

@@ -87,17 +87,14 @@ def _work(
         try:
             drive, reason_of = load()
         except Exception as error:
-            logger.exception("environment not usable")
             return _failure(EndReason.CONFIG_ERROR, error, reporter, capture)
         try:
             return _completed(drive(orders, reporter, interrupts))
         except AttemptOver:
             raise
         except Cancelled as error:
-            logger.info("cancelled")
             return _failure(EndReason.CANCELLED_BY_USER, error, reporter, capture)
         except Exception as error:
-            logger.exception("run failed")
             return _failure(reason_of(error), error, reporter, capture)
 
 
@@ -122,9 +119,10 @@ def _completed(results: Sequence[StageResult]) -> FinishReport:
 
 
 def _failure(reason: EndReason, error: Exception, reporter: Reporter, capture: LogCapture) -> FinishReport:
-    """Steps are those of the stage that was interrupted."""
+    """Steps are those of the stage that was interrupted; the last lines are those before our own traceback."""
     progress = reporter.last_progress
-    return FinishReport(
+    capture.settle()
+    report = FinishReport(
         reason=reason,
         message=storable(str(error) or type(error).__name__)[:_MESSAGE_CHARACTERS],
         steps_done=progress.step if progress else 0,
@@ -139,6 +137,9 @@ def _failure(reason: EndReason, error: Exception, reporter: Reporter, capture: L
             "versions": _versions(),
         },
     )
+    if reason is not EndReason.CANCELLED_BY_USER:
+        logger.error("run failed", extra={"reason": reason.value}, exc_info=error)
+    return report
 
 
 def _versions() -> dict[str, str]:

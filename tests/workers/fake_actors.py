@@ -1,0 +1,204 @@
+"""A world without Ray, torch or vLLM: a policy with one parameter that says "yes" or "no", deterministic to the bit.
+
+Checkpoints outlive the actors, as on a disk, so that an attempt can be broken off and taken up.
+"""
+
+import math
+import random
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from service.contract.data import JsonlPrompts
+from service.contract.messages import RolloutSample
+from service.contract.stages import RlSpec, SftSpec, StageName
+from workers.actors.trainer_results import ModelFacts, RlPlan, SftPlan, StepMetrics
+from workers.rollouts import Completion, GenerationRequest, Prompt, SamplingParameters, TrainingSample
+
+YES, NO, END = 5, 6, 2
+STEPS_PER_EPOCH = 3
+
+
+@dataclass(slots=True, kw_only=True)
+class Disk:
+    """What outlives an attempt: per checkpoint root the steps saved, with logit and version."""
+
+    checkpoints: dict[str, dict[int, tuple[float, int]]] = field(default_factory=dict)
+    exported: dict[str, float] = field(default_factory=dict)
+
+    def latest(self, root: str) -> tuple[int, float, int] | None:
+        """Step, logit and version of the newest checkpoint."""
+        steps = self.checkpoints.get(root, {})
+        return (max(steps), *steps[max(steps)]) if steps else None
+
+
+class FakeTrainer:
+    """`roles.Trainer`: the logit of "yes"."""
+
+    def __init__(self, disk: Disk, *, before_rl_step: Callable[[int], None] = lambda step: None) -> None:
+        self.disk = disk
+        self.logit = -2.0
+        self.loaded = False
+        self.sft_slices = 0
+        self._before_rl_step = before_rl_step
+        self._root = ""
+        self._sft: SftSpec | None = None
+        self._step = 0
+
+    def begin_load(self) -> None:
+        self.loaded = True
+
+    def wait_loaded(self) -> ModelFacts:
+        assert self.loaded
+        return ModelFacts(num_parameters=1, vocab_size=7, eos_token_ids=(END,), pad_token_id=0)
+
+    def prepare_sft(self, spec: SftSpec, checkpoint_root: str) -> SftPlan:
+        self._sft, self._root = spec, checkpoint_root
+        self._step = self._resume(checkpoint_root)[0]
+        return SftPlan(
+            num_samples=8,
+            num_dropped=1,
+            num_steps=spec.num_epochs * STEPS_PER_EPOCH,
+            first_step=self._step + 1,
+            tau=None,
+            tau_histogram=None,
+            tau_num_tokens=0,
+            resumed_from=None,
+            skipped_checkpoints=(),
+        )
+
+    def sft_steps(self, *, max_steps: int, max_seconds: float) -> list[StepMetrics]:
+        assert self._sft is not None
+        self.sft_slices += 1
+        last = self._sft.num_epochs * STEPS_PER_EPOCH
+        steps: list[StepMetrics] = []
+        while self._step < last and len(steps) < min(2, max_steps):
+            self._step += 1
+            self.logit += 0.1
+            steps.append(StepMetrics(step=self._step, values={"sft/loss": -self.logit}))
+            if self._step % self._sft.save_steps == 0 or self._step == last:
+                self._save(self._step, 0)
+        return steps
+
+    def prepare_rl(self, spec: RlSpec, checkpoint_root: str) -> RlPlan:
+        self._root = checkpoint_root
+        self._step, version = self._resume(checkpoint_root)
+        return RlPlan(
+            num_steps=spec.num_steps,
+            first_step=self._step + 1,
+            policy_version=version,
+            resumed_from=None,
+            skipped_checkpoints=(),
+        )
+
+    def rl_step(self, step: int, samples: list[TrainingSample], *, temperature: float) -> dict[str, float]:
+        self._before_rl_step(step)
+        assert step == self._step + 1
+        self._step = step
+        chance = probability(self.logit, temperature)
+        gradient = sum(
+            sample.advantage * ((sample.completion_token_ids[0] == YES) - chance) for sample in samples
+        ) / len(samples)
+        self.logit += 3.0 * gradient
+        return {"actor/grad_norm": abs(gradient)}
+
+    def save_rl(self, step: int, policy_version: int) -> str:
+        assert step == self._step
+        self._save(step, policy_version)
+        return f"{self._root}/{step}"
+
+    def export(self, folder: str) -> str:
+        self.disk.exported[folder] = self.logit
+        return folder
+
+    def _save(self, step: int, version: int) -> None:
+        self.disk.checkpoints.setdefault(self._root, {})[step] = (self.logit, version)
+
+    def _resume(self, root: str) -> tuple[int, int]:
+        latest = self.disk.latest(root)
+        if latest is None:
+            return 0, 0
+        step, self.logit, version = latest
+        return step, version
+
+
+class FakeEngine:
+    """`roles.Engine`: draws "yes" or "no" by each request's seed."""
+
+    def __init__(self) -> None:
+        self.logit = -2.0
+        self.version = 0
+        self.started = False
+        self.versions_used: list[int] = []
+        self.requests: list[GenerationRequest] = []
+        self.failure: Exception | None = None
+
+    def begin_start(self) -> None:
+        self.started = True
+
+    def check_start(self) -> None:
+        if self.failure is not None:
+            raise self.failure
+
+    def wait_started(self) -> None:
+        assert self.started
+        self.check_start()
+
+    def generate(self, requests: list[GenerationRequest], sampling: SamplingParameters) -> list[Completion]:
+        self.versions_used.append(self.version)
+        self.requests += requests
+        return [self._complete(request, sampling) for request in requests]
+
+    def _complete(self, request: GenerationRequest, sampling: SamplingParameters) -> Completion:
+        chance = probability(self.logit, sampling.temperature)
+        says_yes = random.Random(request.seed).random() < chance
+        return Completion(
+            prompt_uid=request.prompt.uid,
+            sample_index=request.sample_index,
+            token_ids=(YES if says_yes else NO, END),
+            logprobs=(math.log(chance if says_yes else 1.0 - chance), 0.0),
+            finish_reason="stop",
+            text="yes" if says_yes else "no",
+            policy_version=self.version,
+        )
+
+
+class FakeSync:
+    """`roles.WeightSync`: copies the logit."""
+
+    def __init__(self, trainer: FakeTrainer, engine: FakeEngine) -> None:
+        self._trainer, self._engine = trainer, engine
+
+    def __call__(self, version: int) -> None:
+        self._engine.logit, self._engine.version = self._trainer.logit, version
+
+
+class RecordedReports:
+    """`roles.Reports`: keeps everything."""
+
+    def __init__(self) -> None:
+        self.values: list[tuple[str, int, float]] = []
+        self.samples: list[RolloutSample] = []
+        self.phases: list[tuple[StageName | None, str, int, int]] = []
+
+    def points(self, step: int, values: Mapping[str, float]) -> None:
+        self.values += [(name, step, value) for name, value in values.items()]
+
+    def rollouts(self, samples: Iterable[RolloutSample]) -> None:
+        self.samples += samples
+
+    def progress(self, stage: StageName | None, phase: str, step: int, num_steps: int) -> None:
+        self.phases.append((stage, phase, step, num_steps))
+
+    def series(self, name: str) -> list[tuple[int, float]]:
+        """(step, value) of a metric."""
+        return [(step, value) for found, step, value in self.values if found == name]
+
+
+def fake_prompts(data: JsonlPrompts, max_prompt_tokens: int, limit: int | None) -> list[Prompt]:
+    """Five prompts whose right answer is "yes"."""
+    return [Prompt(uid=uid, text=f"question {uid}", token_ids=(3, 4), answer="yes") for uid in range(5)][:limit]
+
+
+def probability(logit: float, temperature: float) -> float:
+    """Of "yes"."""
+    return 1.0 / (1.0 + math.exp(-logit / temperature))

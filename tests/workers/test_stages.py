@@ -1,0 +1,245 @@
+"""All stages in order on a fake world: what is reported, what is resumed, what is refused."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from service.contract.messages import StageResult
+from service.contract.metric_names import describe_metric
+from service.contract.spec import ExperimentSpec
+from tests.workers.fake_actors import Disk, FakeEngine, FakeSync, FakeTrainer, RecordedReports, fake_prompts
+from workers.pipeline.endings import Incomplete
+from workers.pipeline.stage_runner import run_stages
+from workers.rollouts import Completion, GenerationRequest, Prompt, SamplingParameters
+from workers.stages.resume import CheckpointMissing
+from workers.stages.sampling import RolloutMismatch, make_requests, shown_samples, verify_completions
+from workers.stages.stage_context import StageContext
+
+SFT = {
+    "data": {"path": "/sft"},
+    "optimizer": {"learning_rate": 1e-3},
+    "num_epochs": 2,
+    "batch_size": 8,
+    "save_steps": 4,
+}
+RL = {
+    "data": {"path": "/rl"},
+    "reward": {"type": "exact_match"},
+    "optimizer": {"learning_rate": 1e-3},
+    "num_steps": 20,
+    "num_prompts_per_step": 4,
+    "num_generations": 8,
+    "max_completion_length": 2,
+    "save_steps": 7,
+}
+EVALUATION = {
+    "data": {"path": "/test"},
+    "reward": {"type": "exact_match"},
+    "num_generations": 4,
+    "pass_at_k": [1, 4],
+    "max_completion_length": 2,
+}
+
+
+class Crash(BaseException):
+    """The end of an attempt at a moment that nobody chose."""
+
+
+def make_spec(**changes: Any) -> ExperimentSpec:
+    body = {"name": "toy", "seed": 3, "model": {"path": "/model"}, "sft": SFT, "rl": RL, "evaluation": EVALUATION}
+    return ExperimentSpec.model_validate(body | changes)
+
+
+class World:
+    """One attempt: fresh actors on a disk that may hold earlier attempts' checkpoints."""
+
+    def __init__(self, spec: ExperimentSpec, disk: Disk | None = None, *, crash_in_rl_step: int | None = None) -> None:
+        def before_rl_step(step: int) -> None:
+            if step == crash_in_rl_step:
+                raise Crash
+
+        self.disk = disk or Disk()
+        self.trainer = FakeTrainer(self.disk, before_rl_step=before_rl_step)
+        self.engine = FakeEngine()
+        self.reports = RecordedReports()
+        self.finished: list[StageResult] = []
+        self.context = StageContext(
+            spec=spec,
+            output_dir="/out/",
+            trainer=self.trainer,
+            engine=self.engine,
+            sync_weights=FakeSync(self.trainer, self.engine),
+            reports=self.reports,
+            load_prompts=fake_prompts,
+        )
+
+    def run(self, completed: list[StageResult] | None = None) -> list[StageResult]:
+        return run_stages(self.context, completed or [], self.finished.append)
+
+
+def test_stages_run_in_order_and_reach_their_steps() -> None:
+    world = World(make_spec())
+    results = world.run()
+    assert [result.stage for result in results] == make_spec().stage_names()
+    assert [(result.steps_done, result.steps_planned) for result in results] == [
+        (6, 6),
+        (5, 5),
+        (5, 5),
+        (20, 20),
+        (5, 5),
+    ]
+    assert results == world.finished
+    assert world.disk.exported.keys() == {"/out/models/sft", "/out/models/rl"}
+
+
+def test_reward_rises() -> None:
+    world = World(make_spec())
+    world.run()
+    rewards = [value for _, value in world.reports.series("reward/mean")]
+    assert sum(rewards[-5:]) / 5 > sum(rewards[:5]) / 5 + 0.3
+
+
+def test_every_metric_is_registered_and_its_steps_rise() -> None:
+    world = World(make_spec())
+    world.run()
+    names = {name for name, _, _ in world.reports.values}
+    assert [name for name in names if describe_metric(name) is None] == []
+    for name in names:
+        steps = [step for step, _ in world.reports.series(name)]
+        assert steps == sorted(set(steps)), name
+
+
+def test_evaluations_stand_at_the_global_step_and_share_their_seeds() -> None:
+    world = World(make_spec())
+    world.run()
+    assert [step for step, _ in world.reports.series("eval/test/pass@1")] == [0, 6, 26]
+    base, after_sft, after_rl = world.engine.requests[:20], world.engine.requests[20:40], world.engine.requests[-20:]
+    assert base == after_sft == after_rl
+    assert len({request.seed for request in base}) == 20
+
+
+def test_each_evaluation_sees_the_policy_of_its_point() -> None:
+    world = World(make_spec())
+    results = {result.stage: result for result in world.run()}
+    versions = {stage: result.detail["policy_version"] for stage, result in results.items() if "evaluate" in stage}
+    assert versions == {"evaluate_base": 0, "evaluate_after_sft": 1, "evaluate_after_rl": 21}
+    assert world.engine.versions_used == [0, 1, *range(1, 21), 21]
+
+
+def test_resumed_run_equals_the_uninterrupted_one() -> None:
+    whole = World(make_spec())
+    whole.run()
+    broken = World(make_spec(), crash_in_rl_step=12)
+    with pytest.raises(Crash):
+        broken.run()
+    resumed = World(make_spec(), broken.disk)
+    resumed.run(broken.finished)
+    assert resumed.trainer.logit == whole.trainer.logit
+    expected = [point for point in whole.reports.series("reward/mean") if point[0] > 7]
+    assert resumed.reports.series("reward/mean") == expected
+    assert [result.stage for result in resumed.finished] == ["rl", "evaluate_after_rl"]
+    assert resumed.engine.versions_used == [*range(8, 21), 21], "the checkpoint's weights before the first rollout"
+    assert resumed.finished[-1].metrics["eval/test/pass@1"] == whole.finished[-1].metrics["eval/test/pass@1"]
+
+
+def test_only_the_last_evaluation_left_uses_the_finished_policy() -> None:
+    whole = World(make_spec())
+    results = whole.run()
+    resumed = World(make_spec(), whole.disk)
+    resumed.run(results[:-1])
+    assert resumed.engine.versions_used == [21]
+    assert resumed.finished[0].metrics["eval/test/avg@4"] == results[-1].metrics["eval/test/avg@4"]
+
+
+def test_finished_stage_without_its_checkpoint_is_refused() -> None:
+    whole = World(make_spec())
+    results = whole.run()
+    del whole.disk.checkpoints["/out/checkpoints/sft"][6]
+    with pytest.raises(CheckpointMissing, match="step 4 of 6"):
+        World(make_spec(), whole.disk).run(results[:1])
+
+
+def test_engine_stays_off_without_a_stage_for_it() -> None:
+    world = World(make_spec(rl=None, evaluation=None))
+    world.run()
+    assert not world.engine.started and world.trainer.loaded
+
+
+def test_trainer_stays_off_for_an_evaluation_of_the_base_model() -> None:
+    world = World(make_spec(sft=None, rl=None, evaluation=EVALUATION | {"points": ["base"]}))
+    world.run()
+    assert world.engine.started and not world.trainer.loaded
+
+
+def test_reinforcement_learning_alone_begins_with_the_base_policy() -> None:
+    world = World(make_spec(sft=None, evaluation=None))
+    world.run()
+    assert world.engine.versions_used == list(range(20))
+
+
+def test_engine_that_cannot_start_ends_the_training_at_once() -> None:
+    world = World(make_spec(sft=SFT | {"num_epochs": 1000}))
+    world.engine.failure = ValueError("no such model")
+    with pytest.raises(ValueError, match="no such model"):
+        world.run()
+    assert world.trainer.sft_slices == 1
+
+
+def test_stage_that_stops_early_is_incomplete() -> None:
+    world = World(make_spec())
+    world.trainer.sft_steps = lambda **_: []  # type: ignore[method-assign]
+    with pytest.raises(Incomplete, match="0 of 6"):
+        world.run()
+    assert world.finished == []
+
+
+def test_rollout_samples_of_a_step_are_mixed() -> None:
+    world = World(make_spec())
+    world.run()
+    shown = [sample for sample in world.reports.samples if (sample.stage, sample.step) == ("rl", 1)]
+    assert len(shown) == 8
+    assert {sample.reward for sample in shown} == {0.0, 1.0}
+
+
+def test_prompt_that_stands_twice_in_a_step_is_sampled_anew() -> None:
+    prompt = Prompt(uid=7, text="q", token_ids=(1,), answer="a")
+    requests = make_requests([prompt, prompt], 2, 3, "rl", 1)
+    assert [request.sample_index for request in requests] == [0, 1, 2, 3]
+    assert len({request.seed for request in requests}) == 4
+
+
+@pytest.fixture
+def asked() -> tuple[list[GenerationRequest], list[Completion]]:
+    """Four requests with their completions."""
+    requests = make_requests([Prompt(uid=0, text="q", token_ids=(1,), answer="yes")], 4, 3, "rl", 1)
+    return requests, FakeEngine().generate(requests, SamplingParameters(temperature=1.0, max_completion_length=2))
+
+
+def test_completions_in_another_order_are_refused(asked: tuple[list[GenerationRequest], list[Completion]]) -> None:
+    requests, completions = asked
+    with pytest.raises(RolloutMismatch, match="first difference"):
+        verify_completions(requests, [*completions[1:], completions[0]], 0)
+
+
+def test_missing_completion_is_refused(asked: tuple[list[GenerationRequest], list[Completion]]) -> None:
+    requests, completions = asked
+    with pytest.raises(RolloutMismatch, match="4 completions asked, 3 received"):
+        verify_completions(requests, completions[:3], 0)
+
+
+def test_completions_of_an_older_policy_are_refused(asked: tuple[list[GenerationRequest], list[Completion]]) -> None:
+    requests, completions = asked
+    with pytest.raises(RolloutMismatch, match="version"):
+        verify_completions(requests, completions, 1)
+
+
+def test_completion_without_tokens_is_refused(asked: tuple[list[GenerationRequest], list[Completion]]) -> None:
+    requests, completions = asked
+    empty = replace(completions[0], token_ids=(), logprobs=())
+    with pytest.raises(RolloutMismatch, match="0 tokens"):
+        verify_completions(requests, [empty, *completions[1:]], 0)
+
+
+def test_nothing_is_shown_of_no_groups() -> None:
+    assert shown_samples([], "rl", 1, 8) == []
