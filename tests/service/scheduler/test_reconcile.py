@@ -19,7 +19,7 @@ from service.scheduler.sightings import ApiWatch
 from service.settings import SchedulerSettings
 from service.storage.database import Sessions
 from service.storage.tables import Attempt, ClusterState, Experiment, LogLineRow, SchedulerLease, ServiceProcess
-from tests.factories import make_experiment, make_finish, make_stage_result, make_user
+from tests.factories import make_experiment, make_finish, make_report, make_stage_result, make_user
 from tests.fakes import FakeRay
 
 pytestmark = pytest.mark.anyio
@@ -49,11 +49,11 @@ class Stage:
 
     async def start(self) -> None:
         async with self.sessions.begin() as session:
-            await attempts.start(session, await self._attempt_in(session))
+            await attempts.start(session, await self.attempt_in(session))
 
     async def finish(self, **values: Any) -> None:
         async with self.sessions.begin() as session:
-            attempt = await self._attempt_in(session)
+            attempt = await self.attempt_in(session)
             await attempts.record_stage_result(session, attempt, make_stage_result())
             await attempts.finish(session, attempt, make_finish(**values))
 
@@ -85,13 +85,13 @@ class Stage:
 
     async def attempt(self) -> Attempt:
         async with self.sessions() as session:
-            return await self._attempt_in(session)
+            return await self.attempt_in(session)
 
     async def experiment(self) -> Experiment:
         async with self.sessions() as session:
             return (await session.scalars(select(Experiment))).one()
 
-    async def _attempt_in(self, session: Any) -> Attempt:
+    async def attempt_in(self, session: Any) -> Attempt:
         attempt: Attempt = (await session.scalars(select(Attempt))).one()
         return attempt
 
@@ -198,6 +198,24 @@ async def test_a_hung_driver_is_fenced_then_stopped_then_released(stage: Stage, 
     assert ray.stops == [job]
     await stage.reconcile()
     assert (await stage.attempt()).released_at is not None
+
+
+async def test_a_driver_that_is_heard_at_the_last_moment_is_spared(stage: Stage, ray: FakeRay) -> None:
+    await stage.api_is_up()
+    job = await stage.submit()
+    await stage.start()
+    ray.set_job(job, "RUNNING")
+    await stage.pass_time(91)
+
+    async def report_meanwhile(what: str) -> None:
+        if what == "before GET /api/v0/logs/file":
+            async with stage.sessions.begin() as session:
+                await attempts.accept_report(session, await stage.attempt_in(session), make_report())
+
+    ray.meanwhile = report_meanwhile
+    await stage.reconcile()
+    assert (await stage.attempt()).status == "running"
+    assert ray.stops == []
 
 
 async def test_a_silent_driver_is_spared_while_the_api_is_down(stage: Stage, ray: FakeRay) -> None:
