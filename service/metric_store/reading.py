@@ -15,7 +15,7 @@ from itertools import groupby
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from service.metric_store.envelopes import Bucket, Run, Summary, build_envelope
-from service.metric_store.rows import Chunk, Stretch, load_chunks, load_series, load_tails, unfold
+from service.metric_store.rows import CHUNKS_PER_STATEMENT, Chunk, Stretch, load_chunks, load_series, load_tails, unfold
 
 _ENOUGH_BUCKETS = 0.25
 """Chunks stay whole as soon as they alone give so large a share of the buckets asked for: no array is read then."""
@@ -57,6 +57,12 @@ class _Parts:
     stretches: list[Stretch]
     chunks: list[Chunk]
 
+    @property
+    def num_points(self) -> int:
+        """Steps with a value, once stretches are merged."""
+        whole = sum(chunk.summary.num_points for chunk in self.chunks)
+        return whole + sum(len(stretch.steps) for stretch in self.stretches)
+
 
 async def read_series(
     session: AsyncSession,
@@ -76,7 +82,11 @@ async def read_series(
     chunks = await load_chunks(session, series, first, last)
     parts = list(_gather(tails, chunks))
     await _unfold_contested(session, parts, first, last)
-    return [await _read_one(session, part, max_points) for part in parts]
+    return [
+        _finish(part, max_points, unfolded)
+        for group in _in_groups(parts, max_points)
+        for part, unfolded in await _unfold_group(session, group, max_points)
+    ]
 
 
 def _gather(tails: Iterable[Stretch], chunks: Iterable[Chunk]) -> Iterator[_Parts]:
@@ -102,7 +112,7 @@ async def _unfold_contested(session: AsyncSession, parts: Sequence[_Parts], firs
     unfolded = {stretch.key: stretch.within(first, last) for stretch in await unfold(session, contested)}
     for part in parts:
         own = [unfolded[chunk.key] for chunk in part.chunks if chunk.key in keys]
-        part.stretches.extend(stretch for stretch in own if stretch)
+        part.stretches = _merge([*part.stretches, *(stretch for stretch in own if stretch)])
         part.chunks = [chunk for chunk in part.chunks if chunk.key not in keys]
 
 
@@ -121,21 +131,54 @@ def _contested(part: _Parts, first: int, last: int) -> Iterator[Chunk]:
             yield chunk
 
 
-async def _read_one(session: AsyncSession, part: _Parts, max_points: int) -> Series:
-    merged = _merge(part.stretches)
-    num_points = sum(chunk.summary.num_points for chunk in part.chunks) + sum(len(run.steps) for run in merged)
-    attempts = _starts(part.chunks, merged)
-    fits = num_points <= max_points
-    if part.chunks and (fits or len(part.chunks) < max_points * _ENOUGH_BUCKETS):
-        merged = sorted([*merged, *await unfold(session, part.chunks)], key=lambda run: run.steps[0])
-        part.chunks = []
-    if fits:
-        return Series(name=part.name, num_points=num_points, points=_join(merged), envelope=[], attempts=attempts)
-    runs = [Run(steps=run.steps, values=run.values) for run in merged]
-    pieces: list[Summary | Run] = [*(chunk.summary for chunk in part.chunks), *runs]
-    pieces.sort(key=lambda piece: piece.first_step)
+def _in_groups(parts: Sequence[_Parts], max_points: int) -> Iterator[list[_Parts]]:
+    """Parts that are unfolded together: few statements for many short series, bounded memory for long ones."""
+    group: list[_Parts] = []
+    num_chunks = 0
+    for part in parts:
+        wanted = len(part.chunks) if _is_unfolded(part, max_points) else 0
+        if group and num_chunks + wanted > CHUNKS_PER_STATEMENT:
+            yield group
+            group, num_chunks = [], 0
+        group.append(part)
+        num_chunks += wanted
+    if group:
+        yield group
+
+
+async def _unfold_group(
+    session: AsyncSession, group: Sequence[_Parts], max_points: int
+) -> list[tuple[_Parts, list[Stretch]]]:
+    """Each part with the points of its chunks, where it wants them."""
+    unfolded: dict[str, list[Stretch]] = {}
+    for fits in (True, False):
+        wanted = [
+            chunk
+            for part in group
+            if _is_unfolded(part, max_points) and (part.num_points <= max_points) == fits
+            for chunk in part.chunks
+        ]
+        for stretch in await unfold(session, wanted, with_times=fits):
+            unfolded.setdefault(stretch.series.name, []).append(stretch)
+    return [(part, unfolded.get(part.name, [])) for part in group]
+
+
+def _is_unfolded(part: _Parts, max_points: int) -> bool:
+    return part.num_points <= max_points or len(part.chunks) < max_points * _ENOUGH_BUCKETS
+
+
+def _finish(part: _Parts, max_points: int, unfolded: Sequence[Stretch]) -> Series:
+    attempts = _starts(part.chunks, part.stretches)
+    stretches = sorted([*part.stretches, *unfolded], key=lambda stretch: stretch.steps[0])
+    if part.num_points <= max_points:
+        points = _join(stretches)
+        return Series(name=part.name, num_points=part.num_points, points=points, envelope=[], attempts=attempts)
+    pieces: list[Summary | Run] = [Run(steps=stretch.steps, values=stretch.values) for stretch in stretches]
+    if not unfolded:
+        pieces.extend(chunk.summary for chunk in part.chunks)
+        pieces.sort(key=lambda piece: piece.first_step)
     envelope = build_envelope(pieces, max_points)
-    return Series(name=part.name, num_points=num_points, points=None, envelope=envelope, attempts=attempts)
+    return Series(name=part.name, num_points=part.num_points, points=None, envelope=envelope, attempts=attempts)
 
 
 def _merge(stretches: Sequence[Stretch]) -> list[Stretch]:
