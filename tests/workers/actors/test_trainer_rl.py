@@ -99,7 +99,10 @@ def test_further_updates_move_away_from_the_old_policy(model_folder: Path, tmp_p
     assert metrics["actor/clip_ratio/low"] + metrics["actor/clip_ratio/high"] > 0.0
 
 
-def test_sampling_gap_compares_with_the_trainer_before_its_update(model_folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("num_iterations", [1, 2])
+def test_sampling_gap_compares_with_the_trainer_before_its_update(
+    model_folder: Path, tmp_path: Path, num_iterations: int
+) -> None:
     trainer = make_trainer(model_folder)
     sequences = [(list(s.prompt_token_ids), list(s.completion_token_ids)) for s in make_samples(1)]
     logprobs = trainer.logprobs(sequences, temperature=0.8)
@@ -112,7 +115,7 @@ def test_sampling_gap_compares_with_the_trainer_before_its_update(model_folder: 
         )
         for sample, own in zip(make_samples(1), logprobs, strict=True)
     ]
-    trainer.prepare_rl(make_rl_spec(num_iterations=2), str(tmp_path / "rl"))
+    trainer.prepare_rl(make_rl_spec(num_iterations=num_iterations), str(tmp_path / "rl"))
     metrics = trainer.rl_step(1, samples, temperature=0.8)
     assert metrics["sampling/logp_difference/max"] < 1e-6
     assert metrics["sampling/is_ratio_raw/mean"] == pytest.approx(1.0, abs=1e-6)
