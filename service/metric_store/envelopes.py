@@ -93,6 +93,16 @@ def _split(run: Run, before: int, total: int, max_buckets: int) -> Iterable[Summ
 
 def _merge(parts: Sequence[Summary]) -> Bucket:
     num_finite = sum(part.num_finite for part in parts)
+    if len(parts) == 1:  # nearly every bucket of a plot, and there are tens of thousands of them
+        [only] = parts
+        return Bucket(
+            first_step=only.first_step,
+            last_step=only.last_step,
+            num_points=only.num_points,
+            min=only.value_min,
+            max=only.value_max,
+            mean=only.value_sum / num_finite if num_finite else None,
+        )
     return Bucket(
         first_step=parts[0].first_step,
         last_step=parts[-1].last_step,
