@@ -98,11 +98,11 @@ def results_table(experiment: Experiment) -> RenderableType:
     evaluations = {stage: by_stage[stage] for stage in _POINTS if stage in by_stage}
     table = Table(title=f"{experiment.name} (seed {experiment.spec.seed})", title_justify="left")
     table.add_column("")
-    for name in _result_names(list(evaluations.values())):
+    names = _result_names(list(evaluations.values()))
+    for name in names:
         table.add_column(_short(name), justify="right")
     for stage, result in evaluations.items():
-        values = [_number(result.metrics.get(name)) for name in _result_names(list(evaluations.values()))]
-        table.add_row(_POINTS[stage], *values)
+        table.add_row(_POINTS[stage], *(_number(result.metrics.get(name)) for name in names))
     phases = Table(title="time per phase", title_justify="left")
     phases.add_column("phase")
     phases.add_column("steps", justify="right")

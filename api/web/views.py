@@ -34,26 +34,19 @@ class StageRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ResultColumn:
-    """One metric of the result table."""
+class ResultRow:
+    """One metric at every point."""
 
     name: str
-    meaning: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ResultRow:
-    """The metrics at one point."""
-
-    label: str
     values: list[str]
+    meaning: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Results:
     """The evaluations side by side."""
 
-    names: list[ResultColumn]
+    points: list[str]
     rows: list[ResultRow]
 
 
@@ -87,19 +80,16 @@ def stage_rows(experiment: Experiment) -> list[StageRow]:
 
 
 def result_rows(experiment: Experiment) -> Results:
-    """One row an evaluation, one column a metric."""
+    """One column an evaluation, one row a metric."""
     by_stage = {result.stage: result.metrics for result in experiment.stage_results if result.stage in _EVALUATIONS}
-    names = [
-        name
-        for name in dict.fromkeys(name for metrics in by_stage.values() for name in metrics)
+    evaluated = [stage for stage in _EVALUATIONS if stage in by_stage]
+    names = dict.fromkeys(name for metrics in by_stage.values() for name in metrics)
+    rows = [
+        ResultRow(name=name, values=[_number(by_stage[stage].get(name)) for stage in evaluated], meaning=_meaning(name))
+        for name in names
         if name.startswith(("eval/", "diversity/"))
     ]
-    rows = [
-        ResultRow(label=label, values=[_number(by_stage[stage].get(name)) for name in names])
-        for stage, label in _EVALUATIONS.items()
-        if stage in by_stage
-    ]
-    return Results(names=[ResultColumn(name=name, meaning=_meaning(name)) for name in names], rows=rows)
+    return Results(points=[_EVALUATIONS[stage] for stage in evaluated], rows=rows)
 
 
 def chart_groups(experiment: Experiment) -> list[ChartGroup]:

@@ -65,7 +65,7 @@ def _plan_rl(rl: RlSpec, num_prompts: int) -> StagePlan:
 def _plan_evaluation(stage: StageName, evaluation: EvaluationSpec, num_prompts: int) -> StagePlan:
     return StagePlan(
         stage=stage,
-        num_steps=1,
+        num_steps=num_prompts,  # a step of an evaluation is one prompt
         numbers={
             "prompts": num_prompts,
             "samples_per_prompt": evaluation.num_generations,
