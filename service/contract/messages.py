@@ -23,8 +23,8 @@ from service.contract.strict_model import WireModel
 class MetricPoint(WireModel):
     """One value of one metric. Steps of a name rise strictly within an attempt."""
 
-    name: str
-    step: int = Field(ge=0)
+    name: str = Field(min_length=1, max_length=200)
+    step: int = Field(ge=0, le=2**53)
     value: float
     ts: datetime
 

@@ -15,6 +15,9 @@ from service.planning.findings import BadLines, Finding, nearest
 MAX_BYTES = 256 * 1024 * 1024
 """Larger files are refused: they would take longer to look through than a person waits for a submission."""
 
+PROTOCOLS = frozenset({"file", "s3", "gs", "gcs", "az", "abfs", "abfss", "hf", "memory"})
+"""Stores that need credentials of their own, and files. No plain HTTP: it would reach whatever the service reaches."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataQuestion:
@@ -62,6 +65,12 @@ def inspect_data(question: DataQuestion, deadline: Deadline) -> DataFacts:
             "give an absolute path or a URL; the command line makes paths absolute that are relative to the "
             "specification's file",
         )
+    if strange := [protocol for protocol in _protocols(question.path) if protocol not in PROTOCOLS]:
+        return _refused(
+            question,
+            f"data is not read through {strange[0]}://: the service would open any address that a user names",
+            f"copy the file to a folder or a store that the team shares ({', '.join(sorted(PROTOCOLS))})",
+        )
     try:
         with fsspec.open(question.path, "rb") as file:
             return _inspect_lines(question, _bounded(file, deadline))
@@ -81,6 +90,13 @@ def inspect_data(question: DataQuestion, deadline: Deadline) -> DataFacts:
     except (OSError, ValueError) as error:
         hint = "check the path and that the service may read it"
         return _refused(question, f"{question.path} cannot be read: {error}", hint)
+
+
+def _protocols(path: str) -> list[str]:
+    """Of each link of a chain such as `simplecache::s3://…`."""
+    return [
+        link.split("://")[0] if "://" in link else "file" if link.startswith("/") else link for link in path.split("::")
+    ]
 
 
 class _TooLarge(Exception):

@@ -223,6 +223,12 @@ async def test_a_url_that_cannot_be_read_is_refused(body: dict[str, Any], url: s
     assert set(await findings_of(body)) == {"sft.data.path"}
 
 
+@pytest.mark.parametrize("url", ["http://127.0.0.1/rows.jsonl", "simplecache::https://host/rows.jsonl"])
+async def test_the_service_opens_no_address_that_a_user_names(body: dict[str, Any], url: str) -> None:
+    body["sft"]["data"]["path"] = url
+    assert "data is not read through" in (await findings_of(body))["sft.data.path"]
+
+
 async def test_a_folder_or_binary_file_is_no_data(body: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "binary").write_bytes(b"\xff\xfe\n")
     body["sft"]["data"]["path"] = str(tmp_path / "binary")
