@@ -1,0 +1,242 @@
+"""`python -m workers.pipeline` as Ray runs it: real cluster, trainer and vLLM, against an HTTP service of the test."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from service.contract.messages import StageResult
+from service.contract.metric_names import describe_metric
+from service.contract.spec import ExperimentSpec
+from service.contract.status import EndReason
+from tests.workers.attempt_server import ATTEMPT_ID, TOKEN, AttemptServer, orders_of, serving
+from tests.workers.ray_head import ray_environment, ray_head
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+ROOT = Path(__file__).parents[2]
+COUNTDOWN = ROOT / "examples" / "countdown"
+NUM_RL_STEPS = 6
+SAVE_STEPS = 2
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[str]:
+    with ray_head(num_cpus=2) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def whole_run(cluster: str, tmp_path_factory: pytest.TempPathFactory) -> AttemptServer:
+    """What the service holds after a run that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("whole")
+    with serving(orders_of(make_spec(folder), str(folder / "out"))) as server:
+        with driver(cluster, server, folder) as process:
+            process.wait(timeout=600)
+        assert process.returncode == 0, server.finished
+    return server
+
+
+def make_spec(folder: Path, **changes: Any) -> ExperimentSpec:
+    reward = {"type": "countdown"}
+    sft = {
+        "data": {"path": head_of("sft.jsonl", 96, folder)},
+        "objective": {"type": "sed", "calibration_samples": 20},
+        "optimizer": {"learning_rate": 1e-3},
+        "num_epochs": 2,
+        "batch_size": 32,
+    }
+    rl = {
+        "data": {"path": head_of("rl.jsonl", 50, folder)},
+        "reward": reward,
+        "optimizer": {"learning_rate": 3e-4},
+        "num_steps": NUM_RL_STEPS,
+        "num_prompts_per_step": 8,
+        "num_generations": 8,
+        "max_completion_length": 12,
+        "save_steps": SAVE_STEPS,
+    }
+    evaluation = {
+        "data": {"path": head_of("test.jsonl", 16, folder)},
+        "reward": reward,
+        "num_generations": 4,
+        "pass_at_k": [1, 4],
+        "max_completion_length": 12,
+    }
+    model = {"path": str(COUNTDOWN / "base"), "max_model_len": 64}
+    body = {"name": "toy", "seed": 5, "model": model, "sft": sft, "rl": rl, "evaluation": evaluation}
+    return ExperimentSpec.model_validate(body | changes)
+
+
+def head_of(name: str, num_lines: int, folder: Path) -> str:
+    """The first lines of one of the example's files."""
+    lines = (COUNTDOWN / "data" / name).read_text().splitlines(keepends=True)
+    (folder / name).write_text("".join(lines[:num_lines]))
+    return str(folder / name)
+
+
+@contextmanager
+def driver(cluster: str, server: AttemptServer, folder: Path) -> Iterator["subprocess.Popen[bytes]"]:
+    """The driver's process; killed at the end if it still runs, and nothing of the attempt may outlive it."""
+    (folder / "token").write_text(TOKEN)
+    environment = {
+        "RAY_ADDRESS": cluster,
+        "SEDRAY_ATTEMPT_ID": ATTEMPT_ID,
+        "SEDRAY_SERVICE_URL": server.url,
+        "SEDRAY_TOKEN_FILE": str(folder / "token"),
+        "SEDRAY_WORK_DIR": str(folder / "work"),
+    }
+    log = folder / f"driver-{time.monotonic_ns()}.log"
+    with log.open("wb") as output:
+        command = [sys.executable, "-m", "workers.pipeline"]
+        process = subprocess.Popen(
+            command, env=ray_environment() | environment, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT
+        )
+        try:
+            yield process
+        except BaseException:
+            print(log.read_text(errors="replace")[-20_000:])
+            raise
+        finally:
+            process.kill()
+            process.wait()
+    wait_nothing_left()
+
+
+def wait_nothing_left(timeout_s: float = 20.0) -> None:
+    """No actor, no process of vLLM and no weight file of this attempt remains."""
+    limit = time.monotonic() + timeout_s
+    while left := [*actor_processes(), *Path("/dev/shm").glob(f"sedray-weights-{ATTEMPT_ID}-*")]:
+        assert time.monotonic() < limit, left
+        time.sleep(0.2)
+
+
+def actor_processes() -> list[psutil.Process]:
+    """Actors of this module's cluster, which is a child of this process, and their descendants."""
+    marks = ("ray::Trainer", "ray::RolloutEngine", "VLLM::")
+    children = psutil.Process().children(recursive=True)
+    return [child for child in children if child.is_running() and any(mark in title(child) for mark in marks)]
+
+
+def title(process: psutil.Process) -> str:
+    """Its command line, or nothing if it is gone."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
+def rl_series(server: AttemptServer, name: str) -> dict[int, float]:
+    """A metric by step."""
+    return dict(server.points(name))
+
+
+def test_whole_run_reports_every_stage(whole_run: AttemptServer) -> None:
+    assert [report.reason for report in whole_run.finished] == [EndReason.COMPLETED]
+    results = whole_run.stage_results()
+    assert [result.stage for result in results] == whole_run.orders.spec.stage_names()
+    assert all(result.steps_done == result.steps_planned > 0 for result in results)
+    assert all("timing_s/stage" in result.metrics for result in results)
+    assert results[0].detail["tau"] and results[0].detail["tau_histogram"]["counts"]
+
+
+def test_whole_run_names_only_registered_metrics(whole_run: AttemptServer) -> None:
+    assert [name for name in whole_run.metric_names() if describe_metric(name) is None] == []
+    expected = {"sft/loss", "reward/mean", "sampling/is_ratio_raw/mean", "timing_s/gen", "perf/throughput"}
+    assert expected <= whole_run.metric_names()
+
+
+def test_trainer_and_engine_agree_on_every_token(whole_run: AttemptServer) -> None:
+    assert all(abs(value - 1.0) < 0.01 for _, value in whole_run.points("sampling/is_ratio_raw/min"))
+    assert all(abs(value - 1.0) < 0.01 for _, value in whole_run.points("sampling/is_ratio_raw/max"))
+
+
+def test_engine_takes_the_weights_of_every_step(whole_run: AttemptServer) -> None:
+    assert whole_run.points("training/policy_version") == [(step, 1.0 + step) for step in range(1, NUM_RL_STEPS + 1)]
+
+
+def test_models_and_logs_are_left(whole_run: AttemptServer) -> None:
+    for stage in ("sft", "rl"):
+        assert (Path(whole_run.orders.output_dir) / "models" / stage / "config.json").is_file()
+    assert any("rollout engine ready" in line for line in whole_run.lines()), "the actors' output is carried too"
+    assert len(whole_run.rollouts()) == 8 * (NUM_RL_STEPS + 3)
+
+
+def test_cancelled_run_stops_in_seconds_and_its_successor_equals_the_whole_run(
+    cluster: str, whole_run: AttemptServer, tmp_path: Path
+) -> None:
+    spec, output_dir = make_spec(tmp_path), str(tmp_path / "out")
+    with serving(orders_of(spec, output_dir)) as first, driver(cluster, first, tmp_path) as process:
+        first.wait_until(lambda: len(first.points("reward/mean")) > SAVE_STEPS, timeout_s=600)
+        first.cancel = True
+        cancelled_at = time.monotonic()
+        process.wait(timeout=60)
+        assert time.monotonic() - cancelled_at < 15.0
+        assert (process.returncode, first.finished[0].reason) == (1, EndReason.CANCELLED_BY_USER)
+    with (
+        serving(orders_of(spec, output_dir, first.stage_results())) as second,
+        driver(cluster, second, tmp_path) as again,
+    ):
+        again.wait(timeout=600)
+        assert again.returncode == 0, second.finished
+    assert [result.stage for result in second.stage_results()] == ["rl", "evaluate_after_rl"]
+    taken_up_at = min(rl_series(second, "reward/mean"))
+    assert taken_up_at > SAVE_STEPS
+    for name in ("reward/mean", "actor/grad_norm", "completions/mean_length"):
+        expected = {step: value for step, value in rl_series(whole_run, name).items() if step >= taken_up_at}
+        assert rl_series(second, name) == pytest.approx(expected, abs=1e-4), name
+    assert comparable(second.stage_results()[-1]) == pytest.approx(comparable(whole_run.stage_results()[-1]))
+
+
+def comparable(result: StageResult) -> dict[str, float]:
+    """An evaluation's metrics without its time."""
+    return {name: value for name, value in result.metrics.items() if name != "timing_s/stage"}
+
+
+def test_lost_engine_ends_the_attempt_with_its_reason(cluster: str, tmp_path: Path) -> None:
+    spec = make_spec(tmp_path, sft=None, evaluation=None)
+    with serving(orders_of(spec, str(tmp_path / "out"))) as server, driver(cluster, server, tmp_path) as process:
+        server.wait_until(lambda: server.points("reward/mean"), timeout_s=600)
+        for found in actor_processes():
+            if "RolloutEngine" in title(found):
+                os.kill(found.pid, signal.SIGKILL)
+        process.wait(timeout=60)
+        assert process.returncode == 1
+    assert server.finished[0].reason is EndReason.ACTOR_DIED
+    assert server.finished[0].evidence["stage"] == "rl"
+
+
+def test_missing_data_is_a_config_error(cluster: str, tmp_path: Path) -> None:
+    broken = make_spec(tmp_path, rl=None, evaluation=None)
+    (tmp_path / "sft.jsonl").unlink()
+    with serving(orders_of(broken, str(tmp_path / "out"))) as server, driver(cluster, server, tmp_path) as process:
+        process.wait(timeout=300)
+        assert process.returncode == 1
+    assert server.finished[0].reason is EndReason.CONFIG_ERROR
+    assert "sft.jsonl" in server.finished[0].message
+
+
+def test_sigterm_leaves_nothing_behind(cluster: str, tmp_path: Path) -> None:
+    spec = make_spec(tmp_path, rl=None, evaluation=None, sft=make_endless_sft(tmp_path))
+    with serving(orders_of(spec, str(tmp_path / "out"))) as server, driver(cluster, server, tmp_path) as process:
+        server.wait_until(lambda: server.points("sft/loss"), timeout_s=300)
+        process.terminate()
+        stopped_at = time.monotonic()
+        process.wait(timeout=30)
+        assert time.monotonic() - stopped_at < 10.0
+        assert (process.returncode, server.finished) == (143, [])
+
+
+def make_endless_sft(folder: Path) -> dict[str, Any]:
+    """An SFT stage that nobody waits for."""
+    endless = make_spec(folder).model_dump(mode="json")["sft"] | {"num_epochs": 100_000}
+    assert isinstance(endless, dict)
+    return endless

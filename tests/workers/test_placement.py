@@ -1,0 +1,139 @@
+"""Placement and waiting on a real Ray cluster."""
+
+import os
+import time
+from collections.abc import Iterator
+
+import pytest
+import ray
+
+from service.contract.spec import ResourcesSpec, RoleResources
+from tests.workers.ray_head import ray_environment, ray_head
+from workers.placement import ActorDied, DeadlineExceeded, NoPlacement, Placement, Role, kill, place, poll, wait_for
+
+pytestmark = [
+    pytest.mark.slow,
+    # Ray leaves sockets and files to the garbage collector.
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+]
+
+
+class Cancelled(Exception):
+    """What a check raises in these tests."""
+
+
+class Worker:
+    """An actor with every way to end a call."""
+
+    def __init__(self, *, greeting: str) -> None:
+        self.greeting = greeting
+
+    def greet(self) -> str:
+        return self.greeting
+
+    def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    def fail(self) -> None:
+        raise LookupError("no such folder")
+
+    def die(self) -> None:
+        os._exit(7)
+
+
+class AsyncWorker:
+    """An actor whose calls run side by side."""
+
+    def __init__(self, *, greeting: str) -> None:
+        self.greeting = greeting
+
+    async def greet(self) -> str:
+        return self.greeting
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch, ray_head(num_cpus=2) as address:
+        for name, value in ray_environment().items():
+            patch.setenv(name, value)
+        ray.init(address=address, namespace="sedray-test", log_to_driver=False)
+        yield
+        ray.shutdown()
+
+
+@pytest.fixture
+def placement(cluster: None) -> Iterator[Placement]:
+    placement = place(ResourcesSpec(), deadline_s=60.0, check=go_on)
+    yield placement
+    placement.remove()
+
+
+def go_on() -> None:
+    """Never raises."""
+
+
+def wait(ref: object, deadline_s: float = 60.0) -> object:
+    return wait_for(ref, what="the call", role=Role.TRAINER, deadline_s=deadline_s, check=go_on)
+
+
+def test_both_kinds_of_actors_answer(placement: Placement) -> None:
+    plain = placement.spawn(Worker, Role.TRAINER, greeting="hi")
+    coroutines = placement.spawn(AsyncWorker, Role.ROLLOUT, max_concurrency=4, greeting="ho")
+    assert wait(plain.greet.remote()) == "hi"
+    assert wait(coroutines.greet.remote()) == "ho"
+    assert placement.same_node
+
+
+def test_more_than_the_cluster_has_is_refused_with_both_numbers(cluster: None) -> None:
+    resources = ResourcesSpec(trainer=RoleResources(num_cpus=64.0))
+    with pytest.raises(NoPlacement, match=r"needed .*64.*CPU: .* of 2 free"):
+        place(resources, deadline_s=1.0, check=go_on)
+    # The refused group holds nothing: what the cluster has can still be had.
+    place(ResourcesSpec(), deadline_s=30.0, check=go_on).remove()
+
+
+def test_actors_own_exception_arrives_with_its_remote_traceback(placement: Placement) -> None:
+    actor = placement.spawn(Worker, Role.TRAINER, greeting="hi")
+    with pytest.raises(LookupError, match="no such folder") as caught:
+        wait(actor.fail.remote())
+    assert "in fail" in str(caught.value.__cause__)
+
+
+def test_dead_actor_is_named(placement: Placement) -> None:
+    actor = placement.spawn(Worker, Role.TRAINER, greeting="hi")
+    with pytest.raises(ActorDied, match="trainer actor died") as caught:
+        wait(actor.die.remote())
+    assert not caught.value.out_of_memory
+
+
+def test_killed_actor_is_seen_by_a_poll(placement: Placement) -> None:
+    actor = placement.spawn(Worker, Role.TRAINER, greeting="hi")
+    wait(actor.greet.remote())
+    sleeping = actor.sleep.remote(60.0)
+    assert not poll(sleeping, role=Role.TRAINER)
+    kill(actor)
+    with pytest.raises(ActorDied):
+        wait(sleeping)
+
+
+def test_slow_call_meets_its_deadline(placement: Placement) -> None:
+    actor = placement.spawn(Worker, Role.TRAINER, greeting="hi")
+    wait(actor.greet.remote())
+    with pytest.raises(DeadlineExceeded, match="the call did not end within"):
+        wait(actor.sleep.remote(30.0), deadline_s=0.3)
+
+
+def test_check_ends_a_wait(placement: Placement) -> None:
+    actor = placement.spawn(Worker, Role.TRAINER, greeting="hi")
+    wait(actor.greet.remote())
+    began = time.monotonic()
+
+    def check() -> None:
+        if time.monotonic() > began + 0.2:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        wait_for(actor.sleep.remote(30.0), what="x", role=Role.TRAINER, deadline_s=60.0, check=check)
+    assert time.monotonic() - began < 5.0
