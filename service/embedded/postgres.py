@@ -97,8 +97,8 @@ def prepare_postgres(folder: DataFolder) -> Postgres:
         server.ensure_pgdata_inited()
     except (subprocess.SubprocessError, OSError, RuntimeError) as error:
         raise StackError(
-            f"PostgreSQL could not be set up in {folder.postgres}: {error}. As root it needs to create a system user "
-            "(useradd); run as an ordinary user, or give your own server with --database-url"
+            f"PostgreSQL could not be set up in {folder.postgres}: {error}. Its own words are in {folder.logs}. "
+            "It needs a user with a name, and as root to create one (useradd); or give a server with --database-url"
         ) from error
     if server.system_user is not None:
         folder.root.chmod(0o711)

@@ -69,7 +69,7 @@ def run_stack(options: Options, stop: StopRequest, *, front: int) -> int:
     except StopRequested:
         return 0
     except StackError as error:
-        logger.error("stack failed", extra={"reason": error.message})
+        logger.info("stack failed", extra={"reason": error.message})
         sys.stderr.write(f"{error.message}\n")
         return 1
     return 0
@@ -153,7 +153,7 @@ class _Stack:
         logger.info("database is ready")
 
     def _start_ray(self) -> Supervised:
-        temp_folder = self._folder.short_folder()
+        temp_folder = _ray_folder(self._folder)
         for session in ray_head.old_sessions(temp_folder):
             shutil.rmtree(session, ignore_errors=True)
         return self._add(
@@ -220,7 +220,7 @@ def _clean_up_after_a_kill(folder: DataFolder) -> None:
     """The lock is ours, so whatever still runs for this folder belongs to nobody."""
     folder.endpoint.unlink(missing_ok=True)
     marker = (MARKER, folder.identity)
-    fragment = f"{folder.short_folder()}/session_"
+    fragment = f"{_ray_folder(folder)}/session_"
 
     def find() -> list[psutil.Process]:
         return process_tree.leftovers(marker, fragment)
@@ -229,6 +229,11 @@ def _clean_up_after_a_kill(folder: DataFolder) -> None:
     if left := find():
         logger.warning("ending processes that a killed stack left", extra={"pids": [one.pid for one in left]})
         process_tree.end(find, grace_s=5.0)
+
+
+def _ray_folder(folder: DataFolder) -> Path:
+    """Ray opens the folder that it is given to everybody, so it gets one inside of ours."""
+    return folder.short_folder() / "r"
 
 
 def _wait_until_served(url: str, pause: Callable[[float], None], *, deadline_s: float) -> bool:
