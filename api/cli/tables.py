@@ -127,7 +127,7 @@ def plan_view(reply: ExperimentPlanReply) -> RenderableType:
 
 def print_problem(console: Console, title: str, detail: str, errors: list[dict[str, object]]) -> None:
     """An error with its findings, one a line."""
-    console.print(Text.assemble((f"{title}: " if title else "", "bold red"), detail))
+    console.print(Text.assemble((f"{title}{': ' if not errors else ''}", "bold red"), "" if errors else detail))
     for error in errors:
         hint = f" ({error['hint']})" if error.get("hint") else ""
         console.print(Text(f"  {error.get('field')}: {error.get('problem')}{hint}"))

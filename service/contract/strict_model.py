@@ -7,6 +7,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
+Node = dict[str, Any]
+"""A part of a JSON Schema."""
+
 
 class StrictModel(BaseModel):
     """Specification parts written by people: no unknown key, no silent conversion of types, immutable."""
@@ -39,38 +42,48 @@ def describe_details(details: Sequence[ErrorDetails], model: type[BaseModel]) ->
 
 def _describe(details: ErrorDetails, model: type[BaseModel]) -> dict[str, Any]:
     path = [str(part) for part in details["loc"]]
-    entry: dict[str, Any] = {"field": ".".join(path) or "(body)", "problem": details["msg"]}
+    schema = model.model_json_schema(by_alias=True)
+    definitions = schema.get("$defs", {})
+    nodes, shown = _walk(schema, path[:-1], definitions)
+    _, last = _step(nodes, path[-1] if path else "", definitions)
+    # Messages of our own validators come with pydantic's prefix.
+    problem = details["msg"].removeprefix("Value error, ")
+    entry: dict[str, Any] = {"field": ".".join([*shown, *last]) or "(body)", "problem": problem}
     if details["type"] == "extra_forbidden":
-        known = _known_keys(model, path[:-1])
+        known = sorted({key for node in nodes for leaf in _leaves(node, definitions) for key in _properties(leaf)})
         near = get_close_matches(path[-1], known, n=1, cutoff=0.5)
         entry["problem"] = f"unknown key {path[-1]!r}"
-        entry["hint"] = f"did you mean {near[0]!r}?" if near else f"known keys here: {', '.join(sorted(known))}"
+        entry["hint"] = f"did you mean {near[0]!r}?" if near else f"known keys here: {', '.join(known)}"
     return entry
 
 
-def _known_keys(model: type[BaseModel], path: list[str]) -> list[str]:
-    """Keys allowed at `path`; a union contributes the keys of the member whose tag stands in the path, else of all."""
-    schema = model.model_json_schema(by_alias=True)
-    definitions = schema.get("$defs", {})
-    nodes = [schema]
+def _walk(schema: Node, path: list[str], definitions: Node) -> tuple[list[Node], list[str]]:
+    """The parts of the schema at `path`, and the path as a person wrote it."""
+    nodes, shown = [schema], list[str]()
     for part in path:
-        nodes = [child for node in nodes for child in _children(node, part, definitions)] or nodes
-    return sorted({key for node in nodes for leaf in _leaves(node, definitions) for key in leaf.get("properties", {})})
+        nodes, visible = _step(nodes, part, definitions)
+        shown += visible
+    return nodes, shown
 
 
-def _children(node: dict[str, Any], part: str, definitions: dict[str, Any]) -> list[dict[str, Any]]:
-    found = []
-    for leaf in _leaves(node, definitions):
-        if part in leaf.get("properties", {}):
-            found.append(leaf["properties"][part])
-        elif part.isdigit() and "items" in leaf:
-            found.append(leaf["items"])
-        elif leaf.get("properties", {}).get("type", {}).get("const") == part:
-            found.append(leaf)  # pydantic puts the tag of a union member into the error's path
-    return found
+def _step(nodes: list[Node], part: str, definitions: Node) -> tuple[list[Node], list[str]]:
+    """One part further. pydantic puts the tag of a union's member into the path; nobody wrote that one."""
+    leaves = [leaf for node in nodes for leaf in _leaves(node, definitions)]
+    members = [leaf for leaf in leaves if _properties(leaf).get("type", {}).get("const") == part]
+    children = [_properties(leaf)[part] for leaf in leaves if part in _properties(leaf)]
+    if part.isdigit():
+        children += [leaf["items"] for leaf in leaves if "items" in leaf]
+    if not children and members:
+        return members, []
+    return children or nodes, [part] if part else []
 
 
-def _leaves(node: dict[str, Any], definitions: dict[str, Any]) -> list[dict[str, Any]]:
+def _properties(leaf: Node) -> Node:
+    properties: Node = leaf.get("properties", {})
+    return properties
+
+
+def _leaves(node: Node, definitions: Node) -> list[Node]:
     if "$ref" in node:
         return _leaves(definitions[node["$ref"].rsplit("/", 1)[-1]], definitions)
     members = node.get("anyOf") or node.get("oneOf")

@@ -124,3 +124,23 @@ def test_the_checked_in_schema_is_current() -> None:
 def test_the_schema_is_written_where_it_is_wanted(tmp_path: Any) -> None:
     main([str(tmp_path / "new" / "schema.json")])
     assert json.loads((tmp_path / "new" / "schema.json").read_text())["title"] == "ExperimentSpec"
+
+
+def test_a_problem_names_the_path_that_a_person_wrote() -> None:
+    body = spec_body(sft={**spec_body()["sft"], "objective": {"type": "sed", "lamda": 1.0}})
+
+    with pytest.raises(ValidationError) as caught:
+        ExperimentSpec.model_validate(body)
+
+    problems = describe_errors(caught.value, ExperimentSpec)
+    assert problems == [
+        {"field": "sft.objective.lamda", "problem": "unknown key 'lamda'", "hint": "did you mean 'lambda'?"}
+    ]
+
+
+def test_a_problem_of_several_fields_reads_as_a_sentence() -> None:
+    with pytest.raises(ValidationError) as caught:
+        ExperimentSpec.model_validate({"name": "x", "model": {"path": "/m"}})
+
+    problems = describe_errors(caught.value, ExperimentSpec)
+    assert problems == [{"field": "(body)", "problem": "nothing to do: give at least one of sft, rl, evaluation"}]
