@@ -5,7 +5,6 @@ GPU), which inherit it. So it is imported in `VllmEngine.start` and nowhere at t
 """
 
 import asyncio
-import gc
 import logging
 import math
 import os
@@ -187,8 +186,6 @@ class VllmEngine:
         llm, self._llm = self._llm, None
         logging.getLogger("vllm").setLevel(logging.CRITICAL)  # it takes the end for an accident
         await asyncio.to_thread(_shut_down, llm, self._processes)
-        del llm
-        gc.collect()  # its finaliser works now; at the interpreter's end it would print an error
 
 
 def set_environment(settings: EngineSettings, deadline_s: float) -> None:
