@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import psutil
@@ -110,6 +111,11 @@ class _Stack:
         ray = self._options.ray or RayAddress(
             dashboard_url=f"http://127.0.0.1:{self._ports.dashboard}", token_file=self._folder.ray_token
         )
+        if not _is_local(ray.dashboard_url) and _is_local(self._url):
+            sys.stdout.write(
+                f"note: drivers on that Ray cluster call the API at {self._url}, which only this machine reaches; "
+                "give an address that they reach with --host, and a data folder that they share with --data\n"
+            )
         api = self._start_control_plane(database_url, ray)
         if head is not None:
             self._wait_for_ray(head)
@@ -263,6 +269,11 @@ def _reachable(host: str) -> str:
     if host in ("0.0.0.0", "::", ""):
         return "127.0.0.1"
     return f"[{host}]" if ":" in host else host
+
+
+def _is_local(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    return host in ("localhost", "::1") or host.startswith("127.")
 
 
 def _not_up(service: Service) -> StackError:
