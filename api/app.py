@@ -34,7 +34,10 @@ def create_app(
 
     `plan` turns a specification into its derived numbers, or raises CannotRun.
     """
-    app = FastAPI(title="sedray", version="1", description=_DESCRIPTION, lifespan=_lifespan)
+    # FastAPI's own viewers of the OpenAPI document load their scripts from other hosts; ours serves no such page.
+    app = FastAPI(
+        title="sedray", version="1", description=_DESCRIPTION, lifespan=_lifespan, docs_url=None, redoc_url=None
+    )
     app.state.settings = settings
     app.state.secret = settings.secret_key()
     app.state.engine = engine

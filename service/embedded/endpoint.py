@@ -43,7 +43,7 @@ def announce(endpoint: Endpoint) -> None:
         page = f"{endpoint.url}/login (token in {endpoint.token_file})"
     sys.stdout.write(
         f"page           {page}\n"
-        f"HTTP API       {endpoint.url}/docs\n"
+        f"HTTP API       {endpoint.url}/openapi.json\n"
         f"Ray dashboard  {endpoint.ray_dashboard_url} (token in {endpoint.ray_token_file})\n"
         "The stack is up; Ctrl-C stops it.\n"
     )
