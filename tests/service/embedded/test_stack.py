@@ -16,6 +16,8 @@ import httpx
 import psutil
 import pytest
 
+from service.embedded.data_folder import DataFolder
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 JOB = "setsid sleep 7201 & setsid nohup sleep 7202 & exec sleep 7203"
 
@@ -90,6 +92,7 @@ def data() -> Iterator[Path]:
     # Not pytest's folder: PostgreSQL's own user, which root needs, may not enter that one.
     folder = Path(tempfile.mkdtemp(prefix="sedray-stack-"))
     yield folder / "data"
+    shutil.rmtree(DataFolder(root=(folder / "data").resolve()).short_folder(), ignore_errors=True)
     shutil.rmtree(folder, ignore_errors=True)
 
 
