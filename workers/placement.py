@@ -105,10 +105,7 @@ def place(resources: ResourcesSpec, *, deadline_s: float, check: Check) -> Place
     bundles = [_bundle(_of_role(resources, role)) for role in Role]
     group = placement_group(bundles, strategy="PACK")
     try:
-        wait_for(group.ready(), what="placement", role=None, deadline_s=deadline_s, check=check)
-    except DeadlineExceeded as error:
-        remove_placement_group(group)
-        raise NoPlacement(_shortage(bundles), deadline_s) from error
+        _wait_placed(group, bundles, deadline_s, check)
     except BaseException:
         remove_placement_group(group)
         raise
@@ -117,7 +114,7 @@ def place(resources: ResourcesSpec, *, deadline_s: float, check: Check) -> Place
     return Placement(group=group, resources=resources, same_node=len(nodes) == 1)
 
 
-def wait_for(ref: Any, *, what: str, role: Role | None, deadline_s: float, check: Check) -> Any:
+def wait_for(ref: Any, *, what: str, role: Role, deadline_s: float, check: Check) -> Any:
     """The result of a remote call.
 
     Raises what `check` raises, DeadlineExceeded, ActorDied, or the exception that the call itself raised (with the
@@ -147,19 +144,24 @@ def kill(actor: Any) -> None:
     ray.kill(actor, no_restart=True)
 
 
-def _fetch(ref: Any, role: Role | None) -> Any:
+def _wait_placed(group: PlacementGroup, bundles: list[dict[str, float]], deadline_s: float, check: Check) -> None:
+    limit = time.monotonic() + deadline_s
+    # Not `group.ready()`, which starts a worker process only to say so.
+    while not group.wait(_POLL_S):
+        check()
+        if time.monotonic() > limit:
+            raise NoPlacement(_shortage(bundles), deadline_s)
+
+
+def _fetch(ref: Any, role: Role) -> Any:
     try:
         return ray.get(ref, timeout=_FETCH_S)
     except RayTaskError as error:
         cause = error.cause
         raise (cause if isinstance(cause, Exception) else error) from error
     except OutOfMemoryError as error:
-        if role is None:
-            raise
         raise ActorDied(role, str(error), out_of_memory=True) from error
     except RayActorError as error:
-        if role is None:
-            raise
         raise ActorDied(role, str(error)) from error
 
 

@@ -20,13 +20,13 @@ STEPS_PER_EPOCH = 3
 
 @dataclass(slots=True, kw_only=True)
 class Disk:
-    """What outlives an attempt: per checkpoint root the steps saved, with logit and version."""
+    """What outlives an attempt: per checkpoint root the steps saved, with logit, version and tokens."""
 
-    checkpoints: dict[str, dict[int, tuple[float, int]]] = field(default_factory=dict)
+    checkpoints: dict[str, dict[int, tuple[float, int, int]]] = field(default_factory=dict)
     exported: dict[str, float] = field(default_factory=dict)
 
-    def latest(self, root: str) -> tuple[int, float, int] | None:
-        """Step, logit and version of the newest checkpoint."""
+    def latest(self, root: str) -> tuple[int, float, int, int] | None:
+        """Step, logit, version and tokens of the newest checkpoint."""
         steps = self.checkpoints.get(root, {})
         return (max(steps), *steps[max(steps)]) if steps else None
 
@@ -43,6 +43,7 @@ class FakeTrainer:
         self._root = ""
         self._sft: SftSpec | None = None
         self._step = 0
+        self._num_tokens = 0
 
     def begin_load(self) -> None:
         self.loaded = True
@@ -53,7 +54,7 @@ class FakeTrainer:
 
     def prepare_sft(self, spec: SftSpec, checkpoint_root: str) -> SftPlan:
         self._sft, self._root = spec, checkpoint_root
-        self._step = self._resume(checkpoint_root)[0]
+        self._resume(checkpoint_root)
         return SftPlan(
             num_samples=8,
             num_dropped=1,
@@ -81,12 +82,13 @@ class FakeTrainer:
 
     def prepare_rl(self, spec: RlSpec, checkpoint_root: str) -> RlPlan:
         self._root = checkpoint_root
-        self._step, version = self._resume(checkpoint_root)
+        version = self._resume(checkpoint_root)
         return RlPlan(
             num_steps=spec.num_steps,
             first_step=self._step + 1,
+            num_tokens=self._num_tokens,
             policy_version=version,
-            resumed_from=None,
+            resumed_from=checkpoint_root if self._step else None,
             skipped_checkpoints=(),
         )
 
@@ -94,6 +96,7 @@ class FakeTrainer:
         self._before_rl_step(step)
         assert step == self._step + 1
         self._step = step
+        self._num_tokens += sum(len(sample.completion_token_ids) for sample in samples)
         chance = probability(self.logit, temperature)
         gradient = sum(
             sample.advantage * ((sample.completion_token_ids[0] == YES) - chance) for sample in samples
@@ -111,14 +114,16 @@ class FakeTrainer:
         return folder
 
     def _save(self, step: int, version: int) -> None:
-        self.disk.checkpoints.setdefault(self._root, {})[step] = (self.logit, version)
+        self.disk.checkpoints.setdefault(self._root, {})[step] = (self.logit, version, self._num_tokens)
 
-    def _resume(self, root: str) -> tuple[int, int]:
+    def _resume(self, root: str) -> int:
+        """The version that was saved, 0 without a checkpoint."""
         latest = self.disk.latest(root)
         if latest is None:
-            return 0, 0
-        step, self.logit, version = latest
-        return step, version
+            self._step, self._num_tokens = 0, 0
+            return 0
+        self._step, self.logit, version, self._num_tokens = latest
+        return version
 
 
 class FakeEngine:

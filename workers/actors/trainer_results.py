@@ -69,6 +69,8 @@ class RlPlan:
 
     num_steps: int
     first_step: int
+    num_tokens: int
+    """Completion tokens that the stage has trained before `first_step`."""
     policy_version: int
     """As given to `save_rl`; 0 on a fresh start."""
     resumed_from: str | None

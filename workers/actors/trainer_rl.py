@@ -59,9 +59,11 @@ class RlRun:
         self._fingerprint = fingerprint(spec, seed=seed)
         resumed = resume_training_state(checkpoint_root, self._fingerprint, policy, self._optimization)
         self._step: int = resumed.facts["step"] if resumed.facts else 0
+        self._num_tokens: int = resumed.facts["num_tokens"] if resumed.facts else 0
         self.plan = RlPlan(
             num_steps=spec.num_steps,
             first_step=self._step + 1,
+            num_tokens=self._num_tokens,
             policy_version=resumed.facts["policy_version"] if resumed.facts else 0,
             resumed_from=resumed.location,
             skipped_checkpoints=resumed.skipped,
@@ -90,6 +92,7 @@ class RlRun:
             outputs += parts
             norms.append(norm)
         self._step = step
+        self._num_tokens += len(data.advantages_N)
         means = token_means(outputs, len(data.advantages_N) * self._spec.num_iterations)
         own = {"actor/grad_norm": sum(norms) / len(norms), "actor/lr": learning_rate}
         return means | own | sampling_gap(data.old_logprobs_N, data.rollout_logprobs_N)
@@ -98,7 +101,12 @@ class RlRun:
         """Write the checkpoint after `step`, the last one done, and keep the newest `save_total_limit`."""
         if step != self._step:
             raise ValueError(f"step {step} cannot be saved: the weights are those after step {self._step}")
-        facts = {"stage": "rl", "fingerprint": self._fingerprint, "policy_version": policy_version}
+        facts = {
+            "stage": "rl",
+            "fingerprint": self._fingerprint,
+            "policy_version": policy_version,
+            "num_tokens": self._num_tokens,
+        }
         return save_training_state(
             self._root, step, self._policy, self._optimization, facts, keep=self._spec.save_total_limit
         )

@@ -37,17 +37,15 @@ def restore_policy(context: StageContext, completed: Collection[StageName]) -> N
     the checkpoint in the trainer's own. Raises CheckpointMissing.
     """
     sft, rl = context.spec.sft, context.spec.rl
-    plan: SftPlan | RlPlan
     if rl and "rl" in completed:
         context.trainer.wait_loaded()
-        plan = context.trainer.prepare_rl(rl, context.checkpoint_root("rl"))
-        context.versions.trainer = context.num_sft_versions + rl.num_steps
-        _require_last_step("rl", plan, context)
+        rl_plan = context.trainer.prepare_rl(rl, context.checkpoint_root("rl"))
+        _require_last_step("rl", rl_plan, context)
+        context.versions.trainer = rl_plan.policy_version
     elif sft and "sft" in completed:
         context.trainer.wait_loaded()
-        plan = context.trainer.prepare_sft(sft, context.checkpoint_root("sft"))
+        _require_last_step("sft", context.trainer.prepare_sft(sft, context.checkpoint_root("sft")), context)
         context.versions.trainer = context.num_sft_versions
-        _require_last_step("sft", plan, context)
 
 
 def _require_last_step(stage: StageName, plan: SftPlan | RlPlan, context: StageContext) -> None:

@@ -54,7 +54,7 @@ class _RlLoop:
     reward: Reward
     steps_done: int = 0
     num_tokens: int = 0
-    """Completion tokens trained by this attempt."""
+    """Completion tokens trained since the stage began, those of earlier attempts included."""
     metrics: dict[str, float] = field(default_factory=dict)
 
     def take_up(self) -> RlPlan:
@@ -62,8 +62,8 @@ class _RlLoop:
         context = self.context
         context.trainer.wait_loaded()
         plan = context.trainer.prepare_rl(self.spec, context.checkpoint_root("rl"))
-        self.steps_done = plan.first_step - 1
-        context.versions.trainer = context.num_sft_versions + self.steps_done
+        self.steps_done, self.num_tokens = plan.first_step - 1, plan.num_tokens
+        context.versions.trainer = plan.policy_version if plan.resumed_from else context.num_sft_versions
         context.reports.progress("rl", "starting rollout engine", self.steps_done, self.spec.num_steps)
         context.engine.wait_started()
         context.reports.progress("rl", "syncing weights", self.steps_done, self.spec.num_steps)
