@@ -126,11 +126,11 @@ class Reporter:
             return self._flushes_done >= wanted
 
     def close(self) -> None:
-        """End the thread after the request in flight; what is unsent then is forgotten."""
+        """End the thread, after the request in flight if that ends soon; what is unsent then is forgotten."""
         self._closing.set()
         self._wake.set()
         if self._thread.ident is not None:
-            self._thread.join(timeout=30.0)
+            self._thread.join(timeout=5.0)
         self._outbox.clear()
 
     def _run(self) -> None:
