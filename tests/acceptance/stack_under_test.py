@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import psutil
 
 from api.cli.connection import find_connection, read_endpoint
-from api.client import SedrayClient
+from api.client import SedrayClient, ServiceUnreachable
 from api.schemas import Experiment
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -48,17 +48,18 @@ class Stack:
 
 def start_stack(data: Path) -> Stack:
     """Starts a stack on `data` and waits until it says that it is ready."""
-    log = (data.parent / f"{data.name}.log").open("wb")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "service.embedded", "--data", str(data), "--num-cpus", "2"],
-        stdout=log,
-        stderr=subprocess.STDOUT,
-        cwd=data.parent,
-        start_new_session=True,
-    )
+    log = data.parent / f"{data.name}.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "service.embedded", "--data", str(data), "--num-cpus", "2"],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            cwd=data.parent,
+            start_new_session=True,
+        )
 
     def ready() -> bool:
-        assert process.poll() is None, Path(log.name).read_text()
+        assert process.poll() is None, log.read_text()
         endpoint = read_endpoint(data)
         return endpoint is not None and endpoint["pid"] == process.pid
 
@@ -145,8 +146,16 @@ def wait_for_stage_step(stack: Stack, experiment_id: str, stage: str, step: int,
 
 
 def wait_for_end(stack: Stack, experiment_id: str, *, deadline_s: float = 300) -> Experiment:
-    """The experiment after its end."""
-    return stack.client.wait(experiment_id, timeout_s=deadline_s)
+    """The experiment after its end; the API may be away meanwhile."""
+
+    def ended() -> Experiment | None:
+        try:
+            experiment = stack.client.experiment(experiment_id)
+        except ServiceUnreachable:
+            return None
+        return experiment if experiment.status.is_terminal else None
+
+    return wait_until(ended, what=f"the end of {experiment_id}", deadline_s=deadline_s)
 
 
 def _belongs_to(process: psutil.Process, experiment_id: str) -> bool:

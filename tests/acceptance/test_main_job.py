@@ -35,7 +35,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 
 def steps_of(stack: Stack, experiment: Experiment, name: str) -> list[int]:
-    series = stack.client.metrics(experiment.id, [name], max_points=100_000).series
+    series = stack.client.metrics(experiment.id, [name], max_points=10_000).series
     return [point.step for one in series for point in one.points]
 
 
