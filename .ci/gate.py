@@ -28,7 +28,7 @@ STEPS: dict[str, list[str]] = {
     "mypy": ["mypy", *MYPY_TARGETS],
     "layers": ["lint-imports"],
     "sizes": [],
-    "unit": ["pytest", "-q", "-m", "not slow"],
+    "unit": ["pytest", "-q", "-m", "not slow", "-n", "4", "--dist", "worksteal"],
     "slow": ["pytest", "-q", "-m", "slow", "--durations=10"],
 }
 """Name and command of each step; the sizes are measured in this process."""

@@ -1,5 +1,6 @@
 """A real PostgreSQL for the whole run and, for each test, a database of its own, cloned from a migrated template."""
 
+import os
 import shutil
 import tempfile
 import warnings
@@ -9,10 +10,16 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from hypothesis import settings
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from migrations import apply
 from service.storage.database import Sessions, create_engine, create_sessions
+
+# The same examples in every run of the gate, new ones while somebody works: what they find becomes an `@example`.
+settings.register_profile("gate", derandomize=True)
+if "CI" in os.environ:
+    settings.load_profile("gate")
 
 TEMPLATE = "sedray_template"
 _numbers = count(1)

@@ -82,6 +82,8 @@ async def read_series(
     chunks = await load_chunks(session, series, first, last)
     parts = list(_gather(tails, chunks))
     await _unfold_contested(session, parts, first, last)
+    # A chunk may span the steps asked for without a point among them.
+    parts = [part for part in parts if part.num_points]
     return [
         _finish(part, max_points, unfolded)
         for group in _in_groups(parts, max_points)

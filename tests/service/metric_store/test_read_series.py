@@ -6,7 +6,7 @@ from datetime import timedelta
 from math import nan
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
@@ -117,6 +117,8 @@ RANGES = st.tuples(st.integers(0, 3_000), st.integers(1, 2_600), st.integers(1, 
 """First step, number of points, stride of one attempt."""
 
 
+@example(ranges=[(0, 1068, 3)], max_points=484, bounds=(998, 779))  # no step at all
+@example(ranges=[(0, 1068, 3)], max_points=484, bounds=(301, 302))  # between two steps of one chunk
 @settings(
     max_examples=12,
     deadline=None,
