@@ -246,6 +246,8 @@ async def _move_on(
             "and until Ray let go of it",
         }
         message = f"attempt {attempt.number} ended ({reason.value}); retry {num_failed} of {experiment.max_retries}"
+    elif to is ExperimentStatus.SUCCEEDED:
+        message = "all stages are done"
     end = EndReason.CANCELLED_BY_USER if to is ExperimentStatus.CANCELLED else reason
     return await move_experiment(
         session,
