@@ -8,7 +8,7 @@ from rich.text import Text
 
 from api.schemas import Experiment, ExperimentPlanReply, ExperimentSummary, QueueOut
 from service.contract.messages import StageResult
-from service.contract.status import ExperimentStatus
+from service.contract.status import EndReason, ExperimentStatus
 
 _COLOURS = {
     ExperimentStatus.QUEUED: "yellow",
@@ -35,19 +35,24 @@ def status_text(status: ExperimentStatus) -> Text:
 def experiments_table(items: list[ExperimentSummary]) -> RenderableType:
     """One row an experiment."""
     table = Table(box=None, pad_edge=False)
-    for column in ("ID", "NAME", "STATUS", "WHY", "PRIORITY", "CPU", "GPU", "SUBMITTED", "TOOK"):
-        table.add_column(column, overflow="fold")
+    table.add_column("ID", no_wrap=True)
+    table.add_column("NAME", overflow="ellipsis", no_wrap=True, min_width=12)
+    table.add_column("STATUS", no_wrap=True)
+    table.add_column("PRIORITY", overflow="ellipsis", no_wrap=True)
+    table.add_column("CPU/GPU", no_wrap=True)
+    table.add_column("SUBMITTED", overflow="ellipsis", no_wrap=True)
+    table.add_column("TOOK", no_wrap=True)
+    table.add_column("WHY", overflow="fold")
     for item in items:
         table.add_row(
             item.id,
             Text(item.name),
             status_text(item.status),
-            Text(_why(item)),
             item.priority,
-            f"{item.num_cpus:g}",
-            f"{item.num_gpus:g}",
+            f"{item.num_cpus:g}/{item.num_gpus:g}",
             _ago(item.submitted_at),
             _took(item),
+            Text(_why(item)),
         )
     return table
 
@@ -154,8 +159,9 @@ def _number(value: float | None) -> str:
 def _why(item: ExperimentSummary) -> str:
     if item.status is ExperimentStatus.QUEUED:
         return item.waiting_reason or ""
-    reason = item.end_reason.value if item.end_reason else ""
-    return reason if reason in ("", "completed") or not item.message else f"{reason}: {item.message}"
+    if item.end_reason is None or item.end_reason is EndReason.COMPLETED:
+        return ""
+    return f"{item.end_reason.value}: {item.message}" if item.message else item.end_reason.value
 
 
 def _ago(moment: datetime) -> str:
