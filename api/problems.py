@@ -29,12 +29,13 @@ STATUS_OF: dict[type[errors.SedrayError], int] = {
     errors.IdempotencyConflict: 409,
     errors.NotAllowedNow: 409,
     errors.StaleAttempt: 409,
-    errors.ReportGap: 409,
     errors.BodyTooLarge: 413,
     errors.InvalidSpec: 422,
     errors.CannotRun: 422,
     errors.InvalidRequest: 422,
     errors.InvalidReport: 422,
+    # Not 409, which tells a driver that its attempt is over.
+    errors.ReportGap: 422,
 }
 """What is not listed is our own failure: 500."""
 

@@ -31,7 +31,7 @@ async def start_attempt(attempt: CurrentAttempt, session: SessionDep, settings: 
 async def take_report(attempt: CurrentAttempt, session: SessionDep, report: WorkerReport) -> ReportAck:
     """Reports are numbered from 1; one that is repeated is acknowledged and not stored again.
 
-    409 `report_gap` names the number that is expected (`expected_seq`).
+    422 `report_gap` names the number that is expected (`expected_seq`).
     """
     return await reporting.take_report(session, attempt, report)
 

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import signal
 
-from service.scheduler.log_format import JsonLines
+from service.log_format import configure_logging
 from service.scheduler.process import SchedulerProcess
 from service.scheduler.ray_gateway import RayDashboard
 from service.scheduler.wakeups import listen
@@ -37,10 +37,7 @@ async def run(settings: SchedulerSettings) -> None:
 
 def main() -> None:
     """Reads the settings from the environment (`SEDRAY_…`); an incomplete one ends here with its names."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(JsonLines())
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    configure_logging()
     asyncio.run(run(SchedulerSettings()))
 
 

@@ -78,7 +78,7 @@ async def test_an_acknowledgement_carries_the_wish_to_cancel(anonymous: httpx.As
 
 async def test_a_gap_names_the_expected_report(anonymous: httpx.AsyncClient, sessions: Sessions) -> None:
     answer = await Driver(anonymous, await new_attempt(sessions)).post("/reports", {"seq": 3})
-    assert (answer.status_code, answer.json()["code"], answer.json()["expected_seq"]) == (409, "report_gap", 1)
+    assert (answer.status_code, answer.json()["code"], answer.json()["expected_seq"]) == (422, "report_gap", 1)
 
 
 async def test_a_stale_attempt_gets_409_for_everything(anonymous: httpx.AsyncClient, sessions: Sessions) -> None:
