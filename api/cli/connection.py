@@ -42,11 +42,17 @@ def find_connection(*, url: str | None = None, token_file: Path | None = None, d
 
 
 def read_endpoint(data: Path) -> dict[str, Any] | None:
-    """What a local stack says of itself, or None while none is up in this data folder."""
+    """What a local stack says of itself, or None while none is up in this data folder.
+
+    A stack that was killed with its guard leaves its file behind; its process tells.
+    """
     try:
         endpoint: dict[str, Any] = json.loads((data / "endpoint.json").read_text())
-    except FileNotFoundError:
+        os.kill(endpoint["pid"], 0)
+    except (FileNotFoundError, ProcessLookupError):
         return None
+    except PermissionError:
+        pass  # it lives, as another user's
     return endpoint
 
 

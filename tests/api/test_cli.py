@@ -1,6 +1,9 @@
 """What the command line finds, shows and answers, without a service."""
 
 import json
+import os
+import subprocess
+import sys
 from datetime import UTC, datetime
 from io import StringIO
 from pathlib import Path
@@ -44,6 +47,11 @@ def an_experiment(**changes: object) -> Experiment:
     return Experiment.model_validate({**facts, **changes})
 
 
+def write_endpoint(folder: Path, *, pid: int) -> None:
+    facts = {"url": "http://here", "token_file": str(folder / "token"), "ray_dashboard_url": "http://ray", "pid": pid}
+    (folder / "endpoint.json").write_text(json.dumps(facts))
+
+
 def shown(renderable: RenderableType) -> str:
     console = Console(file=StringIO(), width=160)
     console.print(renderable)
@@ -53,12 +61,20 @@ def shown(renderable: RenderableType) -> str:
 
 def test_the_connection_of_a_local_stack_is_found_in_its_data_folder(tmp_path: Path) -> None:
     (tmp_path / "token").write_text("sr_1\n")
-    endpoint = {"url": "http://here", "token_file": str(tmp_path / "token"), "ray_dashboard_url": "http://ray"}
-    (tmp_path / "endpoint.json").write_text(json.dumps(endpoint))
+    write_endpoint(tmp_path, pid=os.getpid())
 
     found = find_connection(data=tmp_path)
 
     assert found == Connection(url="http://here", token="sr_1", ray_dashboard_url="http://ray")
+
+
+def test_a_stack_that_was_killed_is_not_taken_for_one_that_is_up(tmp_path: Path) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait(10)
+    write_endpoint(tmp_path, pid=ended.pid)
+
+    with pytest.raises(NoConnection):
+        find_connection(data=tmp_path)
 
 
 def test_options_come_before_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
