@@ -112,8 +112,14 @@ def results_table(experiment: Experiment) -> RenderableType:
     phases.add_column("phase")
     phases.add_column("steps", justify="right")
     phases.add_column("s", justify="right")
+    phases.add_column("of it generating", justify="right")
     for result in experiment.stage_results:
-        phases.add_row(_PHASES[result.stage], str(result.steps_done), f"{result.duration_s:.1f}")
+        generating = result.detail.get("generation_s")
+        shown = f"{generating:.1f}" if generating is not None else ""
+        phases.add_row(_PHASES[result.stage], str(result.steps_done), f"{result.duration_s:.1f}", shown)
+    if evaluations:
+        phases.caption = "The first evaluation also waits for the rollout engine, which starts while SFT trains."
+        phases.caption_justify = "left"
     return Group(table, phases) if evaluations else phases
 
 
