@@ -4,6 +4,7 @@
 """
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -34,6 +35,10 @@ STEPS: dict[str, list[str]] = {
 """Name and command of each step; the sizes are measured in this process."""
 
 
+_CLOSING = re.compile(r"\b\d+ (passed|failed|error)")
+"""In pytest's closing line; libraries may still print something after it, while the process ends."""
+
+
 def main(names: list[str]) -> int:
     """Runs the named steps, or all; returns the exit code."""
     if unknown := sorted(set(names) - set(STEPS)):
@@ -56,7 +61,7 @@ def main(names: list[str]) -> int:
 
 
 def run_step(name: str) -> tuple[int, str]:
-    """Exit code and last line of output."""
+    """Exit code, and pytest's closing line."""
     command = STEPS[name]
     if command:
         return _run([str(BIN / command[0]), *command[1:]])
@@ -75,7 +80,8 @@ def _run(command: list[str]) -> tuple[int, str]:
         assert process.stdout is not None, "the output is a pipe"
         for line in process.stdout:
             print(line, end="", flush=True)
-            last_line = line.strip() or last_line
+            if _CLOSING.search(line):
+                last_line = line.strip()
     return process.returncode, last_line
 
 

@@ -33,28 +33,25 @@ def status_text(status: ExperimentStatus) -> Text:
 
 
 def experiments_table(items: list[ExperimentSummary]) -> RenderableType:
-    """One row an experiment."""
+    """One row an experiment; below, in words, why some wait or failed."""
     table = Table(box=None, pad_edge=False)
-    table.add_column("ID", no_wrap=True)
-    table.add_column("NAME", overflow="ellipsis", no_wrap=True, min_width=12)
-    table.add_column("STATUS", no_wrap=True)
-    table.add_column("PRIORITY", overflow="ellipsis", no_wrap=True)
+    table.add_column("ID", no_wrap=True, min_width=20)
+    table.add_column("NAME", overflow="ellipsis", no_wrap=True, min_width=10)
+    table.add_column("STATUS", no_wrap=True, min_width=10)
     table.add_column("CPU/GPU", no_wrap=True)
-    table.add_column("SUBMITTED", overflow="ellipsis", no_wrap=True)
-    table.add_column("TOOK", no_wrap=True)
-    table.add_column("WHY", overflow="fold")
+    table.add_column("SUBMITTED", no_wrap=True, min_width=10)
+    table.add_column("TOOK", no_wrap=True, min_width=6)
     for item in items:
         table.add_row(
             item.id,
             Text(item.name),
             status_text(item.status),
-            item.priority,
             f"{item.num_cpus:g}/{item.num_gpus:g}",
             _ago(item.submitted_at),
             _took(item),
-            Text(_why(item)),
         )
-    return table
+    reasons = [Text(f"{item.id}  {why}", style="dim") for item in items if (why := _why(item))]
+    return Group(table, *reasons)
 
 
 def queue_table(queue: QueueOut) -> RenderableType:
