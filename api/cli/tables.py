@@ -98,7 +98,7 @@ def results_table(experiment: Experiment) -> RenderableType:
     """The evaluations side by side, and what each phase took."""
     by_stage = {result.stage: result for result in experiment.stage_results}
     evaluations = {stage: by_stage[stage] for stage in _POINTS if stage in by_stage}
-    table = Table(title=f"{experiment.name} (seed {experiment.spec.seed})", title_justify="left")
+    table = Table(title=Text(f"{experiment.name} (seed {experiment.spec.seed})"), title_justify="left")
     table.add_column("")
     names = _result_names(list(evaluations.values()))
     for name in names:

@@ -120,7 +120,10 @@ def test_results_stand_side_by_side_and_missing_ones_as_a_dash() -> None:
 
 
 def test_names_of_experiments_are_no_markup() -> None:
-    assert "[red]x[/red]" in shown(experiments_table([an_experiment(name="[red]x[/red]")]))
+    named = an_experiment(name="[red]x[/red]", stage_results=[a_result("evaluate_base", {"eval/test/pass@1": 0.25})])
+
+    assert "[red]x[/red]" in shown(experiments_table([named]))
+    assert "[red]x[/red]" in shown(results_table(named))
 
 
 def test_a_failed_experiment_says_why() -> None:
