@@ -14,9 +14,10 @@ from workers.actors.trainer_results import RlPlan
 from workers.actors.training_state import fingerprint, resume_training_state, save_training_state
 from workers.data.batching import TokenSequence, plan_microbatches
 from workers.determinism import derive_seed
-from workers.objectives.base import ObjectiveOutput, token_means
+from workers.objectives.base import ObjectiveOutput, TokenStatistics
 from workers.objectives.build import build_policy_gradient
 from workers.objectives.policy_gradient import sampling_gap
+from workers.objectives.step_metrics import token_means
 from workers.rollouts import TrainingSample
 
 
@@ -133,11 +134,15 @@ class RlRun:
         num_tokens = data.num_tokens_of(indices)
         outputs = []
         for microbatch in self._microbatches(data, indices):
-            statistics = self._policy.statistics([data.sequences[i] for i in microbatch], temperature=temperature)
             tokens = data.tokens_of(microbatch)
-            if fill_old:
-                data.old_logprobs_N[tokens] = -statistics.nll_N.detach()
-            output = self._objective(statistics, data.old_logprobs_N[tokens], data.advantages_N[tokens])
+
+            def surrogate(statistics: TokenStatistics, rows: slice, tokens: Tensor = tokens) -> ObjectiveOutput:
+                indices_N = tokens[rows]
+                if fill_old:
+                    data.old_logprobs_N[indices_N] = -statistics.nll_N.detach()
+                return self._objective(statistics, data.old_logprobs_N[indices_N], data.advantages_N[indices_N])
+
+            output = self._policy.loss([data.sequences[i] for i in microbatch], surrogate, temperature=temperature)
             torch.autograd.backward(output.loss_sum / num_tokens)
             outputs.append(output)
         return outputs
