@@ -158,6 +158,11 @@ def total(values_N: Tensor) -> Tensor:
     return values_N.detach().sum(dtype=torch.float64)
 
 
+def row_dots(one_CV: Tensor, other_CV: Tensor) -> Tensor:
+    """The dot product of each pair of rows, [C, 1]. Unlike `torch.linalg.vecdot` it makes no [C, V] of products."""
+    return torch.bmm(one_CV.unsqueeze(1), other_CV.unsqueeze(2)).squeeze(2)
+
+
 def with_gradient(loss_N: Tensor, weight_N: Tensor, nll_N: Tensor) -> Tensor:
     """The values of `loss_N` with the derivative `weight_N` by the negative log-likelihood; both are detached first."""
     return loss_N.detach() + weight_N.detach() * (nll_N - nll_N.detach())

@@ -25,6 +25,7 @@ from workers.objectives.base import (
     ObjectiveOutput,
     StatisticsNeeds,
     TokenStatistics,
+    row_dots,
 )
 from workers.objectives.step_metrics import merged
 
@@ -181,13 +182,11 @@ class _Sweep:
             top_probs_CK = _largest(exp_CV, likeliest_C1, self._needs.top_k) / total_C1
         collision_C = None
         if self._needs.collision:
-            collision_C = torch.linalg.vecdot(exp_CV, exp_CV) / total_C1.squeeze(1).square()
+            collision_C = (row_dots(exp_CV, exp_CV) / total_C1.square()).squeeze(1)
         statistics = TokenStatistics(
             nll_N=(log_total_C1 - shifted_CV.gather(1, labels_C1)).squeeze(1),
             # H = -sum p (z - lse). Rounding may leave a certain token an ulp below 0.
-            entropy_N=(log_total_C1 - torch.linalg.vecdot(exp_CV, shifted_CV).unsqueeze(1) / total_C1)
-            .squeeze(1)
-            .clamp_min(0.0),
+            entropy_N=(log_total_C1 - row_dots(exp_CV, shifted_CV) / total_C1).squeeze(1).clamp_min(0.0),
             is_likeliest_N=(likeliest_C1 == labels_C1).squeeze(1),
             top_probs_NK=top_probs_CK,
             collision_N=collision_C,

@@ -16,7 +16,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from workers.objectives.base import DistributionObjective, ObjectiveOutput, StatisticsNeeds, TokenStatistics
+from workers.objectives.base import (
+    DistributionObjective,
+    ObjectiveOutput,
+    StatisticsNeeds,
+    TokenStatistics,
+    row_dots,
+)
 from workers.objectives.cross_entropy import supervised_output
 
 LOGSIGMOID_SLOPE = 0.01
@@ -48,7 +54,7 @@ class Gem(DistributionObjective):
             total_C1 = coefficient_CV.sum(1, keepdim=True)
         else:
             total_C1 = torch.ones_like(label_logprob_C1)
-        cross_C1 = torch.linalg.vecdot(coefficient_CV, logprobs_CV).unsqueeze(1)
+        cross_C1 = row_dots(coefficient_CV, logprobs_CV)
         loss_C = (cross_C1 - total_C1 * label_logprob_C1).squeeze(1)
         gradient_CV = coefficient_CV.scatter_add_(1, labels_C1, -total_C1)
         return supervised_output(loss_C, statistics), gradient_CV
