@@ -65,7 +65,13 @@ class SplitModel:
         device = self._output.weight.device
         ids_BT = torch.arange(min(NUM_PROBE_TOKENS, self.vocab_size), device=device).unsqueeze(0)
         expected = model(input_ids=ids_BT, use_cache=False).logits
-        hidden = self.hidden(ids_BT, torch.arange(ids_BT.shape[1], device=device).unsqueeze(0))
+        try:
+            hidden = self.hidden(ids_BT, torch.arange(ids_BT.shape[1], device=device).unsqueeze(0))
+        except (TypeError, AttributeError) as error:
+            raise ConfigError(
+                f"the body of the model in {folder} ({type(self._body).__name__}) gives no hidden states: {error}; "
+                "use another causal language model"
+            ) from error
         if hidden.shape[-1] == self._output.in_features:
             logits = self._output(hidden) * self._scale
             if self._softcap is not None:

@@ -16,6 +16,7 @@ from workers.data.batching import TokenSequence, plan_microbatches
 from workers.determinism import derive_seed
 from workers.objectives.base import ObjectiveOutput, TokenStatistics
 from workers.objectives.build import build_policy_gradient
+from workers.objectives.fused_linear import WeightedLoss
 from workers.objectives.policy_gradient import sampling_gap
 from workers.objectives.step_metrics import token_means
 from workers.rollouts import TrainingSample
@@ -134,18 +135,22 @@ class RlRun:
         num_tokens = data.num_tokens_of(indices)
         outputs = []
         for microbatch in self._microbatches(data, indices):
-            tokens = data.tokens_of(microbatch)
-
-            def surrogate(statistics: TokenStatistics, rows: slice, tokens: Tensor = tokens) -> ObjectiveOutput:
-                indices_N = tokens[rows]
-                if fill_old:
-                    data.old_logprobs_N[indices_N] = -statistics.nll_N.detach()
-                return self._objective(statistics, data.old_logprobs_N[indices_N], data.advantages_N[indices_N])
-
+            surrogate = self._surrogate(data, data.tokens_of(microbatch), fill_old=fill_old)
             output = self._policy.loss([data.sequences[i] for i in microbatch], surrogate, temperature=temperature)
             torch.autograd.backward(output.loss_sum / num_tokens)
             outputs.append(output)
         return outputs
+
+    def _surrogate(self, data: _StepData, tokens: Tensor, *, fill_old: bool) -> WeightedLoss:
+        """The policy loss of a micro-batch, whose tokens lie at `tokens` of the step's."""
+
+        def loss(statistics: TokenStatistics, rows: slice) -> ObjectiveOutput:
+            taken = tokens[rows]
+            if fill_old:
+                data.old_logprobs_N[taken] = -statistics.nll_N.detach()
+            return self._objective(statistics, data.old_logprobs_N[taken], data.advantages_N[taken])
+
+        return loss
 
     @torch.no_grad()
     def _fill_old_logprobs(self, data: _StepData, temperature: float) -> None:
