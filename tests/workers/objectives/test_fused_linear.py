@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +183,31 @@ def test_the_chunk_size_changes_rounding_only(name: str, dtype: torch.dtype, tol
         assert token_means([output], 11) == pytest.approx(token_means([results[0][0]], 11), abs=tolerance)
         for one, other in zip(gradients, results[0][1], strict=True):
             torch.testing.assert_close(one, other, rtol=0, atol=tolerance)
+
+
+@every_objective
+@settings(max_examples=10, deadline=None)
+@given(seed=seeds, cuts=st.lists(st.integers(1, 11), max_size=4), chunk_tokens=st.integers(1, 12))
+def test_micro_batches_add_up_to_the_whole(name: str, seed: int, cuts: list[int], chunk_tokens: int) -> None:
+    objective = OBJECTIVES[name]
+    hidden_NH, weight_VH, bias_V, labels_N = random_layer(seed, 12)
+    head = OutputHead(weight_VH=weight_VH, bias_V=bias_V)
+
+    def outputs(bounds: list[int], **options: Any) -> tuple[list[ObjectiveOutput], list[Tensor]]:
+        parts = [
+            fused_loss(
+                hidden_NH[low:high], head, labels_N[low:high], row_loss(objective), needs=objective.needs, **options
+            )
+            for low, high in pairwise(bounds)
+        ]
+        loss = torch.stack([part.loss_sum / 12 for part in parts]).sum()
+        return parts, list(torch.autograd.grad(loss, [hidden_NH, weight_VH, bias_V]))
+
+    whole, expected = outputs([0, 12])
+    parts, gradients = outputs([0, *sorted(set(cuts)), 12], chunk_tokens=chunk_tokens)
+    assert token_means(parts, 12) == pytest.approx(token_means(whole, 12), abs=1e-10)
+    for one, other in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize(
