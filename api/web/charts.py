@@ -30,6 +30,12 @@ SFT_CHARTS = (
     Chart(title="Token entropy", names=("sft/entropy",)),
     Chart(title="Token accuracy", names=("sft/mean_token_accuracy",)),
     Chart(title="Penalised tokens (SED)", names=("sft/sed/penalised_fraction",)),
+    Chart(title="Label probability by part (SED)", names=("sft/sed/penalised/prob", "sft/sed/kept/prob")),
+    Chart(title="Entropy by part (SED)", names=("sft/sed/penalised/entropy", "sft/sed/kept/entropy")),
+    Chart(
+        title="Top-k mass (SED)",
+        names=("sft/sed/topk_mass/p10", "sft/sed/topk_mass/p50", "sft/sed/topk_mass/p90"),
+    ),
 )
 RL_CHARTS = (
     Chart(title="Reward", names=("reward/mean", "reward/std")),

@@ -28,7 +28,13 @@ def _metric(stage: MetricStage, name: str, unit: str, better: Better, meaning: s
 
 
 METRICS: tuple[Metric, ...] = (
-    _metric("sft", "sft/loss", "nats/token", "down", "objective per label token; not comparable between objectives"),
+    _metric(
+        "sft",
+        "sft/loss",
+        "nats/token",
+        "down",
+        "objective per label token; not comparable between objectives, and negative for some",
+    ),
     _metric("sft", "sft/nll", "nats/token", "down", "cross entropy per label token; comparable between objectives"),
     _metric("sft", "sft/entropy", "nats", "neither", "mean entropy of the next-token distribution at label tokens"),
     _metric("sft", "sft/mean_token_accuracy", "fraction", "up", "label tokens that are the likeliest token"),
@@ -39,6 +45,13 @@ METRICS: tuple[Metric, ...] = (
     _metric("sft", "sft/sed/penalised_fraction", "fraction", "neither", "label tokens whose top-k mass lies below tau"),
     _metric("sft", "sft/sed/mean_weight", "1", "neither", "mean factor that SED puts on the cross-entropy gradient"),
     _metric("sft", "sft/sed/extra_loss", "nats/token", "neither", "SED's penalty per label token"),
+    _metric("sft", "sft/sed/penalised/prob", "fraction", "neither", "mean label probability of penalised tokens"),
+    _metric("sft", "sft/sed/penalised/entropy", "nats", "neither", "mean entropy at penalised tokens"),
+    _metric("sft", "sft/sed/kept/prob", "fraction", "neither", "mean label probability of tokens without a penalty"),
+    _metric("sft", "sft/sed/kept/entropy", "nats", "neither", "mean entropy at tokens without a penalty"),
+    _metric("sft", "sft/sed/topk_mass/p10", "fraction", "neither", "10 % of the step's tokens have less top-k mass"),
+    _metric("sft", "sft/sed/topk_mass/p50", "fraction", "neither", "median top-k mass, from a 1,000-bin histogram"),
+    _metric("sft", "sft/sed/topk_mass/p90", "fraction", "neither", "90 % of the step's tokens have less top-k mass"),
     _metric("sft", "sft/sed/tau", "fraction", "neither", "threshold on the top-k mass; fixed for the run"),
     _metric("rl", "reward/mean", "reward", "up", "mean reward over the step's completions"),
     _metric("rl", "reward/std", "reward", "neither", "standard deviation of the reward over the step's completions"),

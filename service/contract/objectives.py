@@ -1,4 +1,7 @@
-"""The supervised objectives: one enum, so that two can never be on at once."""
+"""The supervised objectives: one enum, so that two can never be on at once.
+
+In the formulas p_j is the probability of token j, y the label, p its probability, and sg stops the gradient.
+"""
 
 from typing import Annotated, Literal
 
@@ -8,7 +11,7 @@ from service.contract.strict_model import StrictModel
 
 
 class CrossEntropyObjective(StrictModel):
-    """Plain cross entropy, the baseline."""
+    """-log p: plain cross entropy, the baseline."""
 
     type: Literal["ce"] = "ce"
 
@@ -33,4 +36,91 @@ class SedObjective(StrictModel):
     """Training samples whose response tokens calibrate tau."""
 
 
-ObjectiveSpec = Annotated[CrossEntropyObjective | SedObjective, Field(discriminator="type")]
+class GemObjective(StrictModel):
+    """Gradient q_j - 1[j = y] with q = sg(softmax(logits / beta)) (GEM, arXiv 2408.16673).
+
+    Values are surrogates and may be negative. The authors' program defaults to `linear`, their scripts pass
+    `logsigmoid`, whose gradient is about half as large.
+    """
+
+    type: Literal["gem"] = "gem"
+    h: Literal["linear", "logsigmoid"] = "linear"
+    beta: float = Field(default=0.7, gt=0.0, allow_inf_nan=False)
+    """Temperature of q; with 1 and `linear` the gradient is that of cross entropy."""
+
+
+class DftObjective(StrictModel):
+    """-sg(p) log p (DFT, arXiv 2508.05629). The probability is float32 at least, unlike in the authors' code."""
+
+    type: Literal["dft"] = "dft"
+
+
+class PowerObjective(StrictModel):
+    """(1 - p^q) / q (arXiv 2510.00526): q = 1 is 1 - p, q towards 0 cross entropy."""
+
+    type: Literal["power"] = "power"
+    q: float = Field(gt=0.0, allow_inf_nan=False)
+
+
+class DeftObjective(StrictModel):
+    """(1 - p^a) / (a + 1e-6) with a = sg(sum of p_j^2) (DEFT, arXiv 2602.11424)."""
+
+    type: Literal["deft"] = "deft"
+
+
+class EaftObjective(StrictModel):
+    """-sg((H / ln top_k)^alpha) log p, H the renormalised entropy of the likeliest tokens (EAFT, arXiv 2601.02151).
+
+    The authors' code divides H by 3 for `top_k` 20; this follows the paper, so that the weight lies in [0, 1].
+    """
+
+    type: Literal["eaft"] = "eaft"
+    alpha: float = Field(default=1.0, ge=0.0, allow_inf_nan=False)
+    top_k: int = Field(default=20, ge=2)
+
+
+class ProfitObjective(StrictModel):
+    """-log p where p >= threshold, else nothing (ProFit, arXiv 2601.09195).
+
+    Dropped tokens count in the denominator, as in the authors' code.
+    """
+
+    type: Literal["profit"] = "profit"
+    threshold: float = Field(default=0.1, ge=0.0, le=1.0)
+
+
+class FocalObjective(StrictModel):
+    """-(1 - p)^gamma log p (arXiv 1708.02002)."""
+
+    type: Literal["focal"] = "focal"
+    gamma: float = Field(default=2.0, ge=0.0, allow_inf_nan=False)
+
+
+class LabelSmoothingObjective(StrictModel):
+    """-(1 - epsilon) log p - epsilon * mean of log p_j over the vocabulary (arXiv 1512.00567, torch's convention)."""
+
+    type: Literal["label_smoothing"] = "label_smoothing"
+    epsilon: float = Field(default=0.1, ge=0.0, lt=1.0)
+
+
+class EntropyRegularisedObjective(StrictModel):
+    """-log p - lambda * entropy, at every token (arXiv 1701.06548)."""
+
+    type: Literal["entropy_regularised"] = "entropy_regularised"
+    lambda_: float = Field(alias="lambda", ge=0.0, allow_inf_nan=False)
+
+
+ObjectiveSpec = Annotated[
+    CrossEntropyObjective
+    | SedObjective
+    | GemObjective
+    | DftObjective
+    | PowerObjective
+    | DeftObjective
+    | EaftObjective
+    | ProfitObjective
+    | FocalObjective
+    | LabelSmoothingObjective
+    | EntropyRegularisedObjective,
+    Field(discriminator="type"),
+]

@@ -42,6 +42,11 @@ class SftSpec(StrictModel):
     """Tokens of prompt and completion together, end-of-sequence included."""
     overlong: Literal["error", "drop"] = "error"
     """What happens to samples beyond `max_length`; dropped ones are counted in the stage's result."""
+    neftune_alpha: float | None = Field(default=None, gt=0.0, allow_inf_nan=False)
+    """Uniform noise of alpha / sqrt(L d) on the input embeddings while training (NEFTune, arXiv 2310.05914).
+
+    L is the sequence's own length, without padding, and d the embeddings' width. The paper's alpha is 5.
+    """
     save_steps: int = Field(default=100, ge=1)
 
 

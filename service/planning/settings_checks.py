@@ -4,7 +4,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import sqrt
 
-from service.contract.objectives import SedObjective
+from service.contract.objectives import (
+    EaftObjective,
+    EntropyRegularisedObjective,
+    FocalObjective,
+    GemObjective,
+    LabelSmoothingObjective,
+    ObjectiveSpec,
+    ProfitObjective,
+    SedObjective,
+)
 from service.contract.spec import ExperimentSpec
 from service.planning.findings import Finding
 from service.planning.model_folder import ModelFacts
@@ -35,16 +44,21 @@ def find_lengths_beyond(spec: ExperimentSpec, model: ModelFacts) -> Iterator[Fin
 
 
 def find_objective_faults(spec: ExperimentSpec, model: ModelFacts) -> Iterator[Finding]:
-    """An SED mask that could select nothing."""
+    """More likeliest tokens than the vocabulary has, or an SED mask that could select nothing."""
     objective = spec.sft.objective if spec.sft else None
-    if not isinstance(objective, SedObjective) or objective.mask != "topk" or model.vocab_size is None:
+    size = model.vocab_size
+    if not isinstance(objective, SedObjective | EaftObjective) or size is None:
         return
-    if objective.top_k >= model.vocab_size:
+    usual = "the paper's value is 2" if isinstance(objective, SedObjective) else "the paper's value is 20"
+    if objective.top_k > size:
+        problem = f"{objective.top_k}, but the model's vocabulary has {size} tokens"
+        yield Finding(field="sft.objective.top_k", problem=problem, hint=usual)
+    elif isinstance(objective, SedObjective) and objective.mask == "topk" and objective.top_k == size:
         problem = (
-            f"{objective.top_k}, but the model's vocabulary has {model.vocab_size} tokens: the mass of all of them is "
+            f"{objective.top_k}, but the model's vocabulary has {size} tokens: the mass of all of them is "
             "always 1, so no token would be flexible"
         )
-        yield Finding(field="sft.objective.top_k", problem=problem, hint="the paper's value is 2")
+        yield Finding(field="sft.objective.top_k", problem=problem, hint=usual)
 
 
 def find_resources_beyond(spec: ExperimentSpec, capacity: Capacity | None) -> Iterator[Finding]:
@@ -71,8 +85,8 @@ def find_resources_beyond(spec: ExperimentSpec, capacity: Capacity | None) -> It
 
 def warn_of_settings(spec: ExperimentSpec, capacity: Capacity | None) -> Iterator[str]:
     """What is allowed but probably not meant."""
-    if spec.sft and isinstance(spec.sft.objective, SedObjective):
-        yield from _warn_of_sed(spec.sft.objective)
+    if spec.sft:
+        yield from _warn_of_objective(spec.sft.objective)
     if spec.rl and spec.rl.num_sequences_per_update == spec.rl.num_samples_per_step and spec.rl.num_iterations == 1:
         yield (
             "rl: one update per step, made by the policy that sampled: the probability ratio is 1, so epsilon_low and "
@@ -80,6 +94,27 @@ def warn_of_settings(spec: ExperimentSpec, capacity: Capacity | None) -> Iterato
         )
     if capacity is None:
         yield "resources: the cluster's capacity is not known at the moment, so the demand was not checked against it"
+
+
+def _warn_of_objective(objective: ObjectiveSpec) -> Iterator[str]:
+    """Settings at which an objective is cross entropy under another name, or learns next to nothing."""
+    match objective:
+        case SedObjective():
+            yield from _warn_of_sed(objective)
+        case GemObjective(h="linear", beta=1.0):
+            yield "sft.objective.beta 1 with h 'linear' has the gradient of plain cross entropy"
+        case EaftObjective(alpha=0.0):
+            yield "sft.objective.alpha 0 weighs every token with 1: this is plain cross entropy"
+        case ProfitObjective(threshold=0.0):
+            yield "sft.objective.threshold 0 drops no token: this is plain cross entropy"
+        case ProfitObjective(threshold=threshold) if threshold > 0.5:
+            yield f"sft.objective.threshold {threshold:g} trains only on tokens that the model already predicts"
+        case FocalObjective(gamma=0.0):
+            yield "sft.objective.gamma 0: this is plain cross entropy"
+        case LabelSmoothingObjective(epsilon=0.0):
+            yield "sft.objective.epsilon 0: this is plain cross entropy"
+        case EntropyRegularisedObjective(lambda_=0.0):
+            yield "sft.objective.lambda is 0: this is plain cross entropy"
 
 
 def _warn_of_sed(objective: SedObjective) -> Iterator[str]:

@@ -14,9 +14,11 @@ from workers.actors.trainer_results import RlPlan
 from workers.actors.training_state import fingerprint, resume_training_state, save_training_state
 from workers.data.batching import TokenSequence, plan_microbatches
 from workers.determinism import derive_seed
-from workers.objectives.base import ObjectiveOutput, token_means
+from workers.objectives.base import ObjectiveOutput, TokenStatistics
 from workers.objectives.build import build_policy_gradient
+from workers.objectives.fused_linear import WeightedLoss
 from workers.objectives.policy_gradient import sampling_gap
+from workers.objectives.step_metrics import token_means
 from workers.rollouts import TrainingSample
 
 
@@ -133,14 +135,22 @@ class RlRun:
         num_tokens = data.num_tokens_of(indices)
         outputs = []
         for microbatch in self._microbatches(data, indices):
-            statistics = self._policy.statistics([data.sequences[i] for i in microbatch], temperature=temperature)
-            tokens = data.tokens_of(microbatch)
-            if fill_old:
-                data.old_logprobs_N[tokens] = -statistics.nll_N.detach()
-            output = self._objective(statistics, data.old_logprobs_N[tokens], data.advantages_N[tokens])
+            surrogate = self._surrogate(data, data.tokens_of(microbatch), fill_old=fill_old)
+            output = self._policy.loss([data.sequences[i] for i in microbatch], surrogate, temperature=temperature)
             torch.autograd.backward(output.loss_sum / num_tokens)
             outputs.append(output)
         return outputs
+
+    def _surrogate(self, data: _StepData, tokens: Tensor, *, fill_old: bool) -> WeightedLoss:
+        """The policy loss of a micro-batch, whose tokens lie at `tokens` of the step's."""
+
+        def loss(statistics: TokenStatistics, rows: slice) -> ObjectiveOutput:
+            taken = tokens[rows]
+            if fill_old:
+                data.old_logprobs_N[taken] = -statistics.nll_N.detach()
+            return self._objective(statistics, data.old_logprobs_N[taken], data.advantages_N[taken])
+
+        return loss
 
     @torch.no_grad()
     def _fill_old_logprobs(self, data: _StepData, temperature: float) -> None:

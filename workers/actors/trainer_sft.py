@@ -1,25 +1,28 @@
 """The supervised stage: calibration, optimizer steps, checkpoints."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from service.contract.objectives import SedObjective
+from service.contract.objectives import EaftObjective, SedObjective
 from service.contract.stages import SftSpec
+from workers.actors.embedding_noise import EmbeddingNoise
 from workers.actors.optimization import Optimization
 from workers.actors.policy_model import PolicyModel
 from workers.actors.trainer_results import Histogram, SftPlan, StepMetrics
 from workers.actors.training_state import fingerprint, resume_training_state, save_training_state
 from workers.data.batching import TokenSequence, plan_microbatches
 from workers.data.sft_dataset import load_sft_dataset
+from workers.determinism import derive_seed
 from workers.model_loading import ConfigError
-from workers.objectives.base import ObjectiveOutput, token_means
-from workers.objectives.build import build_supervised, needs_calibration
+from workers.objectives.base import ObjectiveOutput, StatisticsNeeds
+from workers.objectives.build import build_supervised, needs_calibration, row_loss
 from workers.objectives.sed_sft import calibrate_tau
+from workers.objectives.step_metrics import token_means
 
 CHECKPOINTS_KEPT = 2
 """The newest, and one before it in case the newest turns out damaged."""
@@ -84,9 +87,13 @@ class SftRun:
         samples = self._dataset.batch(step, batch_size=self._spec.batch_size, seed=self._seed)
         num_tokens = sum(len(sample.completion_token_ids) for sample in samples)
         outputs: list[ObjectiveOutput] = []
-        for microbatch in _microbatches(samples, self._spec.max_tokens_per_microbatch):
-            statistics = self._policy.statistics(microbatch, top_k=self._objective.top_k)
-            output = self._objective(statistics)
+        for indices in plan_microbatches(samples, self._spec.max_tokens_per_microbatch):
+            output = self._policy.loss(
+                [samples[index] for index in indices],
+                row_loss(self._objective),
+                needs=self._objective.needs,
+                noise=self._noise(step, indices),
+            )
             # The step's denominator, not the micro-batch's: the gradients of the parts add up to that of the whole.
             torch.autograd.backward(output.loss_sum / num_tokens)
             outputs.append(output)
@@ -103,6 +110,13 @@ class SftRun:
             values["sft/sed/tau"] = self._threshold.tau
         return StepMetrics(step=step, values=values)
 
+    def _noise(self, step: int, indices: Sequence[int]) -> EmbeddingNoise | None:
+        """NEFTune's noise for samples of a step: by their place in the step, so that no micro-batch changes it."""
+        if self._spec.neftune_alpha is None:
+            return None
+        seeds = tuple(derive_seed(self._seed, "neftune", step, index) for index in indices)
+        return EmbeddingNoise(alpha=self._spec.neftune_alpha, seeds=seeds)
+
     def _calibrate(self) -> _Threshold:
         objective = self._spec.objective
         if not isinstance(objective, SedObjective) or objective.mask == "none":
@@ -117,28 +131,25 @@ class SftRun:
     @torch.no_grad()
     def _topk_masses(self, samples: Sequence[TokenSequence], top_k: int) -> list[Tensor]:
         masses = []
-        for microbatch in _microbatches(samples, self._spec.max_tokens_per_microbatch):
-            mass_N = self._policy.statistics(microbatch, top_k=top_k).topk_mass_N
+        for indices in plan_microbatches(samples, self._spec.max_tokens_per_microbatch):
+            microbatch = [samples[index] for index in indices]
+            mass_N = self._policy.statistics(microbatch, needs=StatisticsNeeds(top_k=top_k)).topk_mass_N
             assert mass_N is not None
             masses.append(mass_N)
         return masses
 
     def _require_top_k(self) -> None:
         objective, vocab_size = self._spec.objective, self._policy.facts.vocab_size
-        if isinstance(objective, SedObjective) and objective.top_k > vocab_size:
+        if isinstance(objective, SedObjective | EaftObjective) and objective.top_k > vocab_size:
+            usual = "2 or 3" if isinstance(objective, SedObjective) else "20"
             raise ConfigError(
                 f"sft.objective.top_k {objective.top_k} exceeds the model's vocabulary of {vocab_size}; "
-                "the paper uses 2 or 3"
+                f"the paper uses {usual}"
             )
 
     def _save(self) -> None:
         facts = {"stage": "sft", "fingerprint": self._fingerprint, "threshold": asdict(self._threshold)}
         save_training_state(self._root, self._step, self._policy, self._optimization, facts, keep=CHECKPOINTS_KEPT)
-
-
-def _microbatches(samples: Sequence[TokenSequence], max_tokens: int) -> Iterator[list[TokenSequence]]:
-    for indices in plan_microbatches(samples, max_tokens):
-        yield [samples[index] for index in indices]
 
 
 def _threshold_of(facts: dict[str, Any]) -> _Threshold:

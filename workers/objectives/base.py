@@ -2,16 +2,20 @@
 
 Dims: B sequences, T positions, N label tokens of the batch (row by row, position by position), V vocabulary.
 
-The seam: `token_statistics` turns logits into a differentiable negative log-likelihood per label token and a few
-detached numbers; an objective is a function of these alone. Gradients therefore flow through `nll_N` only, and a form
-that never holds the logits can take the place of `token_statistics` without touching an objective.
+The seam: an objective is a function of `TokenStatistics`, a differentiable negative log-likelihood per label token and
+a few detached numbers. Its derivative by `nll_N` is the token's weight w, and w (p_j - 1[j = y]) its gradient by logit
+j. `fused_linear` makes the statistics without ever holding all logits; `token_statistics` makes them from logits and is
+what the fused form is held to. An objective whose gradient is no multiple of p_j - 1[j = y] is a
+`DistributionObjective`, which only the fused form can compute.
 
 Objectives return sums. The caller divides by the label tokens of the whole optimizer step, so that neither the split
 into micro-batches nor padding can change a gradient.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -50,8 +54,24 @@ class TokenStatistics:
     """Of the next-token distribution, in nats."""
     is_likeliest_N: Tensor
     """bool: whether the label is the likeliest token (of equals, the one with the lowest id counts)."""
-    topk_mass_N: Tensor | None
-    """Sum of the k largest probabilities, in [0, 1]; None unless asked for."""
+    top_probs_NK: Tensor | None
+    """The k largest probabilities, in no order; None unless asked for."""
+    collision_N: Tensor | None
+    """Sum of the squared probabilities, in (0, 1]; None unless asked for."""
+
+    @property
+    def topk_mass_N(self) -> Tensor | None:
+        """Sum of the k largest probabilities, in [0, 1]; None unless they were asked for."""
+        return None if self.top_probs_NK is None else self.top_probs_NK.sum(-1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatisticsNeeds:
+    """What an objective reads beyond the statistics that are always there."""
+
+    top_k: int | None = None
+    """How many of the largest probabilities; must not exceed V."""
+    collision: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,15 +82,58 @@ class ObjectiveOutput:
     """Scalar, differentiable."""
     metric_sums: Mapping[str, Tensor]
     """Detached float64 scalars by metric name; each becomes a mean by the same division as the loss."""
+    part_sums: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    """Means over a part of the tokens, by metric name: the sum over the part and the part's size, float64."""
+    share_histograms: Mapping[str, Tensor] = field(default_factory=dict)
+    """Counts of per-token shares in equal bins over [0, 1], int64, by the prefix of their quantiles' names."""
+
+
+class DistributionObjective(ABC):
+    """A supervised objective whose gradient by the logits needs the whole distribution of a token."""
+
+    @property
+    @abstractmethod
+    def needs(self) -> StatisticsNeeds:
+        """What it reads beyond the usual statistics."""
+
+    @abstractmethod
+    def differentiate(
+        self, logprobs_CV: Tensor, probs_CV: Tensor, labels_C: Tensor, statistics: TokenStatistics
+    ) -> tuple[ObjectiveOutput, Tensor]:
+        """Sums over C label tokens and the gradient of each token's loss by its logits, [C, V].
+
+        `probs_CV` may be overwritten and returned as the gradient; `logprobs_CV` must stay as it is.
+        """
+
+
+class WeightedObjective(ABC):
+    """A supervised objective that multiplies the gradient of cross entropy by one weight per token."""
+
+    @property
+    @abstractmethod
+    def needs(self) -> StatisticsNeeds:
+        """What it reads beyond the usual statistics."""
+
+    @abstractmethod
+    def __call__(self, statistics: TokenStatistics) -> ObjectiveOutput:
+        """Sums over the N label tokens, differentiable by `nll_N`."""
+
+
+SupervisedObjective: TypeAlias = WeightedObjective | DistributionObjective
 
 
 def token_statistics(
-    logits_NV: Tensor, labels_N: Tensor, *, temperature: float = 1.0, top_k: int | None = None
+    logits_NV: Tensor,
+    labels_N: Tensor,
+    *,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    collision: bool = False,
 ) -> TokenStatistics:
     """Statistics of the label tokens from their logits, in float32 for logits of lower precision.
 
-    The distribution is softmax(logits / temperature). `top_k` asks for the top-k mass; it must not exceed V. Logits of
-    -inf (padded vocabulary) are allowed.
+    The distribution is softmax(logits / temperature). `top_k` asks for the largest probabilities and must not exceed V,
+    `collision` for the sum of squares. Logits of -inf (padded vocabulary) are allowed.
     """
     precise_NV = logits_NV if logits_NV.dtype == torch.float64 else logits_NV.float()
     if temperature != 1.0:
@@ -81,12 +144,12 @@ def token_statistics(
         probs_NV = logprobs_NV.exp()
         # entr(0) is 0, where p * log p would be NaN.
         entropy_N = torch.special.entr(probs_NV).sum(-1)
-        topk_mass_N = None if top_k is None else probs_NV.topk(top_k, dim=-1, sorted=False).values.sum(-1)
         return TokenStatistics(
             nll_N=nll_N,
             entropy_N=entropy_N,
             is_likeliest_N=logprobs_NV.argmax(-1) == labels_N,
-            topk_mass_N=topk_mass_N,
+            top_probs_NK=None if top_k is None else probs_NV.topk(top_k, dim=-1, sorted=False).values,
+            collision_N=probs_NV.square().sum(-1) if collision else None,
         )
 
 
@@ -95,8 +158,11 @@ def total(values_N: Tensor) -> Tensor:
     return values_N.detach().sum(dtype=torch.float64)
 
 
-def token_means(outputs: Sequence[ObjectiveOutput], num_tokens: int) -> dict[str, float]:
-    """Each metric's mean over the label tokens of a step, from its micro-batches; waits for the device once."""
-    names = list(outputs[0].metric_sums)
-    sums = torch.stack([torch.stack([output.metric_sums[name] for name in names]) for output in outputs]).sum(0)
-    return dict(zip(names, (sums / num_tokens).tolist(), strict=True))
+def row_dots(one_CV: Tensor, other_CV: Tensor) -> Tensor:
+    """The dot product of each pair of rows, [C, 1]. Unlike `torch.linalg.vecdot` it makes no [C, V] of products."""
+    return torch.bmm(one_CV.unsqueeze(1), other_CV.unsqueeze(2)).squeeze(2)
+
+
+def with_gradient(loss_N: Tensor, weight_N: Tensor, nll_N: Tensor) -> Tensor:
+    """The values of `loss_N` with the derivative `weight_N` by the negative log-likelihood; both are detached first."""
+    return loss_N.detach() + weight_N.detach() * (nll_N - nll_N.detach())

@@ -1,15 +1,32 @@
 """From the specification's union to the function that computes the loss."""
 
 import math
-from typing import TypeAlias, assert_never
+from typing import assert_never
 
-from service.contract.objectives import CrossEntropyObjective, ObjectiveSpec, SedObjective
+from service.contract.objectives import (
+    CrossEntropyObjective,
+    DeftObjective,
+    DftObjective,
+    EaftObjective,
+    EntropyRegularisedObjective,
+    FocalObjective,
+    GemObjective,
+    LabelSmoothingObjective,
+    ObjectiveSpec,
+    PowerObjective,
+    ProfitObjective,
+    SedObjective,
+)
 from service.contract.stages import RlSpec
+from workers.objectives.base import DistributionObjective, SupervisedObjective
 from workers.objectives.cross_entropy import CrossEntropy
+from workers.objectives.fused_linear import WeightedLoss
+from workers.objectives.gem import Gem
 from workers.objectives.policy_gradient import ClippedSurrogate
+from workers.objectives.power_family import Deft, DynamicFineTuning, Power
+from workers.objectives.reweighted import EntropyAdaptive, Focal, ProbabilityFilter
 from workers.objectives.sed_sft import SelectivePenalty
-
-SupervisedObjective: TypeAlias = CrossEntropy | SelectivePenalty
+from workers.objectives.smoothed import EntropyRegularised, LabelSmoothing
 
 
 def needs_calibration(spec: ObjectiveSpec) -> bool:
@@ -24,8 +41,14 @@ def build_supervised(spec: ObjectiveSpec, calibrated_tau: float | None) -> Super
             return CrossEntropy()
         case SedObjective():
             return SelectivePenalty(lambda_=spec.lambda_, top_k=spec.top_k, tau=_tau(spec, calibrated_tau))
+        case GemObjective():
+            return Gem(h=spec.h, beta=spec.beta)
+        case LabelSmoothingObjective():
+            return LabelSmoothing(epsilon=spec.epsilon)
+        case EntropyRegularisedObjective():
+            return EntropyRegularised(lambda_=spec.lambda_)
         case _:
-            assert_never(spec)
+            return _build_weighted(spec)
 
 
 def build_policy_gradient(spec: RlSpec) -> ClippedSurrogate:
@@ -35,6 +58,33 @@ def build_policy_gradient(spec: RlSpec) -> ClippedSurrogate:
             return ClippedSurrogate(epsilon_low=spec.epsilon_low, epsilon_high=spec.epsilon_high)
         case _:
             raise AssertionError("the specification admits no other policy loss")
+
+
+def row_loss(objective: SupervisedObjective) -> WeightedLoss | DistributionObjective:
+    """The form in which the fused sweep takes a supervised objective: it needs no token's place in the batch."""
+    if isinstance(objective, DistributionObjective):
+        return objective
+    return lambda statistics, _rows: objective(statistics)
+
+
+def _build_weighted(
+    spec: DftObjective | PowerObjective | DeftObjective | EaftObjective | ProfitObjective | FocalObjective,
+) -> SupervisedObjective:
+    match spec:
+        case DftObjective():
+            return DynamicFineTuning()
+        case PowerObjective():
+            return Power(q=spec.q)
+        case DeftObjective():
+            return Deft()
+        case EaftObjective():
+            return EntropyAdaptive(alpha=spec.alpha, top_k=spec.top_k)
+        case ProfitObjective():
+            return ProbabilityFilter(threshold=spec.threshold)
+        case FocalObjective():
+            return Focal(gamma=spec.gamma)
+        case _:
+            assert_never(spec)
 
 
 def _tau(spec: SedObjective, calibrated_tau: float | None) -> float:

@@ -4,6 +4,10 @@
 
 p is the label's probability. No gradient flows through M, the top-k mass or tau. The gradient is that of cross entropy
 times w = 1 - lambda * M * p * (2 p - 1), which is at most 1 + lambda / 8 and, for lambda <= 1, never negative.
+
+Differences from the authors' code: one k serves calibration and loss (theirs calibrates with 10, trains with 2 unless
+told otherwise), all statistics are float32 at least (theirs have the logits' dtype), tau comes from response tokens
+only and is never measured again, and `mask: none` really is the ablation without the mask.
 """
 
 from collections.abc import Iterable
@@ -13,14 +17,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from workers.objectives.base import ObjectiveOutput, TokenStatistics, total
+from workers.objectives.base import ObjectiveOutput, StatisticsNeeds, TokenStatistics, WeightedObjective, total
 from workers.objectives.cross_entropy import supervised_output
+from workers.objectives.step_metrics import share_histogram
 
 NUM_HISTOGRAM_BINS = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SelectivePenalty:
+class SelectivePenalty(WeightedObjective):
     """The objective with its threshold fixed. With `lambda_` 0 or `tau` 0 it equals `CrossEntropy` bit for bit."""
 
     lambda_: float
@@ -28,10 +33,16 @@ class SelectivePenalty:
     tau: float
     """Infinity penalises every token: the paper's ablation without the mask."""
 
+    @property
+    def needs(self) -> StatisticsNeeds:
+        """The top-k mass, also without a mask: its quantiles are reported."""
+        return StatisticsNeeds(top_k=self.top_k)
+
     def __call__(self, statistics: TokenStatistics) -> ObjectiveOutput:
         """Sums over the N label tokens; needs the statistics' top-k mass."""
-        assert statistics.topk_mass_N is not None, "statistics were made without top_k"
-        penalised_N = statistics.topk_mass_N < self.tau
+        topk_mass_N = statistics.topk_mass_N
+        assert topk_mass_N is not None, "statistics were made without top_k"
+        penalised_N = topk_mass_N < self.tau
         scale_N = self.lambda_ * penalised_N.to(statistics.nll_N.dtype)
         # (p - 1/2)^2 and not p * (p - 1) + 1/4, which cancels near 1/2. Through nll_N only: what reaches it is w.
         prob_N = torch.exp(-statistics.nll_N)
@@ -40,11 +51,17 @@ class SelectivePenalty:
         return supervised_output(
             statistics.nll_N + extra_N,
             statistics,
-            {
+            own_sums={
                 "sft/sed/penalised_fraction": total(penalised_N),
                 "sft/sed/mean_weight": total(weight_N),
                 "sft/sed/extra_loss": total(extra_N),
             },
+            part_sums={
+                f"sft/sed/{part}/{name}": (total(values_N * part_N), total(part_N))
+                for part, part_N in (("penalised", penalised_N), ("kept", ~penalised_N))
+                for name, values_N in (("prob", prob_N), ("entropy", statistics.entropy_N))
+            },
+            share_histograms={"sft/sed/topk_mass": share_histogram(topk_mass_N)},
         )
 
 

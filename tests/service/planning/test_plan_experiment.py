@@ -263,6 +263,49 @@ async def test_odd_objectives_are_warned_of(body: dict[str, Any], change: dict[s
     assert warning in only
 
 
+@pytest.mark.parametrize(
+    ("objective", "warning"),
+    [
+        ({"type": "gem", "beta": 1.0}, "plain cross entropy"),
+        ({"type": "eaft", "alpha": 0.0}, "plain cross entropy"),
+        ({"type": "profit", "threshold": 0.0}, "plain cross entropy"),
+        ({"type": "profit", "threshold": 0.9}, "already predicts"),
+        ({"type": "focal", "gamma": 0.0}, "plain cross entropy"),
+        ({"type": "label_smoothing", "epsilon": 0.0}, "plain cross entropy"),
+        ({"type": "entropy_regularised", "lambda": 0.0}, "plain cross entropy"),
+    ],
+)
+async def test_objectives_that_are_cross_entropy_by_another_name_are_warned_of(
+    body: dict[str, Any], objective: dict[str, Any], warning: str
+) -> None:
+    body["sft"]["objective"] = objective
+    [only] = await warnings_of(body)
+    assert warning in only
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [
+        *({"type": name} for name in ("ce", "gem", "dft", "deft", "eaft", "profit", "focal", "label_smoothing")),
+        {"type": "power", "q": 0.5},
+        {"type": "entropy_regularised", "lambda": 0.05},
+        {"type": "gem", "h": "logsigmoid", "beta": 1.0},
+        {"type": "eaft", "top_k": 50},
+    ],
+)
+async def test_the_usual_settings_of_an_objective_need_no_warning(
+    body: dict[str, Any], objective: dict[str, Any]
+) -> None:
+    body["sft"]["objective"] = objective
+    assert await warnings_of(body) == []
+
+
+@pytest.mark.parametrize("objective", [{"type": "eaft"}, {"type": "sed", "mask": "none"}])
+async def test_a_top_k_beyond_the_vocabulary_is_refused(body: dict[str, Any], objective: dict[str, Any]) -> None:
+    body["sft"]["objective"] = objective | {"top_k": 51}
+    assert "has 50 tokens" in (await findings_of(body))["sft.objective.top_k"]
+
+
 async def test_a_single_update_per_step_is_warned_of(body: dict[str, Any]) -> None:
     body["rl"] |= {"mini_batch_size": None, "num_iterations": 1}
     [only] = await warnings_of(body)

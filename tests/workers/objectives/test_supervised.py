@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from service.contract.objectives import SedObjective
-from workers.objectives.base import ObjectiveOutput, token_means, token_statistics
+from workers.objectives.base import ObjectiveOutput, token_statistics
 from workers.objectives.build import build_supervised, needs_calibration
 from workers.objectives.cross_entropy import CrossEntropy
 from workers.objectives.sed_sft import SelectivePenalty, calibrate_tau
+from workers.objectives.step_metrics import token_means
 
 ACCUMULATION = json.loads((Path(__file__).parent / "vectors.json").read_text())["accumulation"]
 
