@@ -73,6 +73,8 @@ def run_step(name: str) -> tuple[int, str]:
 def _run(command: list[str]) -> tuple[int, str]:
     """Runs a command with its output passed on as it comes."""
     environment = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "PYTHONUNBUFFERED": "1"}
+    if "-n" in command:
+        environment["OMP_NUM_THREADS"] = "1"  # the test processes share the cores already
     last_line = ""
     with subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment

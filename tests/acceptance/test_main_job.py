@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,12 +27,13 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    folder = tmp_path_factory.mktemp("stack")
-    stack = start_stack(folder / "data")
-    yield stack
-    survivors = stop_stack(stack)
-    assert survivors == []
+def stack() -> Iterator[Stack]:
+    # Not below pytest's own folder: root's PostgreSQL runs as another user, and every start of a pytest closes that one.
+    with tempfile.TemporaryDirectory(prefix="sedray-acceptance-") as folder:
+        stack = start_stack(Path(folder) / "data")
+        yield stack
+        survivors = stop_stack(stack)
+        assert survivors == []
 
 
 def steps_of(stack: Stack, experiment: Experiment, name: str) -> list[int]:
