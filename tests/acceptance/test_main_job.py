@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Stack]:
-    # Not below pytest's own folder: root's PostgreSQL runs as another user, and every start of a pytest closes that one.
+    # Not below pytest's folder: root's PostgreSQL runs as another user, and every start of a pytest closes that one.
     with tempfile.TemporaryDirectory(prefix="sedray-acceptance-") as folder:
         stack = start_stack(Path(folder) / "data")
         yield stack
