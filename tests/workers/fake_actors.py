@@ -184,6 +184,7 @@ class RecordedReports:
         self.values: list[tuple[str, int, float]] = []
         self.samples: list[RolloutSample] = []
         self.phases: list[tuple[StageName | None, str, int, int]] = []
+        self.settled_steps: list[int] = []
 
     def points(self, step: int, values: Mapping[str, float]) -> None:
         self.values += [(name, step, value) for name, value in values.items()]
@@ -193,6 +194,10 @@ class RecordedReports:
 
     def progress(self, stage: StageName | None, phase: str, step: int, num_steps: int) -> None:
         self.phases.append((stage, phase, step, num_steps))
+
+    def settle(self, deadline_s: float) -> None:
+        assert 0 < deadline_s <= 5
+        self.settled_steps.append(self.values[-1][1])
 
     def series(self, name: str) -> list[tuple[int, float]]:
         """(step, value) of a metric."""

@@ -161,6 +161,12 @@ def test_finished_stage_without_its_checkpoint_is_refused() -> None:
         World(make_spec(), whole.disk).run(results[:1])
 
 
+def test_metrics_of_a_checkpoints_steps_are_sent_before_it_is_written() -> None:
+    world = World(make_spec())
+    world.run()
+    assert set(world.disk.checkpoints["/out/checkpoints/rl"]) <= set(world.reports.settled_steps)
+
+
 def test_engine_stays_off_without_a_stage_for_it() -> None:
     world = World(make_spec(rl=None, evaluation=None))
     world.run()

@@ -125,6 +125,11 @@ class Reporter:
                 raise self._failure
             return self._flushes_done >= wanted
 
+    def settle(self, deadline_s: float) -> None:
+        """Like `deliver`, for a caller who goes on either way: what is late arrives later."""
+        if not self.deliver(deadline_s, lambda: None):
+            logger.warning("reports are late", extra={"waited_s": deadline_s})
+
     def close(self) -> None:
         """End the thread, after the request in flight if that ends soon; what is unsent then is forgotten."""
         self._closing.set()

@@ -22,6 +22,8 @@ from workers.stages.stage_context import StageContext, StageOutcome
 logger = logging.getLogger(__name__)
 
 _NUM_SHOWN = 8
+_SETTLE_S = 2.0
+"""What a checkpoint waits for its steps' metrics to arrive; milliseconds while the service answers."""
 
 
 def run_rl(context: StageContext, spec: RlSpec) -> StageOutcome:
@@ -83,6 +85,8 @@ class _RlLoop:
         self._report(step, groups, trained, clock)
         if step % self.spec.save_steps == 0 or step == self.spec.num_steps:
             self._progress("saving a checkpoint", step)
+            # A driver that dies takes unsent reports along; its successor begins behind the checkpoint's steps.
+            self.context.reports.settle(_SETTLE_S)
             self.context.trainer.save_rl(step, self.context.versions.trainer)
 
     def _rollouts(self, step: int, clock: "_Clock") -> list[JudgedGroup]:

@@ -65,7 +65,7 @@ class WeightSync(Protocol):
 
 
 class Reports(Protocol):
-    """Takes what people want to see; never waits."""
+    """Takes what people want to see; only `settle` waits."""
 
     def points(self, step: int, values: Mapping[str, float]) -> None:
         """Metrics of one step, by name; the steps of a name rise strictly."""
@@ -75,6 +75,9 @@ class Reports(Protocol):
 
     def progress(self, stage: StageName | None, phase: str, step: int, num_steps: int) -> None:
         """What the run is doing now."""
+
+    def settle(self, deadline_s: float) -> None:
+        """Wait until the service has everything so far, but no longer than the deadline."""
 
 
 LoadPrompts = Callable[[JsonlPrompts, int, int | None], list[Prompt]]
