@@ -3,7 +3,10 @@
 from datetime import datetime
 from typing import Any
 
+from sqlalchemy.ext.asyncio import AsyncSession
+
 from api.schemas import Attempt, ClusterOut, Event, Experiment, ExperimentSummary
+from service import experiments
 from service.contract.messages import Progress
 from service.contract.plan import ExperimentPlan
 from service.contract.spec import PRIORITY_RANK, ExperimentSpec
@@ -18,6 +21,13 @@ _PRIORITY_NAME = {rank: name for name, rank in PRIORITY_RANK.items()}
 def to_summary(view: ExperimentView) -> ExperimentSummary:
     """One row of a list."""
     return ExperimentSummary(**_summary_fields(view))
+
+
+async def read_experiment(session: AsyncSession, experiment_id: str) -> Experiment:
+    """The whole experiment as the database has it now. Raises NotFound."""
+    return to_experiment(
+        await experiments.view(session, experiment_id), await experiments.history(session, experiment_id)
+    )
 
 
 def to_experiment(view: ExperimentView, history: ExperimentHistory) -> Experiment:

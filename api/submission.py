@@ -7,7 +7,7 @@ from hashlib import sha256
 from typing import Any, Protocol
 
 from api.schemas import Experiment
-from api.shapes import to_experiment
+from api.shapes import read_experiment
 from service import experiments, queue
 from service.contract.plan import ExperimentPlan
 from service.contract.spec import ExperimentSpec
@@ -58,8 +58,7 @@ async def submit(sessions: Sessions, plan: PlanExperiment, submission: Submissio
             body_sha256=submission.body_sha256,
             idempotency_key=submission.idempotency_key,
         )
-        view = await experiments.view(session, experiment.id)
-        return to_experiment(view, await experiments.history(session, experiment.id)), replayed
+        return await read_experiment(session, experiment.id), replayed
 
 
 async def plan_now(sessions: Sessions, plan: PlanExperiment, spec: ExperimentSpec) -> ExperimentPlan:
@@ -82,4 +81,4 @@ async def _find_replay(sessions: Sessions, submission: Submission) -> Experiment
         )
         if first is None:
             return None
-        return to_experiment(await experiments.view(session, first.id), await experiments.history(session, first.id))
+        return await read_experiment(session, first.id)

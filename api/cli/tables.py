@@ -6,6 +6,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from api.results import POINT_LABELS, evaluations_of, metric_names_of, shown_number
 from api.schemas import Experiment, ExperimentPlanReply, ExperimentSummary, QueueOut
 from service.contract.messages import StageResult
 from service.contract.status import EndReason, ExperimentStatus
@@ -19,12 +20,7 @@ _COLOURS = {
     ExperimentStatus.FAILED: "red",
     ExperimentStatus.CANCELLED: "magenta",
 }
-_POINTS = {
-    "evaluate_base": "before SFT",
-    "evaluate_after_sft": "after SFT",
-    "evaluate_after_rl": "after RL",
-}
-_PHASES = {"sft": "SFT", "rl": "RL", **{stage: f"evaluation {point}" for stage, point in _POINTS.items()}}
+_PHASES = {"sft": "SFT", "rl": "RL", **{stage: f"evaluation {point}" for stage, point in POINT_LABELS.items()}}
 
 
 def status_text(status: ExperimentStatus) -> Text:
@@ -96,15 +92,14 @@ def experiment_view(experiment: Experiment) -> RenderableType:
 
 def results_table(experiment: Experiment) -> RenderableType:
     """The evaluations side by side, and what each phase took."""
-    by_stage = {result.stage: result for result in experiment.stage_results}
-    evaluations = {stage: by_stage[stage] for stage in _POINTS if stage in by_stage}
+    evaluations = evaluations_of(experiment)
     table = Table(title=Text(f"{experiment.name} (seed {experiment.spec.seed})"), title_justify="left")
     table.add_column("")
     names = _result_names(list(evaluations.values()))
     for name in names:
         table.add_column(_short(name), justify="right")
     for stage, result in evaluations.items():
-        table.add_row(_POINTS[stage], *(_number(result.metrics.get(name)) for name in names))
+        table.add_row(POINT_LABELS[stage], *(shown_number(result.metrics.get(name)) for name in names))
     phases = Table(title="time per phase", title_justify="left")
     phases.add_column("phase")
     phases.add_column("steps", justify="right")
@@ -143,7 +138,7 @@ def print_problem(console: Console, title: str, detail: str, errors: list[dict[s
 
 def _result_names(results: list[StageResult]) -> list[str]:
     """Chance of success first, then diversity, in the order in which the stages wrote them."""
-    names = list(dict.fromkeys(name for result in results for name in result.metrics))
+    names = metric_names_of(results)
     wanted = ("/pass@", "/self_bleu", "/distinct_answers@", "/distinct_correct@")
     return [name for part in wanted for name in names if part in name]
 
@@ -151,12 +146,6 @@ def _result_names(results: list[StageResult]) -> list[str]:
 def _short(name: str) -> str:
     last = name.rsplit("/", 1)[-1]
     return {"self_bleu": "Self-BLEU"}.get(last, last.replace("_", " "))
-
-
-def _number(value: float | None) -> str:
-    if value is None:
-        return "–"
-    return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
 
 
 def _why(item: ExperimentSummary) -> str:

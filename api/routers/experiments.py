@@ -8,7 +8,7 @@ from api.cursors import decode_cursor, encode_cursor
 from api.deps import CurrentUser, PlanDep, SessionDep, SessionsDep
 from api.problems import problem_responses
 from api.schemas import EventPage, Experiment, ExperimentPage, ExperimentPlanReply, Me
-from api.shapes import to_event, to_experiment, to_summary
+from api.shapes import read_experiment, to_event, to_summary
 from api.submission import Submission, digest_body, plan_now, submit
 from service import experiments
 from service.contract.json_schema import experiment_schema
@@ -115,8 +115,7 @@ async def list_experiments(
 @router.get("/experiments/{experiment_id}", summary="Show an experiment", responses=problem_responses(401, 404))
 async def show_experiment(_: CurrentUser, session: SessionDep, experiment_id: ExperimentId) -> Experiment:
     """With its specification, plan, attempts and stage results."""
-    view = await experiments.view(session, experiment_id)
-    return to_experiment(view, await experiments.history(session, experiment_id))
+    return await read_experiment(session, experiment_id)
 
 
 @router.post(
@@ -128,8 +127,7 @@ async def show_experiment(_: CurrentUser, session: SessionDep, experiment_id: Ex
 async def cancel_experiment(user: CurrentUser, session: SessionDep, experiment_id: ExperimentId) -> Experiment:
     """A queued experiment is cancelled at once; a live one becomes `cancelling` until its run has stopped."""
     await experiments.cancel(session, experiment_id, user=user)
-    view = await experiments.view(session, experiment_id)
-    return to_experiment(view, await experiments.history(session, experiment_id))
+    return await read_experiment(session, experiment_id)
 
 
 @router.post(
@@ -141,8 +139,7 @@ async def cancel_experiment(user: CurrentUser, session: SessionDep, experiment_i
 async def retry_experiment(user: CurrentUser, session: SessionDep, experiment_id: ExperimentId) -> Experiment:
     """Finished stages are not run again; the unfinished one goes on from its last checkpoint."""
     await experiments.retry(session, experiment_id, user=user)
-    view = await experiments.view(session, experiment_id)
-    return to_experiment(view, await experiments.history(session, experiment_id))
+    return await read_experiment(session, experiment_id)
 
 
 @router.get(

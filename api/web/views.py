@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from api.results import POINT_LABELS, evaluations_of, metric_names_of, shown_number
 from api.schemas import Experiment
 from api.web.charts import RL_CHARTS, SFT_CHARTS, Chart
 from service.contract.metric_names import describe_metric
@@ -13,11 +14,6 @@ LABELS: dict[StageName, str] = {
     "evaluate_after_sft": "Evaluation after SFT",
     "rl": "RL",
     "evaluate_after_rl": "Evaluation after RL",
-}
-_EVALUATIONS: dict[StageName, str] = {
-    "evaluate_base": "before SFT",
-    "evaluate_after_sft": "after SFT",
-    "evaluate_after_rl": "after RL",
 }
 
 
@@ -81,15 +77,14 @@ def stage_rows(experiment: Experiment) -> list[StageRow]:
 
 def result_rows(experiment: Experiment) -> Results:
     """One column an evaluation, one row a metric."""
-    by_stage = {result.stage: result.metrics for result in experiment.stage_results if result.stage in _EVALUATIONS}
-    evaluated = [stage for stage in _EVALUATIONS if stage in by_stage]
-    names = dict.fromkeys(name for metrics in by_stage.values() for name in metrics)
+    evaluations = evaluations_of(experiment)
+    results = list(evaluations.values())
     rows = [
-        ResultRow(name=name, values=[_number(by_stage[stage].get(name)) for stage in evaluated], meaning=_meaning(name))
-        for name in names
+        ResultRow(name=name, values=[shown_number(one.metrics.get(name)) for one in results], meaning=_meaning(name))
+        for name in metric_names_of(results)
         if name.startswith(("eval/", "diversity/"))
     ]
-    return Results(points=[_EVALUATIONS[stage] for stage in evaluated], rows=rows)
+    return Results(points=[POINT_LABELS[stage] for stage in evaluations], rows=rows)
 
 
 def chart_groups(experiment: Experiment) -> list[ChartGroup]:
@@ -107,7 +102,3 @@ def chart_groups(experiment: Experiment) -> list[ChartGroup]:
 def _meaning(name: str) -> str:
     metric = describe_metric(name)
     return f"{metric.meaning} ({metric.unit})" if metric else ""
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"

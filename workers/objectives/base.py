@@ -92,9 +92,9 @@ class DistributionObjective(ABC):
     """A supervised objective whose gradient by the logits needs the whole distribution of a token."""
 
     @property
-    @abstractmethod
     def needs(self) -> StatisticsNeeds:
-        """What it reads beyond the usual statistics."""
+        """What it reads beyond the usual statistics; most read nothing."""
+        return StatisticsNeeds()
 
     @abstractmethod
     def differentiate(
@@ -110,9 +110,9 @@ class WeightedObjective(ABC):
     """A supervised objective that multiplies the gradient of cross entropy by one weight per token."""
 
     @property
-    @abstractmethod
     def needs(self) -> StatisticsNeeds:
-        """What it reads beyond the usual statistics."""
+        """What it reads beyond the usual statistics; most read nothing."""
+        return StatisticsNeeds()
 
     @abstractmethod
     def __call__(self, statistics: TokenStatistics) -> ObjectiveOutput:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from workers.objectives.base import ObjectiveOutput, StatisticsNeeds, TokenStatistics, WeightedObjective, total
+from workers.objectives.base import ObjectiveOutput, TokenStatistics, WeightedObjective, total
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,11 +19,6 @@ class CrossEntropy(WeightedObjective):
 
     top_k: None = None
     """No top-k mass is needed."""
-
-    @property
-    def needs(self) -> StatisticsNeeds:
-        """Nothing."""
-        return StatisticsNeeds()
 
     def __call__(self, statistics: TokenStatistics) -> ObjectiveOutput:
         """Sums over the N label tokens."""

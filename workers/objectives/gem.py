@@ -19,7 +19,6 @@ from torch import Tensor
 from workers.objectives.base import (
     DistributionObjective,
     ObjectiveOutput,
-    StatisticsNeeds,
     TokenStatistics,
     row_dots,
 )
@@ -35,11 +34,6 @@ class Gem(DistributionObjective):
 
     h: Literal["linear", "logsigmoid"]
     beta: float
-
-    @property
-    def needs(self) -> StatisticsNeeds:
-        """Nothing."""
-        return StatisticsNeeds()
 
     def differentiate(
         self, logprobs_CV: Tensor, probs_CV: Tensor, labels_C: Tensor, statistics: TokenStatistics

@@ -26,11 +26,6 @@ DEFT_EPSILON = 1e-6
 class DynamicFineTuning(WeightedObjective):
     """DFT: cross entropy times the label's own probability."""
 
-    @property
-    def needs(self) -> StatisticsNeeds:
-        """Nothing."""
-        return StatisticsNeeds()
-
     def __call__(self, statistics: TokenStatistics) -> ObjectiveOutput:
         """Sums over the N label tokens."""
         prob_N = torch.exp(-statistics.nll_N).detach()
@@ -42,11 +37,6 @@ class Power(WeightedObjective):
     """(1 - p^q) / q with a fixed q above 0."""
 
     q: float
-
-    @property
-    def needs(self) -> StatisticsNeeds:
-        """Nothing."""
-        return StatisticsNeeds()
 
     def __call__(self, statistics: TokenStatistics) -> ObjectiveOutput:
         """Sums over the N label tokens."""

@@ -57,11 +57,6 @@ class ProbabilityFilter(WeightedObjective):
 
     threshold: float
 
-    @property
-    def needs(self) -> StatisticsNeeds:
-        """Nothing."""
-        return StatisticsNeeds()
-
     def __call__(self, statistics: TokenStatistics) -> ObjectiveOutput:
         """Sums over the N label tokens, those left out counted as 0."""
         kept_N = torch.exp(-statistics.nll_N).detach() >= self.threshold
@@ -73,11 +68,6 @@ class Focal(WeightedObjective):
     """Focal loss: what is already likely counts less."""
 
     gamma: float
-
-    @property
-    def needs(self) -> StatisticsNeeds:
-        """Nothing."""
-        return StatisticsNeeds()
 
     def __call__(self, statistics: TokenStatistics) -> ObjectiveOutput:
         """Sums over the N label tokens."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from workers.objectives.base import DistributionObjective, ObjectiveOutput, StatisticsNeeds, TokenStatistics
+from workers.objectives.base import DistributionObjective, ObjectiveOutput, TokenStatistics
 from workers.objectives.cross_entropy import supervised_output
 
 
@@ -23,11 +23,6 @@ class LabelSmoothing(DistributionObjective):
     """Cross entropy to a target that holds `epsilon` spread over all tokens."""
 
     epsilon: float
-
-    @property
-    def needs(self) -> StatisticsNeeds:
-        """Nothing."""
-        return StatisticsNeeds()
 
     def differentiate(
         self, logprobs_CV: Tensor, probs_CV: Tensor, labels_C: Tensor, statistics: TokenStatistics
@@ -48,11 +43,6 @@ class EntropyRegularised(DistributionObjective):
     """Cross entropy minus a multiple of the entropy, at every token."""
 
     lambda_: float
-
-    @property
-    def needs(self) -> StatisticsNeeds:
-        """Nothing."""
-        return StatisticsNeeds()
 
     def differentiate(
         self, logprobs_CV: Tensor, probs_CV: Tensor, labels_C: Tensor, statistics: TokenStatistics
