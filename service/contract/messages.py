@@ -52,6 +52,43 @@ class RolloutSample(WireModel):
     policy_version: int
 
 
+class TokenView(WireModel):
+    """One held-out sample token by token: what the model thinks of each, and what the objective makes of it.
+
+    The lists run over the sample's T tokens; values of tokens that are not trained (the prompt's) are None.
+    """
+
+    stage: StageName
+    step: int
+    """Optimizer steps done when it was measured."""
+    sample_index: int
+    """Place among the held-out samples, from 0."""
+    tokens: list[str]
+    """As text, piece by piece; put together they are the sample."""
+    token_ids: list[int]
+    label_probs: list[float | None]
+    """p of the token itself."""
+    topk_masses: list[float | None]
+    """Mass of the `top_k` likeliest tokens."""
+    entropies: list[float | None]
+    """Of the next-token distribution, in nats."""
+    weights: list[float | None]
+    """The objective's factor on the gradient of cross entropy; None also where it has no such factor (GEM …)."""
+    top_k: int
+    """Of `topk_masses`: the objective's own, or 2 where it has none."""
+    tau: float | None
+    """A token is flexible where its top-k mass lies below it; None where the objective knows no threshold."""
+
+
+class RunEvent(WireModel):
+    """Something that a person should know about the run: `checkpoint_skipped`, …"""
+
+    ts: datetime
+    kind: str = Field(pattern=r"^[a-z0-9_]{1,60}$")
+    message: str = Field(max_length=2000)
+    detail: dict[str, Any] = {}
+
+
 class Progress(WireModel):
     """What the attempt is doing now."""
 
@@ -101,6 +138,8 @@ class WorkerReport(WireModel):
     points: list[MetricPoint] = []
     log_lines: list[LogLine] = []
     rollouts: list[RolloutSample] = []
+    token_views: list[TokenView] = []
+    events: list[RunEvent] = []
     progress: Progress | None = None
 
 

@@ -12,6 +12,16 @@ PriorityName = Literal["urgent", "high", "normal", "low", "backfill"]
 PRIORITY_RANK: dict[PriorityName, int] = {"urgent": 0, "high": 1, "normal": 2, "low": 3, "backfill": 4}
 
 
+class LoraSpec(StrictModel):
+    """Low-rank adapters (LoRA, arXiv 2106.09685) are trained, and the base model's own weights stay as they are."""
+
+    rank: int = Field(default=16, ge=1)
+    alpha: float = Field(default=32.0, gt=0.0, allow_inf_nan=False)
+    """The adapters' product is scaled by alpha / rank."""
+    target_modules: Literal["all-linear"] | list[str] = "all-linear"
+    """Names of linear layers, such as `q_proj`; `all-linear` is every one but the output layer."""
+
+
 class ModelSpec(StrictModel):
     """A Hugging Face causal language model in a folder: config, safetensors and tokenizer."""
 
@@ -20,6 +30,11 @@ class ModelSpec(StrictModel):
     dtype: Literal["float32", "bfloat16"] = "float32"
     max_model_len: int = Field(default=2048, ge=2)
     """Tokens of prompt and completion that the rollout engine accepts."""
+    gradient_checkpointing: bool = False
+    """Keep only each layer's input in the forward pass and compute the rest again in the backward pass: less memory,
+    about a third more time, the same gradient."""
+    lora: LoraSpec | None = None
+    """Train adapters instead of the weights, in both stages."""
 
 
 class RoleResources(StrictModel):
@@ -29,21 +44,28 @@ class RoleResources(StrictModel):
     num_gpus: float = Field(default=0.0, ge=0.0, allow_inf_nan=False)
 
 
-class ResourcesSpec(StrictModel):
-    """One trainer actor and one rollout engine, placed together once per attempt."""
+class TrainerResources(RoleResources):
+    """What the trainer's ranks hold; the numbers of CPUs and GPUs are those of one rank."""
 
-    trainer: RoleResources = RoleResources()
+    num_ranks: int = Field(default=1, ge=1, le=1024)
+    """Trainer actors that share model, optimizer and batch between them (FSDP2)."""
+
+
+class ResourcesSpec(StrictModel):
+    """The trainer's ranks and one rollout engine, placed together once per attempt."""
+
+    trainer: TrainerResources = TrainerResources()
     rollout: RoleResources = RoleResources()
 
     @property
     def num_cpus(self) -> float:
         """CPUs of the whole attempt."""
-        return self.trainer.num_cpus + self.rollout.num_cpus
+        return self.trainer.num_ranks * self.trainer.num_cpus + self.rollout.num_cpus
 
     @property
     def num_gpus(self) -> float:
         """GPUs of the whole attempt."""
-        return self.trainer.num_gpus + self.rollout.num_gpus
+        return self.trainer.num_ranks * self.trainer.num_gpus + self.rollout.num_gpus
 
 
 class ExperimentSpec(StrictModel):
@@ -84,16 +106,25 @@ class ExperimentSpec(StrictModel):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _sft_steps_need_sft(self) -> Self:
+        if self.evaluation and self.evaluation.sft_steps and self.sft is None:
+            raise ValueError("evaluation.sft_steps: there is no sft stage whose steps they could be")
+        return self
+
     def stage_names(self) -> list[StageName]:
         """The stages in the order in which they run.
 
         The base model is evaluated after SFT has trained: the rollout engine, which still holds the base weights then,
-        starts while the trainer is at work.
+        starts while the trainer is at work. Where the set is sampled during SFT, the engine's weights change on the
+        way, so the base model comes first.
         """
         points = self.evaluation.points if self.evaluation else []
+        base_first = self.evaluation is not None and bool(self.evaluation.sft_steps)
         stages: list[tuple[StageName, bool]] = [
+            ("evaluate_base", "base" in points and base_first),
             ("sft", self.sft is not None),
-            ("evaluate_base", "base" in points),
+            ("evaluate_base", "base" in points and not base_first),
             ("evaluate_after_sft", "after_sft" in points and self.sft is not None),
             ("rl", self.rl is not None),
             ("evaluate_after_rl", "after_rl" in points and self.rl is not None),

@@ -1,10 +1,10 @@
 """The stages of one experiment: supervised fine-tuning, reinforcement learning, and the evaluations around them."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from service.contract.data import JsonlPromptCompletions, JsonlPrompts, RewardSpec
+from service.contract.data import PromptData, RewardSpec, SupervisedData
 from service.contract.objectives import CrossEntropyObjective, ObjectiveSpec
 from service.contract.strict_model import StrictModel
 
@@ -16,44 +16,114 @@ class OptimizerSpec(StrictModel):
     """AdamW with gradient clipping."""
 
     learning_rate: float = Field(ge=0.0, allow_inf_nan=False)
-    lr_schedule: Literal["constant", "linear", "cosine"] = "constant"
-    """Shape after the warm-up; linear and cosine end at 0 with the last planned step."""
+    lr_schedule: Literal["constant", "linear", "cosine", "wsd"] = "constant"
+    """Shape after the warm-up; all but `constant` end at 0 with the last planned step. `wsd` (warm-up, stable, decay)
+    stays at the full rate and falls linearly at the end."""
     warmup_ratio: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Share of the planned steps in which the rate rises linearly from 0."""
+    warmup_steps: int | None = Field(default=None, ge=0)
+    """The same as a number of steps; give one of the two."""
+    decay_ratio: float | None = Field(default=None, gt=0.0, le=1.0)
+    """Share of the planned steps in which `wsd` falls, 0.1 if left out; other schedules have none."""
     weight_decay: float = Field(default=0.0, ge=0.0)
     adam_beta1: float = Field(default=0.9, ge=0.0, lt=1.0)
     adam_beta2: float = Field(default=0.999, ge=0.0, lt=1.0)
     adam_epsilon: float = Field(default=1e-8, gt=0.0)
     max_grad_norm: float = Field(default=1.0, gt=0.0)
 
+    @model_validator(mode="after")
+    def _schedule_settings_fit(self) -> Self:
+        if self.warmup_steps is not None and self.warmup_ratio:
+            raise ValueError(
+                f"warmup_steps {self.warmup_steps} and warmup_ratio {self.warmup_ratio:g} both say how long the "
+                "warm-up lasts; leave one out"
+            )
+        if self.lr_schedule != "wsd" and self.decay_ratio is not None:
+            raise ValueError(f"decay_ratio only means something with lr_schedule 'wsd', not {self.lr_schedule!r}")
+        return self
+
+
+BestMetric = Literal["sft/eval/nll", "sft/eval/mean_token_accuracy"]
+
 
 class SftSpec(StrictModel):
     """Supervised fine-tuning on the completion tokens."""
 
-    data: JsonlPromptCompletions
+    data: SupervisedData
     objective: ObjectiveSpec = CrossEntropyObjective()
     optimizer: OptimizerSpec
     num_epochs: int = Field(ge=1)
     batch_size: int = Field(ge=1)
     """Sequences per optimizer step. The last, smaller batch of an epoch is trained too."""
     max_tokens_per_microbatch: int = Field(default=8192, ge=1)
-    """Padded tokens of one forward and backward pass. Changes memory and speed, never the gradient."""
+    """Tokens of one forward and backward pass on one rank, padding included. Changes memory and speed, never the
+    gradient."""
+    packing: bool = False
+    """Put the sequences of a micro-batch end to end instead of padding them. No token sees another sequence's."""
     max_length: int = Field(default=2048, ge=2)
     """Tokens of prompt and completion together, end-of-sequence included."""
-    overlong: Literal["error", "drop"] = "error"
-    """What happens to samples beyond `max_length`; dropped ones are counted in the stage's result."""
+    overlong: Literal["error", "drop", "truncate"] = "error"
+    """What happens to samples beyond `max_length`; dropped and truncated ones are counted in the stage's result.
+    A truncated sample loses its end, and with it the end-of-sequence token."""
+    max_overlong_fraction: float = Field(default=0.1, ge=0.0, le=1.0)
+    """A larger share of samples beyond `max_length` is refused, whatever `overlong` says."""
     neftune_alpha: float | None = Field(default=None, gt=0.0, allow_inf_nan=False)
     """Uniform noise of alpha / sqrt(L d) on the input embeddings while training (NEFTune, arXiv 2310.05914).
 
     L is the sequence's own length, without padding, and d the embeddings' width. The paper's alpha is 5.
     """
     save_steps: int = Field(default=100, ge=1)
+    save_total_limit: int = Field(default=2, ge=2)
+    """Newest checkpoints kept during the stage; two at least, in case the newest turns out damaged."""
+    eval_data: SupervisedData | None = None
+    """Held-out samples; instead of them `holdout_fraction` may take some from `data`."""
+    holdout_fraction: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Share of `data` that is not trained but held out. The hash of a record's prompt decides, so that equal prompts
+    stay together and further records move none of the present ones."""
+    eval_steps: int | None = Field(default=None, ge=1)
+    """Optimizer steps between two measurements on the held-out samples; left out: before the first and after the last
+    step only."""
+    num_eval_samples: int | None = Field(default=256, ge=1)
+    """The first so many held-out samples are measured; None: all."""
+    num_token_view_samples: int = Field(default=8, ge=0, le=64)
+    """Held-out samples whose tokens are stored one by one, to be looked at."""
+    best_metric: BestMetric = "sft/eval/nll"
+    """What makes a checkpoint a good one; measured on the held-out samples."""
+    num_best_checkpoints: int = Field(default=0, ge=0)
+    """Best checkpoints kept beside the newest. A checkpoint is measured when it is saved."""
+    export: Literal["last", "best"] = "last"
+    """With which checkpoint's weights the stage ends."""
+
+    @property
+    def has_held_out(self) -> bool:
+        """Whether there are samples to measure on."""
+        return self.eval_data is not None or self.holdout_fraction > 0.0
+
+    @model_validator(mode="after")
+    def _held_out_settings_fit(self) -> Self:
+        if self.eval_data is not None and self.holdout_fraction:
+            raise ValueError("eval_data and holdout_fraction both say what is held out; leave one out")
+        if not self.has_held_out:
+            needy = [
+                name
+                for name, wanted in (
+                    ("eval_steps", self.eval_steps is not None),
+                    ("num_best_checkpoints", self.num_best_checkpoints > 0),
+                    ("export 'best'", self.export == "best"),
+                )
+                if wanted
+            ]
+            if needy:
+                raise ValueError(f"{', '.join(needy)}: needs held-out samples; give eval_data or holdout_fraction")
+        if self.export == "best" and self.num_best_checkpoints == 0:
+            raise ValueError("export 'best' needs a best checkpoint that is kept; set num_best_checkpoints to 1")
+        return self
 
 
 class RlSpec(StrictModel):
     """GRPO (arXiv 2402.03300) in step: every rollout is made by the policy that is trained on it."""
 
-    data: JsonlPrompts
+    data: PromptData
     reward: RewardSpec
     optimizer: OptimizerSpec
     num_steps: int = Field(ge=1)
@@ -105,11 +175,13 @@ class EvaluationSpec(StrictModel):
 
     name: str = Field(default="test", pattern=r"^[a-z0-9_-]{1,40}$")
     """The set's name in metrics: `eval/{name}/pass@k`."""
-    data: JsonlPrompts
+    data: PromptData
     reward: RewardSpec
     points: list[EvaluationPoint] = Field(default=["base", "after_sft", "after_rl"], min_length=1)
     num_prompts: int | None = Field(default=None, ge=1)
     """The first so many prompts of the set; left out: all."""
+    sft_steps: list[Annotated[int, Field(ge=1)]] = []
+    """Optimizer steps of SFT after which the set is sampled too, besides `points`."""
     num_generations: int = Field(default=8, ge=1)
     pass_at_k: list[int] = Field(default=[1, 8], min_length=1)
     temperature: float = Field(default=1.0, gt=0.0)

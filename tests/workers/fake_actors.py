@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from service.contract.data import JsonlPrompts
+from service.contract.data import PromptData
 from service.contract.messages import RolloutSample
 from service.contract.stages import RlSpec, SftSpec, StageName
 from workers.actors.trainer_results import ModelFacts, RlPlan, SftPlan, StepMetrics
@@ -204,7 +204,7 @@ class RecordedReports:
         return [(step, value) for found, step, value in self.values if found == name]
 
 
-def fake_prompts(data: JsonlPrompts, max_prompt_tokens: int, limit: int | None) -> list[Prompt]:
+def fake_prompts(data: PromptData, max_prompt_tokens: int, limit: int | None) -> list[Prompt]:
     """Five prompts whose right answer is "yes"."""
     return [Prompt(uid=uid, text=f"question {uid}", token_ids=(3, 4), answer="yes") for uid in range(5)][:limit]
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import ray
 
-from service.contract.spec import ResourcesSpec, RoleResources
+from service.contract.spec import ResourcesSpec, TrainerResources
 from tests.workers.ray_head import ray_environment, ray_head
 from workers.placement import ActorDied, DeadlineExceeded, NoPlacement, Placement, Role, kill, place, poll, wait_for
 
@@ -87,7 +87,7 @@ def test_both_kinds_of_actors_answer(placement: Placement) -> None:
 
 
 def test_more_than_the_cluster_has_is_refused_with_both_numbers(cluster: None) -> None:
-    resources = ResourcesSpec(trainer=RoleResources(num_cpus=64.0))
+    resources = ResourcesSpec(trainer=TrainerResources(num_cpus=64.0))
     with pytest.raises(NoPlacement, match=r"needed .*64.*CPU: .* of 2 free"):
         place(resources, deadline_s=1.0, check=go_on)
     # The refused group holds nothing: what the cluster has can still be had.

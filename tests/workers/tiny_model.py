@@ -8,7 +8,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-from service.contract.data import ExactMatchReward, JsonlPromptCompletions, JsonlPrompts
+from service.contract.data import ExactMatchReward, PromptData, SupervisedData
 from service.contract.spec import ModelSpec
 from service.contract.stages import OptimizerSpec, RlSpec, SftSpec
 from workers.actors.trainer import Trainer
@@ -85,7 +85,7 @@ def make_sft_spec(data: str, **changes: Any) -> SftSpec:
         "max_length": 32,
         "save_steps": 1000,
     }
-    return SftSpec(data=JsonlPromptCompletions(path=data), **(settings | changes))
+    return SftSpec(data=SupervisedData(path=data), **(settings | changes))
 
 
 def make_rl_spec(**changes: Any) -> RlSpec:
@@ -97,7 +97,7 @@ def make_rl_spec(**changes: Any) -> RlSpec:
         "num_generations": 4,
         "max_completion_length": 6,
     }
-    data = JsonlPrompts(path="prompts come from the caller")
+    data = PromptData(path="prompts come from the caller")
     return RlSpec(data=data, reward=ExactMatchReward(), **(settings | changes))
 
 

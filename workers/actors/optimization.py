@@ -9,22 +9,28 @@ from torch import Tensor
 from service.contract.stages import OptimizerSpec
 from workers.actors.trainer_results import NonFinite
 
+DECAY_RATIO = 0.1
+"""Of the schedule wsd where the specification gives none."""
+
 
 def learning_rate_at(spec: OptimizerSpec, step: int, num_steps: int) -> float:
     """The learning rate of a step (from 1).
 
-    It rises linearly over the first `warmup_ratio * num_steps` steps, rounded up, the last of which has the full rate.
-    Then linear and cosine fall from the full rate so that 0 is reached as the last planned step ends: that step itself
-    still trains.
+    It rises linearly over the first `warmup_steps`, or `warmup_ratio * num_steps` rounded up, the last of which has the
+    full rate. Then all but constant fall from the full rate, wsd only in its last `decay_ratio * num_steps`, so that 0
+    is reached as the last planned step ends: that step itself still trains.
     """
-    num_warmup = math.ceil(spec.warmup_ratio * num_steps)
+    num_warmup = math.ceil(spec.warmup_ratio * num_steps) if spec.warmup_steps is None else spec.warmup_steps
     if step <= num_warmup:
         return spec.learning_rate * step / num_warmup
-    fallen = (step - 1 - num_warmup) / (num_steps - num_warmup)
+    num_falling = num_steps - num_warmup
+    if spec.lr_schedule == "wsd":
+        num_falling = min(num_falling, math.ceil((spec.decay_ratio or DECAY_RATIO) * num_steps))
+    fallen = max(0.0, 1.0 - (num_steps - step + 1) / num_falling)
     match spec.lr_schedule:
         case "constant":
             return spec.learning_rate
-        case "linear":
+        case "linear" | "wsd":
             return spec.learning_rate * (1.0 - fallen)
         case "cosine":
             return spec.learning_rate * 0.5 * (1.0 + math.cos(math.pi * fallen))

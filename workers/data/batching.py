@@ -9,6 +9,7 @@ A sequence of L tokens feeds L - 1 inputs; position t has token t + 1 as its lab
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import compress
 
 import numpy as np
 import torch
@@ -22,11 +23,26 @@ class TokenSequence:
 
     prompt_token_ids: tuple[int, ...]
     completion_token_ids: tuple[int, ...]
+    is_trained: tuple[bool, ...] | None = None
+    """For each completion token; None: all are. A conversation's completion begins with its first trained token, and
+    later turns of the user lie within it."""
 
     @property
     def num_tokens(self) -> int:
         """Tokens of prompt and completion."""
         return len(self.prompt_token_ids) + len(self.completion_token_ids)
+
+    @property
+    def label_token_ids(self) -> tuple[int, ...]:
+        """The completion tokens that are trained."""
+        if self.is_trained is None:
+            return self.completion_token_ids
+        return tuple(compress(self.completion_token_ids, self.is_trained))
+
+    @property
+    def num_labels(self) -> int:
+        """Tokens that are trained."""
+        return len(self.completion_token_ids) if self.is_trained is None else sum(self.is_trained)
 
 
 def plan_microbatches(sequences: Sequence[TokenSequence], max_tokens: int) -> list[list[int]]:
@@ -47,18 +63,21 @@ def plan_microbatches(sequences: Sequence[TokenSequence], max_tokens: int) -> li
 
 
 def collate(sequences: Sequence[TokenSequence], pad_token_id: int) -> TokenBatch:
-    """One padded batch, [B, T]. Its N label tokens are the completions one after the other."""
+    """One padded batch, [B, T]. Its N label tokens are the sequences' trained tokens, one sequence after the other."""
     num_inputs_B = np.array([sequence.num_tokens - 1 for sequence in sequences])
     num_prompt_B = np.array([len(sequence.prompt_token_ids) for sequence in sequences])
     position_T = np.arange(int(num_inputs_B.max()))
     real_BT = position_T < num_inputs_B[:, None]
     labelled_BT = real_BT & (position_T >= num_prompt_B[:, None] - 1)
+    for row, sequence in enumerate(sequences):
+        if sequence.is_trained is not None:
+            labelled_BT[row, num_prompt_B[row] - 1 : num_inputs_B[row]] = sequence.is_trained
     input_ids_BT = np.full(real_BT.shape, pad_token_id, dtype=np.int64)
     labels_BT = np.full(real_BT.shape, IGNORED, dtype=np.int64)
     input_ids_BT[real_BT] = [
         token for item in sequences for token in (item.prompt_token_ids + item.completion_token_ids)[:-1]
     ]
-    labels_BT[labelled_BT] = [token for item in sequences for token in item.completion_token_ids]
+    labels_BT[labelled_BT] = [token for item in sequences for token in item.label_token_ids]
     return TokenBatch(
         input_ids_BT=torch.from_numpy(input_ids_BT),
         labels_BT=torch.from_numpy(labels_BT),

@@ -2,7 +2,7 @@
 
 from transformers import PreTrainedTokenizerBase
 
-from service.contract.data import JsonlPrompts
+from service.contract.data import PromptData
 from workers.data.json_lines import read_rows
 from workers.data.sample_order import epoch_permutation
 from workers.data.tokenization import tokenize_prompts
@@ -11,7 +11,7 @@ from workers.rollouts import Prompt
 
 
 def load_prompts(
-    spec: JsonlPrompts, tokenizer: PreTrainedTokenizerBase, max_prompt_tokens: int, limit: int | None = None
+    spec: PromptData, tokenizer: PreTrainedTokenizerBase, max_prompt_tokens: int, limit: int | None = None
 ) -> list[Prompt]:
     """The first `limit` prompts of the file (all if None), tokenized.
 

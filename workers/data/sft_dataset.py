@@ -20,14 +20,18 @@ class SftDataset:
     """Tokenized samples in file order."""
 
     samples: tuple[TokenSequence, ...]
+    held_out: tuple[TokenSequence, ...] = ()
+    """Not trained, measured on: at most `num_eval_samples`."""
     num_dropped: int
     """Samples beyond `max_length`, left out."""
+    num_truncated: int = 0
+    """Samples beyond `max_length`, cut."""
 
     def digest(self) -> str:
         """SHA-256 over all token ids: tells whether a resumed run still trains on the same data."""
         digest = sha256()
         for sample in self.samples:
-            for ids in (sample.prompt_token_ids, sample.completion_token_ids):
+            for ids in (sample.prompt_token_ids, sample.completion_token_ids, sample.is_trained or ()):
                 digest.update(array("q", [len(ids), *ids]).tobytes())
         return digest.hexdigest()
 

@@ -9,7 +9,7 @@ import ray
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
-from service.contract.data import JsonlPrompts
+from service.contract.data import PromptData
 from service.contract.messages import StageResult, StartReply
 from workers.data.prompt_dataset import load_prompts
 from workers.model_loading import ConfigError, load_tokenizer
@@ -113,7 +113,7 @@ def _weight_root(placement: Placement, orders: StartReply) -> Path | None:
 def _prompt_loader(model_path: str) -> LoadPrompts:
     tokenizer = load_tokenizer(model_path)
 
-    def load(data: JsonlPrompts, max_prompt_tokens: int, limit: int | None) -> list[Prompt]:
+    def load(data: PromptData, max_prompt_tokens: int, limit: int | None) -> list[Prompt]:
         return load_prompts(data, tokenizer, max_prompt_tokens, limit)
 
     return load

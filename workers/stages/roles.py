@@ -6,7 +6,7 @@ Every call may also raise what ends a run from outside: cancellation, a deadline
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
-from service.contract.data import JsonlPrompts
+from service.contract.data import PromptData
 from service.contract.messages import RolloutSample
 from service.contract.stages import RlSpec, SftSpec, StageName
 from workers.actors.trainer_results import ModelFacts, RlPlan, SftPlan, StepMetrics
@@ -80,5 +80,5 @@ class Reports(Protocol):
         """Wait until the service has everything so far, but no longer than the deadline."""
 
 
-LoadPrompts = Callable[[JsonlPrompts, int, int | None], list[Prompt]]
+LoadPrompts = Callable[[PromptData, int, int | None], list[Prompt]]
 """Data set, most tokens of a prompt, most prompts (None: all)."""

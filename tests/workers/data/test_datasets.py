@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.contract.data import JsonlPrompts
+from service.contract.data import PromptData
 from tests.workers.tiny_model import make_pairs, make_sft_spec, make_tokenizer, write_lines
 from workers.data.json_lines import read_rows
 from workers.data.prompt_dataset import load_prompts, prompt_indices_for_step
@@ -106,15 +106,15 @@ def test_order_depends_on_seed_stream_and_epoch() -> None:
 def test_prompts_carry_their_line_as_uid(tmp_path: Path) -> None:
     path = tmp_path / "rl.jsonl"
     path.write_text('{"prompt": "w0 w1", "answer": "x"}\n\n{"prompt": "w2", "answer": "y"}\n')
-    prompts = load_prompts(JsonlPrompts(path=str(path)), TOKENIZER, 2)
+    prompts = load_prompts(PromptData(path=str(path)), TOKENIZER, 2)
     assert [(prompt.uid, prompt.token_ids, prompt.answer) for prompt in prompts] == [(0, (3, 4), "x"), (2, (5,), "y")]
-    assert load_prompts(JsonlPrompts(path=str(path)), TOKENIZER, 2, limit=1) == prompts[:1]
+    assert load_prompts(PromptData(path=str(path)), TOKENIZER, 2, limit=1) == prompts[:1]
 
 
 def test_a_prompt_without_room_is_named(tmp_path: Path) -> None:
     path = write_lines(tmp_path / "rl.jsonl", [{"prompt": "w0 w1", "answer": "x"}])
     with pytest.raises(ConfigError, match="line 1: the prompt has 2 tokens, but 1 to 1 fit"):
-        load_prompts(JsonlPrompts(path=path), TOKENIZER, 1)
+        load_prompts(PromptData(path=path), TOKENIZER, 1)
 
 
 @given(num_prompts=st.integers(1, 20), per_step=st.integers(1, 45), seed=st.integers(0, 9))
