@@ -1,9 +1,9 @@
-"""What a driver's report sets in motion: one transaction for its number, points, lines and completions."""
+"""What a driver's report sets in motion: one transaction for its number and all that it holds."""
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from service import attempts, log_store, metric_store
+from service import attempts, log_store, metric_store, token_views
 from service.contract.messages import ReportAck, WorkerReport
 from service.contract.status import ExperimentStatus
 from service.storage.tables import Attempt, Experiment
@@ -21,6 +21,8 @@ async def take_report(session: AsyncSession, attempt: Attempt, report: WorkerRep
         await metric_store.append_points(session, attempt, report.points)
         await log_store.append_lines(session, attempt, report.log_lines)
         await log_store.append_rollouts(session, attempt, report.rollouts)
+        await token_views.store_views(session, attempt, report.token_views)
+        await attempts.record_run_events(session, attempt, report.events)
         await notify(session, attempt.experiment_id)
     status = await session.scalar(select(Experiment.status).where(Experiment.id == attempt.experiment_id))
     return ReportAck(seq=report.seq, duplicate=duplicate, cancel=status == ExperimentStatus.CANCELLING.value)

@@ -7,7 +7,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from service import attempts, auth, experiments
-from service.contract.messages import FinishReport, StageResult, WorkerReport
+from service.contract.messages import FinishReport, RunEvent, StageResult, TokenView, WorkerReport
 from service.contract.plan import ExperimentPlan
 from service.contract.spec import ExperimentSpec
 from service.contract.stages import StageName
@@ -70,6 +70,27 @@ async def experiment_of(session: AsyncSession, attempt: Attempt) -> Experiment:
 def make_report(seq: int = 1, **values: Any) -> WorkerReport:
     """An otherwise empty report."""
     return WorkerReport(seq=seq, **values)
+
+
+def make_token_view(step: int = 0, sample_index: int = 0, **values: Any) -> TokenView:
+    """Three tokens, of which the first is the prompt's, the second flexible and the third rigid."""
+    facts = {
+        "stage": "sft",
+        "tokens": ["a", " b", "\n"],
+        "token_ids": [1, 2, 3],
+        "label_probs": [None, 0.25, 0.875],
+        "topk_masses": [None, 0.5, 1.0],
+        "entropies": [None, 1.5, 0.25],
+        "weights": [None, 1.125, 1.0],
+        "top_k": 2,
+        "tau": 0.75,
+    }
+    return TokenView.model_validate({**facts, "step": step, "sample_index": sample_index, **values})
+
+
+def make_run_event(kind: str = "checkpoint_skipped", **values: Any) -> RunEvent:
+    """What a driver wants a person to know."""
+    return RunEvent(kind=kind, **{"ts": NOW, "message": "the newest checkpoint was damaged", **values})
 
 
 def make_stage_result(stage: StageName = "sft", **values: Any) -> StageResult:

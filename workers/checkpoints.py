@@ -13,7 +13,7 @@ uploaded and the manifest comes last.
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
@@ -63,8 +63,8 @@ class LatestCheckpoint:
     """Newer ones that are not whole, newest first."""
 
 
-class _Damaged(Exception):
-    """The reason why a checkpoint does not verify."""
+class DamagedCheckpoint(Exception):
+    """A checkpoint does not verify; the message says why."""
 
 
 def checkpoint_name(step: int) -> str:
@@ -96,15 +96,19 @@ def load_latest(root: str) -> LatestCheckpoint:
     skipped: list[SkippedCheckpoint] = []
     for name in reversed(_names(filesystem, path)):
         try:
-            facts = _verified_facts(filesystem, f"{path}/{name}")
-        except _Damaged as error:
+            checkpoint = load_checkpoint(root, name)
+        except DamagedCheckpoint as error:
             skipped.append(SkippedCheckpoint(name=name, reason=str(error)))
             continue
-        location = f"{root.rstrip('/')}/{name}"
-        return LatestCheckpoint(
-            checkpoint=Checkpoint(name=name, location=location, facts=facts), skipped=tuple(skipped)
-        )
+        return LatestCheckpoint(checkpoint=checkpoint, skipped=tuple(skipped))
     return LatestCheckpoint(checkpoint=None, skipped=tuple(skipped))
+
+
+def load_checkpoint(root: str, name: str) -> Checkpoint:
+    """The checkpoint of this name below `root`. Raises DamagedCheckpoint unless it is there and verifies."""
+    filesystem, path = fsspec.core.url_to_fs(root)
+    facts = _verified_facts(filesystem, f"{path}/{name}")
+    return Checkpoint(name=name, location=f"{root.rstrip('/')}/{name}", facts=facts)
 
 
 @contextmanager
@@ -141,17 +145,17 @@ def is_local(url: str) -> bool:
     return "file" in ((protocol,) if isinstance(protocol, str) else protocol)
 
 
-def prune(root: str, keep: int) -> list[str]:
-    """Delete all checkpoints but the newest `keep` that have a manifest; returns the deleted names.
+def prune(root: str, keep: int, *, protect: Collection[str] = ()) -> list[str]:
+    """Delete all checkpoints but the newest `keep` that have a manifest and those named in `protect`.
 
-    Also removes what interrupted writers left. Only the one writer of `root` may call it.
+    Returns the deleted names. Also removes what interrupted writers left. Only the one writer of `root` may call it.
     """
     filesystem, path = fsspec.core.url_to_fs(root)
     names = _names(filesystem, path)
     whole = [name for name in names if filesystem.exists(f"{path}/{name}/{MANIFEST}")]
     kept = whole[-keep:]
     # A newer one without a manifest is left alone: it tells a person that its writer was interrupted.
-    doomed = [name for name in names if kept and name < kept[0]]
+    doomed = [name for name in names if kept and name < kept[0] and name not in protect]
     for name in [*doomed, *_names(filesystem, path, aside=True)]:
         # The manifest goes first, so that a deletion cut short leaves no checkpoint that looks whole.
         if filesystem.exists(f"{path}/{name}/{MANIFEST}"):
@@ -239,19 +243,19 @@ def _names(filesystem: Any, path: str, *, aside: bool = False) -> list[str]:
 
 
 def _verified_facts(filesystem: Any, folder: str) -> dict[str, Any]:
-    """The facts of a whole checkpoint; raises _Damaged with what is wrong."""
+    """The facts of a whole checkpoint; raises DamagedCheckpoint with what is wrong."""
     try:
         manifest = json.loads(filesystem.cat_file(f"{folder}/{MANIFEST}"))
         body: dict[str, Any] = manifest["body"]
         intact = manifest["sha256"] == _digest(body)
     except FileNotFoundError as error:
-        raise _Damaged("no manifest: its writer was interrupted") from error
+        raise DamagedCheckpoint("no manifest: its writer was interrupted") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise _Damaged(f"manifest unreadable: {error}") from error
+        raise DamagedCheckpoint(f"manifest unreadable: {error}") from error
     if not intact:
-        raise _Damaged("manifest does not match its own digest")
+        raise DamagedCheckpoint("manifest does not match its own digest")
     if body["format"] != FORMAT:
-        raise _Damaged(f"format {body['format']} is not {FORMAT}, the one this version reads")
+        raise DamagedCheckpoint(f"format {body['format']} is not {FORMAT}, the one this version reads")
     for file_name, entry in body["files"].items():
         _verify_file(filesystem, folder, file_name, entry)
     return cast(dict[str, Any], body["facts"])
@@ -265,11 +269,11 @@ def _verify_file(filesystem: Any, folder: str, file_name: str, entry: dict[str, 
             digest.update(chunk)
             num_bytes += len(chunk)
     except FileNotFoundError as error:
-        raise _Damaged(f"{file_name} is missing") from error
+        raise DamagedCheckpoint(f"{file_name} is missing") from error
     if num_bytes != entry["num_bytes"]:
-        raise _Damaged(f"{file_name} has {num_bytes} bytes, its manifest says {entry['num_bytes']}")
+        raise DamagedCheckpoint(f"{file_name} has {num_bytes} bytes, its manifest says {entry['num_bytes']}")
     if digest.hexdigest() != entry["sha256"]:
-        raise _Damaged(f"{file_name} does not match the SHA-256 in its manifest")
+        raise DamagedCheckpoint(f"{file_name} does not match the SHA-256 in its manifest")
 
 
 def _chunks(filesystem: Any, path: str) -> Iterator[bytes]:

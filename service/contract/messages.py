@@ -10,9 +10,9 @@ Every call carries the attempt's token. 409 means that the attempt is over: the 
 """
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from service.contract.spec import ExperimentSpec
 from service.contract.stages import StageName
@@ -52,6 +52,10 @@ class RolloutSample(WireModel):
     policy_version: int
 
 
+MAX_VIEWED_TOKENS = 8192
+"""Of one token view; the tokens after them are left out. So many fit into one report with room to spare."""
+
+
 class TokenView(WireModel):
     """One held-out sample token by token: what the model thinks of each, and what the objective makes of it.
 
@@ -63,7 +67,7 @@ class TokenView(WireModel):
     """Optimizer steps done when it was measured."""
     sample_index: int
     """Place among the held-out samples, from 0."""
-    tokens: list[str]
+    tokens: list[str] = Field(max_length=MAX_VIEWED_TOKENS)
     """As text, piece by piece; put together they are the sample."""
     token_ids: list[int]
     label_probs: list[float | None]
@@ -79,6 +83,20 @@ class TokenView(WireModel):
     tau: float | None
     """A token is flexible where its top-k mass lies below it; None where the objective knows no threshold."""
 
+    @model_validator(mode="after")
+    def _one_value_per_token(self) -> Self:
+        lengths = {
+            name: len(getattr(self, name))
+            for name in ("tokens", "token_ids", "label_probs", "topk_masses", "entropies", "weights")
+        }
+        if len(set(lengths.values())) > 1:
+            raise ValueError(f"the lists must have one entry per token each; they have {lengths}")
+        return self
+
+
+SERVICE_EVENT_KINDS = frozenset({"status", "attempt", "stage", "cancel_requested", "note"})
+"""Kinds of events that the service itself writes; readers trust their `detail`."""
+
 
 class RunEvent(WireModel):
     """Something that a person should know about the run: `checkpoint_skipped`, …"""
@@ -87,6 +105,13 @@ class RunEvent(WireModel):
     kind: str = Field(pattern=r"^[a-z0-9_]{1,60}$")
     message: str = Field(max_length=2000)
     detail: dict[str, Any] = {}
+
+    @field_validator("kind")
+    @classmethod
+    def _is_not_the_services_own(cls, kind: str) -> str:
+        if kind in SERVICE_EVENT_KINDS:
+            raise ValueError(f"events of kind {kind!r} are written by the service alone; choose another word")
+        return kind
 
 
 class Progress(WireModel):

@@ -4,6 +4,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
+    REAL,
     BigInteger,
     CheckConstraint,
     DateTime,
@@ -183,7 +184,7 @@ class ExperimentEvent(Base):
     attempt_id: Mapped[str | None] = mapped_column(ForeignKey("attempts.id", ondelete="CASCADE"))
     ts: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
     kind: Mapped[str]
-    """`status`, `attempt`, `stage`, `cancel_requested`, `note`."""
+    """The service's own (`SERVICE_EVENT_KINDS`), or what a driver reports: `checkpoint_skipped`, …"""
     message: Mapped[str]
     detail: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'::jsonb"))
 
@@ -275,6 +276,29 @@ class RolloutSampleRow(Base):
     reward: Mapped[float]
     num_tokens: Mapped[int]
     policy_version: Mapped[int] = mapped_column(BigInteger)
+
+
+class TokenViewRow(Base):
+    """One held-out sample token by token, as measured after one step."""
+
+    __tablename__ = "token_views"
+    # An attempt that measures a step again replaces what was measured before.
+    __table_args__ = (UniqueConstraint("experiment_id", "stage", "step", "sample_index"),)
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    experiment_id: Mapped[str] = mapped_column(ForeignKey("experiments.id", ondelete="CASCADE"))
+    attempt_id: Mapped[str] = mapped_column(ForeignKey("attempts.id", ondelete="CASCADE"))
+    stage: Mapped[str]
+    step: Mapped[int] = mapped_column(BigInteger)
+    sample_index: Mapped[int]
+    tokens: Mapped[list[str]]
+    token_ids: Mapped[list[int]] = mapped_column(ARRAY(Integer))
+    # The statistics are float32. Tau has their type, so that a token is flexible here exactly where it was in the run.
+    label_probs: Mapped[list[float | None]] = mapped_column(ARRAY(REAL))
+    topk_masses: Mapped[list[float | None]] = mapped_column(ARRAY(REAL))
+    entropies: Mapped[list[float | None]] = mapped_column(ARRAY(REAL))
+    weights: Mapped[list[float | None]] = mapped_column(ARRAY(REAL))
+    tau: Mapped[float | None] = mapped_column(REAL)
+    top_k: Mapped[int]
 
 
 class SchedulerLease(Base):

@@ -5,6 +5,7 @@ in which they are committed and a live reader never misses one.
 """
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import func, select, text, update
@@ -112,10 +113,11 @@ async def record_event(
     *,
     attempt_id: str | None = None,
     detail: Mapping[str, Any] | None = None,
+    ts: datetime | None = None,
 ) -> None:
-    """An event that changes no status."""
+    """An event that changes no status; without `ts` it happened now."""
     await lock_experiment(session, experiment_id)
-    await _record(session, experiment_id, attempt_id, kind, message, dict(detail or {}))
+    await _record(session, experiment_id, attempt_id, kind, message, dict(detail or {}), ts)
 
 
 async def notify(session: AsyncSession, experiment_id: str) -> None:
@@ -124,11 +126,20 @@ async def notify(session: AsyncSession, experiment_id: str) -> None:
 
 
 async def _record(
-    session: AsyncSession, experiment_id: str, attempt_id: str | None, kind: str, message: str, detail: dict[str, Any]
+    session: AsyncSession,
+    experiment_id: str,
+    attempt_id: str | None,
+    kind: str,
+    message: str,
+    detail: dict[str, Any],
+    ts: datetime | None = None,
 ) -> None:
-    session.add(
-        ExperimentEvent(experiment_id=experiment_id, attempt_id=attempt_id, kind=kind, message=message, detail=detail)
+    event = ExperimentEvent(
+        experiment_id=experiment_id, attempt_id=attempt_id, kind=kind, message=message, detail=detail
     )
+    if ts is not None:
+        event.ts = ts
+    session.add(event)
     await session.flush()
     await notify(session, experiment_id)
 

@@ -3,10 +3,11 @@
 import math
 
 import pytest
+from pydantic import ValidationError
 
-from service.contract.messages import StageResult, WorkerReport
+from service.contract.messages import SERVICE_EVENT_KINDS, StageResult, WorkerReport
 from service.contract.metric_names import METRICS, describe_metric
-from tests.factories import make_stage_result
+from tests.factories import make_run_event, make_stage_result, make_token_view
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 0.1])
@@ -18,6 +19,17 @@ def test_every_float_survives_json(value: float) -> None:
 
 def test_an_empty_report_is_a_heartbeat() -> None:
     assert WorkerReport.model_validate_json('{"seq": 1}').points == []
+
+
+def test_a_token_view_has_one_value_per_token() -> None:
+    with pytest.raises(ValidationError, match="one entry per token"):
+        make_token_view(weights=[None])
+
+
+@pytest.mark.parametrize("kind", sorted(SERVICE_EVENT_KINDS))
+def test_a_driver_cannot_write_the_services_own_events(kind: str) -> None:
+    with pytest.raises(ValidationError, match="the service alone"):
+        make_run_event(kind)
 
 
 def test_metric_names_are_unique() -> None:

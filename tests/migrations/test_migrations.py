@@ -9,7 +9,7 @@ from service.contract.messages import LogLine, MetricPoint, RolloutSample, Worke
 from service.storage.database import Sessions
 from service.storage.processes import record_life
 from service.storage.tables import Base, ClusterState, SchedulerLease
-from tests.factories import NOW, make_attempt, make_report, make_stage_result, make_user
+from tests.factories import NOW, make_attempt, make_report, make_stage_result, make_token_view, make_user
 
 
 def table_names(url: str) -> set[str]:
@@ -77,7 +77,8 @@ def a_full_report() -> WorkerReport:
         policy_version=0,
     )
     point = MetricPoint(name="sft/loss", step=1, value=1.0, ts=NOW)
-    return make_report(points=[point], log_lines=[LogLine(ts=NOW, text="hello")], rollouts=[rollout])
+    lines = [LogLine(ts=NOW, text="hello")]
+    return make_report(points=[point], log_lines=lines, rollouts=[rollout], token_views=[make_token_view()])
 
 
 def assert_every_table_but_chunks_has_rows(url: str) -> None:

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from service import attempts, experiments, queue
+from service import attempts, experiments, queue, reporting
 from service.contract.messages import Progress
 from service.contract.status import EXPERIMENT_MOVES, EndReason, ExperimentStatus
 from service.errors import InvalidReport, NotAllowedNow, ReportGap, StaleAttempt
@@ -16,6 +16,7 @@ from tests.factories import (
     make_experiment,
     make_finish,
     make_report,
+    make_run_event,
     make_stage_result,
     make_user,
 )
@@ -106,6 +107,18 @@ async def test_a_report_without_progress_keeps_the_last_one(sessions: Sessions) 
         await attempts.accept_report(session, attempt, make_report(2))
         await session.refresh(attempt)
         assert Progress.model_validate(attempt.progress) == progress
+
+
+async def test_events_of_a_report_join_the_experiments_own_once_with_the_drivers_time(sessions: Sessions) -> None:
+    async with sessions.begin() as session:
+        attempt = await make_attempt(session)
+        event = make_run_event(message="odd \0", detail={"loss": float("nan")})
+        for _ in range(2):
+            await reporting.take_report(session, attempt, make_report(1, events=[event]))
+        rows = await experiments.events_after(session, attempt.experiment_id, after=0, limit=100)
+        [stored] = [row for row in rows if row.kind == event.kind]
+        assert (stored.message, stored.detail, stored.ts) == ("odd \ufffd", {"loss": "NaN"}, NOW)
+        assert stored.attempt_id == attempt.id
 
 
 async def test_stale_attempt_can_neither_start_report_record_nor_end(sessions: Sessions) -> None:

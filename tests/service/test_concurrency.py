@@ -12,14 +12,27 @@ from service.contract.status import EndReason
 from service.errors import NotAllowedNow, SedrayError, StaleAttempt
 from service.storage.database import Sessions
 from service.storage.tables import Attempt, User
-from tests.factories import NOW, experiment_of, make_attempt, make_experiment, make_report, make_stage_result, make_user
+from tests.factories import (
+    NOW,
+    experiment_of,
+    make_attempt,
+    make_experiment,
+    make_report,
+    make_run_event,
+    make_stage_result,
+    make_token_view,
+    make_user,
+)
 
 pytestmark = pytest.mark.anyio
 
 
 def full_report(seq: int) -> WorkerReport:
     point = MetricPoint(name="sft/loss", step=seq, value=1.0, ts=NOW)
-    return make_report(seq, points=[point], log_lines=[LogLine(ts=NOW, text=f"line {seq}")])
+    lines = [LogLine(ts=NOW, text=f"line {seq}")]
+    return make_report(
+        seq, points=[point], log_lines=lines, token_views=[make_token_view(seq)], events=[make_run_event()]
+    )
 
 
 async def attempted(sessions: Sessions, work: Callable[[AsyncSession], Awaitable[object]]) -> str:

@@ -9,7 +9,15 @@ import fsspec
 import pytest
 import torch
 
-from workers.checkpoints import MANIFEST, checkpoint_name, load_latest, prune, save_checkpoint
+from workers.checkpoints import (
+    MANIFEST,
+    DamagedCheckpoint,
+    checkpoint_name,
+    load_checkpoint,
+    load_latest,
+    prune,
+    save_checkpoint,
+)
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -143,6 +151,22 @@ def test_prune_keeps_the_newest(root: str) -> None:
     assert prune(root, keep=2) == []
     found = load_latest(root)
     assert found.checkpoint is not None and found.checkpoint.facts == {"step": 5}
+
+
+def test_prune_spares_the_protected(root: str) -> None:
+    for step in range(1, 6):
+        save(root, step)
+    assert prune(root, keep=2, protect=[checkpoint_name(2)]) == [checkpoint_name(1), checkpoint_name(3)]
+    assert load_checkpoint(root, checkpoint_name(2)).facts == {"step": 2}
+    assert prune(root, keep=2) == [checkpoint_name(2)]
+
+
+def test_a_checkpoint_asked_for_by_name_must_verify(root: str) -> None:
+    with pytest.raises(DamagedCheckpoint, match="no manifest"):
+        load_checkpoint(root, checkpoint_name(1))
+    remove(save(root, 1), "a.bin")
+    with pytest.raises(DamagedCheckpoint, match=r"a\.bin is missing"):
+        load_checkpoint(root, checkpoint_name(1))
 
 
 def test_prune_does_not_count_interrupted_ones(root: str) -> None:

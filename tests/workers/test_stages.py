@@ -8,7 +8,9 @@ import pytest
 from service.contract.messages import StageResult
 from service.contract.metric_names import describe_metric
 from service.contract.spec import ExperimentSpec
+from service.contract.stages import SftSpec
 from tests.workers.fake_actors import Disk, FakeEngine, FakeSync, FakeTrainer, RecordedReports, fake_prompts
+from workers.actors.trainer_results import StepMetrics
 from workers.pipeline.endings import Incomplete
 from workers.pipeline.stage_runner import run_stages
 from workers.rollouts import Completion, GenerationRequest, Prompt, SamplingParameters
@@ -159,6 +161,19 @@ def test_finished_stage_without_its_checkpoint_is_refused() -> None:
     del whole.disk.checkpoints["/out/checkpoints/sft"][6]
     with pytest.raises(CheckpointMissing, match="step 4 of 6"):
         World(make_spec(), whole.disk).run(results[:1])
+
+
+def test_metrics_that_a_checkpoint_carried_are_reported_first() -> None:
+    world = World(make_spec(rl=None, evaluation=None))
+    plan = world.trainer.prepare_sft(SftSpec.model_validate(SFT), "/out/checkpoints/sft")
+    carried = (StepMetrics(step=5, values={"sft/loss": 0.5}), StepMetrics(step=6, values={"sft/loss": 0.25}))
+    finished = replace(plan, first_step=plan.num_steps + 1, carried_metrics=carried)
+    world.trainer.prepare_sft = lambda spec, root: finished  # type: ignore[method-assign]
+    world.trainer.sft_steps = lambda **_: []  # type: ignore[method-assign]
+    (result,) = world.run()
+    assert world.reports.series("sft/loss") == [(5, 0.5), (6, 0.25)]
+    assert result.metrics["sft/loss"] == 0.25
+    assert "carried_metrics" not in result.detail
 
 
 def test_metrics_of_a_checkpoints_steps_are_sent_before_it_is_written() -> None:

@@ -35,6 +35,14 @@ class Histogram:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StepMetrics:
+    """The metrics of one optimizer step, by the names of the contract."""
+
+    step: int
+    values: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SftPlan:
     """What the supervised stage is about to do."""
 
@@ -53,14 +61,8 @@ class SftPlan:
     resumed_from: str | None
     """The checkpoint that was loaded."""
     skipped_checkpoints: tuple[SkippedCheckpoint, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepMetrics:
-    """The metrics of one optimizer step, by the names of the contract."""
-
-    step: int
-    values: dict[str, float]
+    carried_metrics: tuple[StepMetrics, ...] = ()
+    """Of the last steps before `first_step`, from the checkpoint: perhaps nobody has reported them yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

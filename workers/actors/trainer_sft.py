@@ -3,6 +3,7 @@
 import time
 
 from service.contract.stages import SftSpec
+from workers.actors.metric_tail import MetricTail, carried_metrics
 from workers.actors.optimization import Optimization
 from workers.actors.policy_model import PolicyModel
 from workers.actors.sft_step import SftStep
@@ -31,6 +32,8 @@ class SftRun:
         self._fingerprint = fingerprint(spec, seed=seed, data=self._dataset.digest())
         resumed = resume_training_state(checkpoint_root, self._fingerprint, policy, self._optimization)
         self._step: int = resumed.facts["step"] if resumed.facts else 0
+        carried = carried_metrics(resumed.facts["metric_tail"]) if resumed.facts else ()
+        self._tail = MetricTail(carried)
         self._threshold = (
             Threshold.from_facts(resumed.facts["threshold"])
             if resumed.facts
@@ -48,6 +51,7 @@ class SftRun:
             tau_num_tokens=self._threshold.num_tokens,
             resumed_from=resumed.location,
             skipped_checkpoints=resumed.skipped,
+            carried_metrics=carried,
         )
 
     def steps(self, *, max_steps: int, max_seconds: float) -> list[StepMetrics]:
@@ -56,6 +60,7 @@ class SftRun:
         done: list[StepMetrics] = []
         while self._step < self._num_steps and len(done) < max_steps:
             done.append(self._next_step())
+            self._tail.add(done[-1])
             if self._step % self._spec.save_steps == 0 or self._step == self._num_steps:
                 self._save()
             if time.monotonic() >= deadline:
@@ -73,7 +78,13 @@ class SftRun:
         return StepMetrics(step=step, values=values)
 
     def _save(self) -> None:
-        facts = {"stage": "sft", "fingerprint": self._fingerprint, "threshold": self._threshold.as_facts()}
+        facts = {
+            "stage": "sft",
+            "fingerprint": self._fingerprint,
+            "threshold": self._threshold.as_facts(),
+            "metric_tail": self._tail.as_facts(),
+        }
         save_training_state(
             self._root, self._step, self._policy, self._optimization, facts, keep=self._spec.save_total_limit
         )
+        self._tail.checkpointed()

@@ -1,6 +1,6 @@
 """What a training checkpoint holds: weights, optimizer, generators, and facts that bind it to its stage."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
@@ -11,7 +11,15 @@ from pydantic import BaseModel
 
 from workers.actors.optimization import Optimization
 from workers.actors.policy_model import PolicyModel
-from workers.checkpoints import SkippedCheckpoint, checkpoint_name, load_latest, prune, save_checkpoint
+from workers.checkpoints import (
+    Checkpoint,
+    SkippedCheckpoint,
+    checkpoint_name,
+    load_checkpoint,
+    load_latest,
+    prune,
+    save_checkpoint,
+)
 from workers.determinism import random_states, restore_random_states
 from workers.model_loading import ConfigError
 
@@ -40,15 +48,19 @@ def save_training_state(
     facts: Mapping[str, Any],
     *,
     keep: int,
+    protect: Collection[str] = (),
 ) -> str:
-    """Write the checkpoint after `step` and delete all but the newest `keep`. Returns its folder or URL."""
+    """Write the checkpoint after `step`; returns its folder or URL.
+
+    All others are deleted but the newest `keep` and those named in `protect`.
+    """
     files = {
         "model.pt": partial(_dump, policy.model.state_dict()),
         "optimizer.pt": partial(_dump, optimization.state()),
         "generators.pt": partial(_dump, random_states()),
     }
     location = save_checkpoint(root, checkpoint_name(step), files, {**facts, "step": step})
-    prune(root, keep)
+    prune(root, keep, protect=protect)
     return location
 
 
@@ -66,15 +78,28 @@ def resume_training_state(root: str, expected: str, policy: PolicyModel, optimiz
             f"checkpoint {checkpoint.location} belongs to another specification, seed or data set; "
             "submit the changed experiment as a new one, or restore the data that it began with"
         )
-    states = {}
-    for name in ("model.pt", "optimizer.pt", "generators.pt"):
-        with checkpoint.open(name) as stream:
-            # Generators live on the CPU; the optimizer moves its state to its parameters' device by itself.
-            states[name] = torch.load(stream, map_location="cpu", weights_only=True)
+    # Read before the first is used, so that a failure changes nothing.
+    states = {name: _read(checkpoint, name) for name in ("model.pt", "optimizer.pt", "generators.pt")}
     policy.model.load_state_dict(states["model.pt"])
     optimization.restore(states["optimizer.pt"])
     restore_random_states(states["generators.pt"])
     return Resumed(facts=checkpoint.facts, location=checkpoint.location, skipped=found.skipped)
+
+
+def load_weights(root: str, step: int, policy: PolicyModel) -> None:
+    """Load the weights of the checkpoint after `step`, and nothing else of it.
+
+    Raises DamagedCheckpoint, the weights as they were, unless it is there and verifies.
+    """
+    checkpoint = load_checkpoint(root, checkpoint_name(step))
+    policy.model.load_state_dict(_read(checkpoint, "model.pt"))
+
+
+def _read(checkpoint: Checkpoint, file_name: str) -> dict[str, Any]:
+    with checkpoint.open(file_name) as stream:
+        # Generators live on the CPU; the optimizer moves its state to its parameters' device by itself.
+        state: dict[str, Any] = torch.load(stream, map_location="cpu", weights_only=True)
+    return state
 
 
 def _dump(state: dict[str, Any], stream: BinaryIO) -> None:

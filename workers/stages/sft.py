@@ -33,6 +33,10 @@ def run_sft(context: StageContext, spec: SftSpec) -> StageOutcome:
 def _train(context: StageContext, plan: SftPlan) -> tuple[int, dict[str, float]]:
     steps_done, metrics = plan.first_step - 1, dict[str, float]()
     context.reports.progress("sft", "training", steps_done, plan.num_steps)
+    # A driver that dies takes unsent reports along; its successor begins behind the checkpoint's steps.
+    for step in plan.carried_metrics:
+        context.reports.points(step.step, step.values)
+        metrics |= step.values
     while steps := context.trainer.sft_steps(max_steps=_SLICE_STEPS, max_seconds=_SLICE_S):
         for step in steps:
             context.reports.points(step.step, step.values)
@@ -46,5 +50,5 @@ def _train(context: StageContext, plan: SftPlan) -> tuple[int, dict[str, float]]
 
 def _detail(plan: SftPlan) -> dict[str, Any]:
     shown = asdict(plan)
-    del shown["num_steps"]
+    del shown["num_steps"], shown["carried_metrics"]
     return shown

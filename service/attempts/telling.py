@@ -1,0 +1,86 @@
+"""What a running attempt tells of itself: numbered reports, events, and the results of its stages."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import func
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from service.attempts.rows import lock_attempt, lock_both, refuse_ended, stage_names, update_attempt
+from service.contract.messages import RunEvent, StageResult, WorkerReport
+from service.contract.status import AttemptStatus
+from service.errors import InvalidReport, NotAllowedNow, ReportGap
+from service.storage.json_values import storable_model, storable_text, storable_value
+from service.storage.tables import Attempt, StageResultRow
+from service.storage.transitions import record_event
+
+
+async def accept_report(session: AsyncSession, attempt: Attempt, report: WorkerReport) -> bool:
+    """Takes the report's number and sign of life; returns whether it was stored before.
+
+    The attempt's row stays locked until the transaction ends, so reports are stored one after the other. Raises
+    StaleAttempt if the attempt is over, NotAllowedNow before `start`, ReportGap if an earlier report is missing.
+    """
+    # Events are written under the experiment's lock, which has to come first.
+    current = (await lock_both(session, attempt))[1] if report.events else await lock_attempt(session, attempt)
+    refuse_ended(current)
+    if current.status != AttemptStatus.RUNNING.value:
+        raise NotAllowedNow(f"attempt {current.id} is {current.status}; call start before the first report")
+    expected = current.last_report_seq + 1
+    if report.seq > expected:
+        raise ReportGap(
+            f"report {report.seq} came before report {expected}; send the reports in order, each until it is "
+            "acknowledged",
+            expected_seq=expected,
+        )
+    duplicate = report.seq < expected
+    values: dict[str, Any] = {"heartbeat_at": func.clock_timestamp()}
+    if not duplicate:
+        values["last_report_seq"] = report.seq
+        if report.progress is not None:
+            values["progress"] = storable_model(report.progress)
+    await update_attempt(session, current, values)
+    return duplicate
+
+
+async def record_run_events(session: AsyncSession, attempt: Attempt, events: Sequence[RunEvent]) -> None:
+    """Puts what the driver wants a person to know among the experiment's events, with the driver's times.
+
+    Belongs behind the `accept_report` of the report that holds them, in the same transaction.
+    """
+    for event in events:
+        await record_event(
+            session,
+            attempt.experiment_id,
+            event.kind,
+            storable_text(event.message),
+            attempt_id=attempt.id,
+            detail=storable_value(event.detail),
+            ts=event.ts,
+        )
+
+
+async def record_stage_result(session: AsyncSession, attempt: Attempt, result: StageResult) -> bool:
+    """Keeps the result of a finished stage, once per experiment and stage; returns whether it was new.
+
+    Raises StaleAttempt if the attempt is over, InvalidReport for a stage that the specification does not have.
+    """
+    experiment, current = await lock_both(session, attempt)
+    refuse_ended(current)
+    planned = stage_names(experiment)
+    if result.stage not in planned:
+        raise InvalidReport(f"experiment {experiment.id} has no stage {result.stage}; it has {', '.join(planned)}")
+    row = {"experiment_id": experiment.id, "stage": result.stage, "attempt_id": current.id}
+    new = await session.scalar(
+        insert(StageResultRow)
+        .values(**row, result=storable_model(result), created_at=func.clock_timestamp())
+        .on_conflict_do_nothing()
+        .returning(StageResultRow.stage)
+    )
+    if new is None:
+        return False
+    detail = {"stage": result.stage, "steps_done": result.steps_done, "duration_s": result.duration_s}
+    message = f"stage {result.stage} finished"
+    await record_event(session, experiment.id, "stage", message, attempt_id=current.id, detail=storable_value(detail))
+    return True
