@@ -14,7 +14,8 @@ from transformers.core_model_loading import revert_weight_conversion
 
 from workers.actors.policy_model import PolicyModel
 from workers.actors.trainer_results import WeightManifest
-from workers.checkpoints import is_local, written_aside
+from workers.checkpoint_draft import written_aside
+from workers.checkpoints import is_local
 
 
 def exported_weights(policy: PolicyModel) -> Iterator[tuple[str, Tensor]]:
