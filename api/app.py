@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from api.access_log import AccessLog
 from api.body_limits import BodyLimits
 from api.problems import install_problem_handlers, use_problems_in_openapi
-from api.routers import attempts, experiments, health, logs, metrics, queue, rollouts, stream
+from api.routers import attempts, experiments, health, logs, metrics, queue, rollouts, stream, token_views
 from api.sign_of_life import keep_recording_life
 from api.submission import PlanExperiment
 from api.web import login, pages, static_files
@@ -43,7 +43,7 @@ def create_app(
     app.state.engine = engine
     app.state.plan = plan
     app.state.head_revision = head_revision()
-    for module in (experiments, queue, metrics, logs, rollouts, stream, attempts):
+    for module in (experiments, queue, metrics, logs, rollouts, token_views, stream, attempts):
         app.include_router(module.router, prefix=PREFIX)
     for page_router in (health.router, login.router, pages.router, static_files.router):
         app.include_router(page_router)

@@ -30,8 +30,11 @@ from api.schemas import (
     MetricSeriesPage,
     QueueOut,
     RolloutPage,
+    TokenViewPage,
 )
+from service.contract.messages import TokenView
 from service.contract.spec import ExperimentSpec
+from service.contract.stages import StageName
 
 _RETRIES = 4
 _RETRY_STATUSES = frozenset({502, 503, 504})
@@ -156,6 +159,26 @@ class SedrayClient:
     def rollouts(self, experiment_id: str, *, limit: int = 20, before: int | None = None) -> RolloutPage:
         """Stored completions, newest first."""
         return self._get(RolloutPage, f"/experiments/{experiment_id}/rollouts", {"limit": limit, "before": before})
+
+    def token_views(
+        self,
+        experiment_id: str,
+        *,
+        stage: StageName | None = None,
+        step: int | None = None,
+        sample_index: int | None = None,
+        after: int | None = None,
+        limit: int = 200,
+    ) -> TokenViewPage:
+        """Which samples were looked at token by token, and after which steps; oldest first."""
+        query = {"stage": stage, "step": step, "sample_index": sample_index, "after": after, "limit": limit}
+        return self._get(TokenViewPage, f"/experiments/{experiment_id}/token-views", query)
+
+    def token_view(
+        self, experiment_id: str, *, step: int, sample_index: int = 0, stage: StageName = "sft"
+    ) -> TokenView:
+        """One held-out sample token by token, as it was after `step` optimizer steps."""
+        return self._get(TokenView, f"/experiments/{experiment_id}/token-views/{stage}/{step}/{sample_index}")
 
     def queue(self) -> QueueOut:
         """Who runs and who waits, and why."""

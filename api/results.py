@@ -23,6 +23,14 @@ def metric_names_of(results: list[StageResult]) -> list[str]:
     return list(dict.fromkeys(name for result in results for name in result.metrics))
 
 
+def shown_bytes(num_bytes: int) -> str:
+    """In the unit that leaves one to four digits before the point."""
+    for power, unit in ((4, "TiB"), (3, "GiB"), (2, "MiB"), (1, "KiB")):
+        if num_bytes >= 1024**power:
+            return f"{num_bytes / 1024**power:.1f} {unit}"
+    return f"{num_bytes} B"
+
+
 def shown_number(value: float | None) -> str:
     """Three decimals, one from 10 on; a dash for what was not measured."""
     if value is None:

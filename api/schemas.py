@@ -9,6 +9,7 @@ from service.contract.messages import Progress, RolloutSample, StageResult
 from service.contract.metric_names import Better
 from service.contract.plan import ExperimentPlan
 from service.contract.spec import ExperimentSpec, PriorityName
+from service.contract.stages import StageName
 from service.contract.status import AttemptStatus, EndReason, ExperimentStatus
 from service.contract.strict_model import WireModel
 
@@ -193,6 +194,23 @@ class RolloutPage(WireModel):
 
     items: list[RolloutSampleOut]
     next_before: int | None
+
+
+class TokenViewEntry(WireModel):
+    """That one sample was looked at token by token after a step."""
+
+    id: int
+    stage: StageName
+    step: int
+    sample_index: int
+    num_tokens: int
+
+
+class TokenViewPage(WireModel):
+    """Which token views exist, oldest first."""
+
+    items: list[TokenViewEntry]
+    next_after: int | None
 
 
 class ClusterOut(WireModel):

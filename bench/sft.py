@@ -26,7 +26,8 @@ from torch.nn import functional
 from workers.objectives.base import SupervisedObjective
 from workers.objectives.build import row_loss
 from workers.objectives.cross_entropy import CrossEntropy
-from workers.objectives.fused_linear import OutputHead, fused_loss
+from workers.objectives.fused_linear import fused_loss
+from workers.objectives.output_head import OutputHead
 from workers.objectives.sed_sft import SelectivePenalty
 
 logger = logging.getLogger(__name__)

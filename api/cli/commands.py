@@ -19,6 +19,7 @@ from api.cli.connection import DEFAULT_DATA, Connection, NoConnection, find_conn
 from api.cli.demo import run_demo
 from api.cli.spec_files import UnreadableSpec, apply_overrides, load_spec
 from api.cli.tables import experiment_view, experiments_table, plan_view, print_problem, queue_table, results_table
+from api.cli.token_text import token_text
 from api.cli.watch import watch as watch_live
 from api.client import ProblemReply, SedrayClient, ServiceUnreachable
 from api.schemas import Experiment
@@ -183,6 +184,25 @@ def logs(
         for message in client.stream(experiment_id):
             if message.event in ("logs", "end"):
                 last_id = _print_log(client, experiment_id, last_id, tail, as_json)
+
+
+@app.command()
+def tokens(
+    context: typer.Context,
+    experiment_id: ExperimentId,
+    step: Annotated[
+        int | None, typer.Option(min=0, help="After so many steps; default: the newest view.", show_default=False)
+    ] = None,
+    sample: Annotated[int, typer.Option(min=0, help="Which held-out sample.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Show a held-out sample token by token: which are flexible, and what the model thinks of them."""
+    with client_of(context) as client:
+        if step is None:
+            views = client.token_views(experiment_id, sample_index=sample, limit=1000).items
+            step = max((view.step for view in views), default=0)
+        view = client.token_view(experiment_id, step=step, sample_index=sample)
+        console.print(token_text(view)) if not as_json else _print_json(view)
 
 
 @app.command()

@@ -6,9 +6,10 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from api.results import POINT_LABELS, evaluations_of, metric_names_of, shown_number
+from api.results import POINT_LABELS, evaluations_of, metric_names_of, shown_bytes, shown_number
 from api.schemas import Experiment, ExperimentPlanReply, ExperimentSummary, QueueOut
 from service.contract.messages import StageResult
+from service.contract.plan import MemoryPlan
 from service.contract.status import EndReason, ExperimentStatus
 
 _COLOURS = {
@@ -116,7 +117,7 @@ def results_table(experiment: Experiment) -> RenderableType:
 
 
 def plan_view(reply: ExperimentPlanReply) -> RenderableType:
-    """The derived numbers of a dry run, and its warnings."""
+    """The derived numbers of a dry run, the memory that it needs, and its warnings."""
     table = Table(box=None, pad_edge=False)
     table.add_column("STAGE")
     table.add_column("STEPS", justify="right")
@@ -125,7 +126,26 @@ def plan_view(reply: ExperimentPlanReply) -> RenderableType:
         numbers = ", ".join(f"{name} {value}" for name, value in stage.numbers.items())
         table.add_row(stage.stage, str(stage.num_steps), numbers)
     demand = Text(f"holds {reply.plan.num_cpus:g} CPUs and {reply.plan.num_gpus:g} GPUs")
-    return Group(table, demand, *(Text(f"warning: {warning}", style="yellow") for warning in reply.plan.warnings))
+    memory = [_memory_table(reply.plan.memory)] if reply.plan.memory else []
+    warnings = (Text(f"warning: {warning}", style="yellow") for warning in reply.plan.warnings)
+    return Group(table, demand, *memory, *warnings)
+
+
+def _memory_table(plans: list[MemoryPlan]) -> RenderableType:
+    """What one actor of each role needs at its peak."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("MEMORY")
+    table.add_column("STAGE")
+    table.add_column("NEEDS", justify="right", no_wrap=True)
+    table.add_column("HAS", justify="right", no_wrap=True)
+    table.add_column("OF IT")
+    for plan in plans:
+        has = "unknown" if plan.available_bytes is None else shown_bytes(plan.available_bytes)
+        parts = ", ".join(f"{name.replace('_', ' ')} {shown_bytes(size)}" for name, size in plan.parts.items())
+        too_large = plan.available_bytes is not None and plan.total_bytes > plan.available_bytes
+        needs = Text(shown_bytes(plan.total_bytes), style="red" if too_large else "")
+        table.add_row(Text(f"{plan.role} ({plan.device})"), plan.stage, needs, has, Text(parts))
+    return table
 
 
 def print_problem(console: Console, title: str, detail: str, errors: list[dict[str, object]]) -> None:

@@ -68,7 +68,8 @@ class TokenView(WireModel):
     sample_index: int
     """Place among the held-out samples, from 0."""
     tokens: list[str] = Field(max_length=MAX_VIEWED_TOKENS)
-    """As text, piece by piece; put together they are the sample."""
+    """As text, piece by piece; put together they are the sample. A token that ends within a character has an empty
+    text: the token that completes the character has it whole."""
     token_ids: list[int]
     label_probs: list[float | None]
     """p of the token itself."""

@@ -19,7 +19,7 @@ from api.cli.watch import Watcher
 from api.client import StreamMessage
 from api.schemas import Experiment, ExperimentPlanReply
 from service.contract.messages import StageResult
-from service.contract.plan import ExperimentPlan, StagePlan
+from service.contract.plan import ExperimentPlan, MemoryPlan, StagePlan
 from service.contract.stages import StageName
 from service.contract.status import EndReason, ExperimentStatus
 from tests.factories import make_spec
@@ -137,6 +137,19 @@ def test_a_dry_run_shows_numbers_and_warnings() -> None:
 
     assert "samples 80" in text
     assert "warning: mind it" in text
+
+
+def test_a_dry_run_shows_what_memory_each_role_needs_and_has() -> None:
+    parts = {"parameters": 3 * 2**30, "loss_chunk": 2**20}
+    memory = MemoryPlan(
+        role="trainer", stage="sft", parts=parts, total_bytes=sum(parts.values()), available_bytes=2**30, device="cpu"
+    )
+
+    text = shown(plan_view(ExperimentPlanReply(spec=make_spec(), plan=PLAN.model_copy(update={"memory": [memory]}))))
+
+    assert "trainer (cpu)" in text
+    assert "parameters 3.0 GiB, loss chunk 1.0 MiB" in text
+    assert "1.0 GiB" in text
 
 
 def test_the_watcher_follows_stage_progress_metrics_and_the_end() -> None:

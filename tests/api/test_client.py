@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from api.client import ProblemReply, SedrayClient, ServiceUnreachable, parse_stream
+from tests.factories import make_token_view
 
 Handler = Callable[[httpx.Request], httpx.Response]
 
@@ -94,6 +95,16 @@ def test_stream_parsing_leaves_out_comments_and_joins_data_lines() -> None:
     messages = list(parse_stream(iter(text.splitlines())))
 
     assert [(message.event, message.data) for message in messages] == [("x", {}), ("message", 1)]
+
+
+def test_a_token_view_is_found_by_step_and_sample() -> None:
+    view = make_token_view(5, 1)
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        assert request.url.path == "/api/v1/experiments/exp-1/token-views/sft/5/1"
+        return httpx.Response(200, text=view.model_dump_json())
+
+    assert client_with(answer).token_view("exp-1", step=5, sample_index=1) == view
 
 
 def test_dry_run_asks_for_a_dry_run() -> None:

@@ -15,7 +15,7 @@ from tests.factories import make_spec
 from tests.workers.attempt_server import ATTEMPT_ID, TOKEN, AttemptServer, orders_of, serving
 from workers.actors.trainer_results import NonFinite
 from workers.actors.vllm_adapter import EngineFailed
-from workers.model_loading import ConfigError
+from workers.config_error import ConfigError
 from workers.pipeline.endings import ClusterLost, Incomplete, reason_of
 from workers.pipeline.interrupts import Interrupts
 from workers.pipeline.session import (

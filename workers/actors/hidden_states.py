@@ -2,17 +2,19 @@
 
 How logits come out of the output layer differs between models: some scale them, some cap them softly. What the config
 says about that is read here, and then proven on a few tokens against the model's own logits: a model that does anything
-else is refused, since training on other logits than it is used with would go wrong in silence.
+else is refused, since training on other logits than it is used with would go wrong in silence. In the same way it is
+found out whether the body keeps the sequences of a packed row apart.
 """
 
 import inspect
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from workers.model_loading import ConfigError
-from workers.objectives.fused_linear import OutputHead
+from workers.config_error import ConfigError
+from workers.objectives.output_head import OutputHead
 
 NUM_PROBE_TOKENS = 8
 PROBE_TOLERANCE = 1e-3
@@ -36,18 +38,36 @@ class SplitModel:
                 f"the model in {folder} is one module that cannot be run without its output layer; "
                 "use a causal language model with a separate body"
             )
+        adopted = adopt_attention(model)
         self._prove(model, folder)
+        self._packs = adopted and self._takes_positions and self._keeps_apart()
+        self._name = f"the model in {folder} ({type(model).__name__})"
 
     @property
     def vocab_size(self) -> int:
         """Rows of the output layer."""
         return len(self._output.weight)
 
-    def hidden(self, input_ids_BT: Tensor, position_ids_BT: Tensor) -> Tensor:
-        """[B, T, H]: what the output layer would read. No attention mask: padding is behind every real token."""
-        # A body without position ids counts from 0 by itself, as the batches do.
-        positions = {"position_ids": position_ids_BT} if self._takes_positions else {}
-        hidden: Tensor = self._body(input_ids=input_ids_BT, use_cache=False, **positions).last_hidden_state
+    def require_packing(self) -> None:
+        """Raises ConfigError if the body lets a packed sequence see another one."""
+        if not self._packs:
+            raise ConfigError(
+                f"{self._name} cannot keep packed sequences apart: it has layers that are not causal attention, or an "
+                "attention of its own kind; set sft.packing to false"
+            )
+
+    def hidden(
+        self, input_ids_BT: Tensor, position_ids_BT: Tensor, packed_lengths: tuple[int, ...] | None = None
+    ) -> Tensor:
+        """[B, T, H]: what the output layer would read. No attention mask: padding is behind every real token.
+
+        `packed_lengths` are those of the sequences where a single row holds them end to end; see `require_packing`.
+        """
+        # A body without position ids counts from 0 by itself, as padded batches do.
+        further: dict[str, Any] = {"position_ids": position_ids_BT} if self._takes_positions else {}
+        if packed_lengths is not None:
+            further["packed_lengths"] = packed_lengths
+        hidden: Tensor = self._body(input_ids=input_ids_BT, use_cache=False, **further).last_hidden_state
         return hidden
 
     def head(self, dtype: torch.dtype) -> OutputHead:
@@ -59,6 +79,20 @@ class SplitModel:
             softcap=self._softcap,
             dtype=dtype,
         )
+
+    @torch.no_grad()
+    def _keeps_apart(self) -> bool:
+        """Whether packed sequences come out as they do alone."""
+        device = self._output.weight.device
+        lengths = (NUM_PROBE_TOKENS // 2 + 1, NUM_PROBE_TOKENS // 2 - 1)
+        ids_1T = torch.arange(sum(lengths), device=device).remainder(self.vocab_size).unsqueeze(0)
+        positions_1T = torch.cat([torch.arange(length, device=device) for length in lengths]).unsqueeze(0)
+        parts = zip(ids_1T.split(lengths, 1), positions_1T.split(lengths, 1), strict=True)
+        alone = torch.cat([self.hidden(ids, positions) for ids, positions in parts], dim=1)
+        try:
+            return alike(self.hidden(ids_1T, positions_1T, lengths), alone)
+        except TypeError:  # The body takes nothing that its layers would need to know.
+            return False
 
     @torch.no_grad()
     def _prove(self, model: PreTrainedModel, folder: str) -> None:

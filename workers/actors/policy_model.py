@@ -10,8 +10,10 @@ from service.contract.spec import ModelSpec
 from workers.actors.embedding_noise import EmbeddingNoise, noisy_embeddings
 from workers.actors.hidden_states import SplitModel
 from workers.actors.trainer_results import ModelFacts
-from workers.data.batching import TokenSequence, collate
-from workers.model_loading import ConfigError, end_token_ids, load_model, load_tokenizer, torch_dtype
+from workers.config_error import ConfigError
+from workers.data.batching import collate
+from workers.data.token_sequence import TokenSequence
+from workers.model_loading import end_token_ids, load_model, torch_dtype
 from workers.objectives.base import (
     IGNORED,
     DistributionObjective,
@@ -20,6 +22,8 @@ from workers.objectives.base import (
     TokenStatistics,
 )
 from workers.objectives.fused_linear import WeightedLoss, fused_loss, fused_statistics
+from workers.objectives.output_head import ReferenceRows
+from workers.tokenizer_loading import load_tokenizer
 
 NO_NEEDS = StatisticsNeeds()
 
@@ -46,24 +50,41 @@ class PolicyModel:
         objective: WeightedLoss | DistributionObjective,
         *,
         needs: StatisticsNeeds = NO_NEEDS,
+        reference: ReferenceRows | None = None,
         temperature: float = 1.0,
         noise: EmbeddingNoise | None = None,
     ) -> ObjectiveOutput:
-        """The objective's sums over a micro-batch's completion tokens, N in all, one sequence after the other.
+        """The objective's sums over a micro-batch's label tokens, N in all, one sequence after the other.
 
-        `loss_sum` is differentiable by the weights, once.
+        `reference` is a frozen model's `label_rows` of the same sequences, where `needs` asks for it. `loss_sum` is
+        differentiable by the weights, once.
         """
         hidden_NH, labels_N = self._forward(sequences, noise)
         head = self._split.head(self.dtype)
-        return fused_loss(hidden_NH, head, labels_N, objective, needs=needs, temperature=temperature)
+        return fused_loss(
+            hidden_NH, head, labels_N, objective, needs=needs, reference=reference, temperature=temperature
+        )
 
     @torch.no_grad()
     def statistics(
-        self, sequences: Sequence[TokenSequence], *, temperature: float = 1.0, needs: StatisticsNeeds = NO_NEEDS
+        self,
+        sequences: Sequence[TokenSequence],
+        *,
+        temperature: float = 1.0,
+        needs: StatisticsNeeds = NO_NEEDS,
+        reference: ReferenceRows | None = None,
+        noise: EmbeddingNoise | None = None,
     ) -> TokenStatistics:
         """The statistics of the same tokens, detached."""
-        hidden_NH, labels_N = self._forward(sequences, None)
-        return fused_statistics(hidden_NH, self._split.head(self.dtype), labels_N, needs=needs, temperature=temperature)
+        hidden_NH, labels_N = self._forward(sequences, noise)
+        head = self._split.head(self.dtype)
+        return fused_statistics(hidden_NH, head, labels_N, needs=needs, reference=reference, temperature=temperature)
+
+    @torch.no_grad()
+    def label_rows(self, sequences: Sequence[TokenSequence]) -> ReferenceRows:
+        """Hidden states of the same tokens and the output layer, detached: what a frozen model is asked for."""
+        hidden_NH, _ = self._forward(sequences, None)
+        return ReferenceRows(hidden_NH=hidden_NH, head=self._split.head(self.dtype))
 
     def _forward(self, sequences: Sequence[TokenSequence], noise: EmbeddingNoise | None) -> tuple[Tensor, Tensor]:
         """One pass over a micro-batch: hidden states of the label tokens, [N, H], and their labels, [N]."""

@@ -20,8 +20,9 @@ from transformers import AutoConfig, GenerationConfig, PreTrainedTokenizerBase
 
 from service.contract.spec import ModelSpec
 from workers.actors.vllm_adapter import EngineFailed, EngineSettings, SampledTokens, VllmEngine, vllm_version
-from workers.model_loading import ConfigError, load_tokenizer
+from workers.config_error import ConfigError
 from workers.rollouts import Completion, GenerationRequest, Prompt, SamplingParameters
+from workers.tokenizer_loading import load_tokenizer
 from workers.weight_sync import WeightSource, WeightSyncFailed, check_source, tensor_shapes
 
 logger = logging.getLogger(__name__)

@@ -8,11 +8,12 @@ from service.contract.stages import SftSpec
 from workers.actors.embedding_noise import EmbeddingNoise
 from workers.actors.optimization import Optimization
 from workers.actors.policy_model import PolicyModel
-from workers.data.batching import TokenSequence, plan_microbatches
-from workers.determinism import derive_seed
+from workers.data.batching import plan_microbatches
+from workers.data.token_sequence import TokenSequence
 from workers.objectives.base import ObjectiveOutput, SupervisedObjective
 from workers.objectives.build import row_loss
 from workers.objectives.step_metrics import token_means
+from workers.seeds import derive_seed
 
 
 class SftStep:

@@ -11,8 +11,9 @@ from service.contract.objectives import EaftObjective, ObjectiveSpec, SedObjecti
 from service.contract.stages import SftSpec
 from workers.actors.policy_model import PolicyModel
 from workers.actors.trainer_results import Histogram
-from workers.data.batching import TokenSequence, plan_microbatches
-from workers.model_loading import ConfigError
+from workers.config_error import ConfigError
+from workers.data.batching import plan_microbatches
+from workers.data.token_sequence import TokenSequence
 from workers.objectives.base import StatisticsNeeds
 from workers.objectives.build import needs_calibration
 from workers.objectives.sed_sft import calibrate_tau

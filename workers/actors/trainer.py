@@ -19,9 +19,10 @@ from workers.actors.policy_model import PolicyModel
 from workers.actors.trainer_results import ModelFacts, RlPlan, SftPlan, StepMetrics, WeightManifest
 from workers.actors.trainer_rl import RlRun
 from workers.actors.trainer_sft import SftRun
-from workers.data.batching import TokenSequence, plan_microbatches
+from workers.config_error import ConfigError
+from workers.data.batching import plan_microbatches
+from workers.data.token_sequence import TokenSequence
 from workers.determinism import make_deterministic
-from workers.model_loading import ConfigError
 from workers.rollouts import TrainingSample
 
 logger = logging.getLogger(__name__)

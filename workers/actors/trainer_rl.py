@@ -12,14 +12,15 @@ from workers.actors.optimization import Optimization
 from workers.actors.policy_model import PolicyModel
 from workers.actors.trainer_results import RlPlan
 from workers.actors.training_state import fingerprint, resume_training_state, save_training_state
-from workers.data.batching import TokenSequence, plan_microbatches
-from workers.determinism import derive_seed
+from workers.data.batching import plan_microbatches
+from workers.data.token_sequence import TokenSequence
 from workers.objectives.base import ObjectiveOutput, TokenStatistics
 from workers.objectives.build import build_policy_gradient
 from workers.objectives.fused_linear import WeightedLoss
 from workers.objectives.policy_gradient import sampling_gap
 from workers.objectives.step_metrics import token_means
 from workers.rollouts import TrainingSample
+from workers.seeds import derive_seed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,8 +20,8 @@ from workers.checkpoints import (
     prune,
     save_checkpoint,
 )
+from workers.config_error import ConfigError
 from workers.determinism import random_states, restore_random_states
-from workers.model_loading import ConfigError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

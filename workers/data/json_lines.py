@@ -9,7 +9,7 @@ from typing import Any
 
 import fsspec
 
-from workers.model_loading import ConfigError
+from workers.config_error import ConfigError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

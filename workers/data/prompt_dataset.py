@@ -3,10 +3,10 @@
 from transformers import PreTrainedTokenizerBase
 
 from service.contract.data import PromptData
+from workers.config_error import ConfigError
 from workers.data.json_lines import read_rows
 from workers.data.sample_order import epoch_permutation
 from workers.data.tokenization import tokenize_prompts
-from workers.model_loading import ConfigError
 from workers.rollouts import Prompt
 
 

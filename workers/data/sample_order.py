@@ -4,7 +4,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from workers.determinism import derive_seed
+from workers.seeds import derive_seed
 
 
 # Asked for at every step; two epochs meet in one step at most.

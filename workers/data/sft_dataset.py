@@ -8,11 +8,11 @@ from hashlib import sha256
 from transformers import PreTrainedTokenizerBase
 
 from service.contract.stages import SftSpec
-from workers.data.batching import TokenSequence
+from workers.config_error import ConfigError
 from workers.data.json_lines import Row, read_rows
 from workers.data.sample_order import epoch_permutation
+from workers.data.token_sequence import TokenSequence
 from workers.data.tokenization import tokenize_completions, tokenize_prompts
-from workers.model_loading import ConfigError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,14 +26,19 @@ IGNORED = -100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenBatch:
-    """Sequences padded on the right; causal attention keeps every real token from seeing the padding."""
+    """Sequences padded on the right, or packed into one row end to end.
+
+    Causal attention keeps every real token from seeing the padding.
+    """
 
     input_ids_BT: Tensor
     """int64. The last token of a sequence is a label only, never an input."""
     labels_BT: Tensor
     """int64, already shifted: the token that follows, or `IGNORED`."""
     position_ids_BT: Tensor
-    """int64, from 0."""
+    """int64, from 0 in each sequence."""
+    packed_lengths: tuple[int, ...] | None = None
+    """Inputs of each sequence of a packed row; None: the batch is padded."""
 
     def to(self, device: torch.device) -> "TokenBatch":
         """The same batch on another device."""
@@ -41,6 +46,7 @@ class TokenBatch:
             input_ids_BT=self.input_ids_BT.to(device, non_blocking=True),
             labels_BT=self.labels_BT.to(device, non_blocking=True),
             position_ids_BT=self.position_ids_BT.to(device, non_blocking=True),
+            packed_lengths=self.packed_lengths,
         )
 
 
@@ -58,6 +64,8 @@ class TokenStatistics:
     """The k largest probabilities, in no order; None unless asked for."""
     collision_N: Tensor | None
     """Sum of the squared probabilities, in (0, 1]; None unless asked for."""
+    reference_kl_N: Tensor | None = None
+    """KL(p || p_ref) to the reference model, in nats, at least 0; None unless asked for."""
 
     @property
     def topk_mass_N(self) -> Tensor | None:
@@ -72,6 +80,8 @@ class StatisticsNeeds:
     top_k: int | None = None
     """How many of the largest probabilities; must not exceed V."""
     collision: bool = False
+    reference: bool = False
+    """A frozen second model's distribution of the same tokens."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +98,19 @@ class ObjectiveOutput:
     """Counts of per-token shares in equal bins over [0, 1], int64, by the prefix of their quantiles' names."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChunkDistributions:
+    """The next-token distributions of C label tokens, in float32 at least, in buffers of whoever made them."""
+
+    logprobs_CV: Tensor
+    """Must stay as it is."""
+    probs_CV: Tensor
+    """May be overwritten."""
+    labels_C: Tensor
+    reference_logprobs_CV: Tensor | None
+    """Those of the reference model; may be overwritten. None unless asked for."""
+
+
 class DistributionObjective(ABC):
     """A supervised objective whose gradient by the logits needs the whole distribution of a token."""
 
@@ -97,13 +120,8 @@ class DistributionObjective(ABC):
         return StatisticsNeeds()
 
     @abstractmethod
-    def differentiate(
-        self, logprobs_CV: Tensor, probs_CV: Tensor, labels_C: Tensor, statistics: TokenStatistics
-    ) -> tuple[ObjectiveOutput, Tensor]:
-        """Sums over C label tokens and the gradient of each token's loss by its logits, [C, V].
-
-        `probs_CV` may be overwritten and returned as the gradient; `logprobs_CV` must stay as it is.
-        """
+    def differentiate(self, chunk: ChunkDistributions, statistics: TokenStatistics) -> tuple[ObjectiveOutput, Tensor]:
+        """Sums over C label tokens and the gradient of each token's loss by its logits, [C, V]."""
 
 
 class WeightedObjective(ABC):
@@ -120,6 +138,28 @@ class WeightedObjective(ABC):
 
 
 SupervisedObjective: TypeAlias = WeightedObjective | DistributionObjective
+
+
+class SurveyObjective(ABC):
+    """A supervised objective whose rule for a token depends on all label tokens of the optimizer step.
+
+    Before a step is trained, a pass without gradient collects `observed` of each of its label tokens, over all
+    micro-batches and ranks; `settled` makes of them the objective that the step is trained with. So no split of a step
+    can change what happens to a token.
+    """
+
+    @property
+    @abstractmethod
+    def needs(self) -> StatisticsNeeds:
+        """What the first pass reads beyond the usual statistics."""
+
+    @abstractmethod
+    def observed(self, statistics: TokenStatistics) -> Tensor:
+        """What must be known of each token, detached: [N, number of values]."""
+
+    @abstractmethod
+    def settled(self, observed_NS: Tensor) -> SupervisedObjective:
+        """The objective for a step of N label tokens, whatever their order."""
 
 
 def token_statistics(

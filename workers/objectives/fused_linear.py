@@ -3,13 +3,15 @@
 Dims: N label tokens, C those of a chunk, H hidden, V rows of the output layer, K largest probabilities.
 
 For a chunk with hidden states h the sweep computes z = cap(scale * (h Wᵀ + b)) / temperature, the statistics of
-softmax(z) and, since an objective's gradient by z is known as soon as these are, at once its gradient by h, W and b:
+softmax(z) and, since an objective's gradient by z is known as soon as these are, at once its gradient by h, W and b.
+A frozen reference model's z' goes the same way, and nothing more of it is kept:
 
     weighted objective:      dz_j = w (p_j - 1[j = y]),   w = d loss / d nll by autograd over the chunk's [C] values
     distribution objective:  dz_j as the objective says
 
 So the backward pass only multiplies stored gradients by the incoming scalar. Statistics and dz are float32 at least,
-whatever the dtype of the products with W. Beyond the gradients themselves the memory is two to four buffers of a chunk.
+whatever the dtype of the products with W. Beyond the gradients themselves the memory is two to four buffers of a chunk,
+and two more with a reference model.
 """
 
 import math
@@ -21,12 +23,14 @@ import torch
 from torch import Tensor
 
 from workers.objectives.base import (
+    ChunkDistributions,
     DistributionObjective,
     ObjectiveOutput,
     StatisticsNeeds,
     TokenStatistics,
     row_dots,
 )
+from workers.objectives.output_head import ChunkLogits, OutputHead, ReferenceRows
 from workers.objectives.step_metrics import merged
 
 CHUNK_BYTES = 24 * 2**20
@@ -36,22 +40,6 @@ WeightedLoss: TypeAlias = Callable[[TokenStatistics, slice], ObjectiveOutput]
 """A loss by way of `nll_N` from the statistics of the tokens in the slice of [N]."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OutputHead:
-    """How a model turns hidden states into logits."""
-
-    weight_VH: Tensor
-    bias_V: Tensor | None = None
-    scale: float = 1.0
-    """Multiplies the logits."""
-    softcap: float | None = None
-    """z becomes softcap * tanh(z / softcap), after the scale."""
-    num_real: int | None = None
-    """Rows that are tokens; those behind pad the vocabulary, have probability 0 and get no gradient. None: all."""
-    dtype: torch.dtype | None = None
-    """Of the products with the weight; None: the weight's own."""
-
-
 def fused_loss(
     hidden_NH: Tensor,
     head: OutputHead,
@@ -59,15 +47,17 @@ def fused_loss(
     objective: WeightedLoss | DistributionObjective,
     *,
     needs: StatisticsNeeds,
+    reference: ReferenceRows | None = None,
     temperature: float = 1.0,
     chunk_tokens: int | None = None,
 ) -> ObjectiveOutput:
     """The objective's sums over N label tokens; N may not be 0.
 
     `loss_sum` is differentiable by hidden states, weight and bias, once: its backward pass gives the gradients away.
-    `chunk_tokens` overrides the size that `CHUNK_BYTES` gives; it changes results by rounding only.
+    `reference` must be there if `needs` says so. `chunk_tokens` overrides the size that `CHUNK_BYTES` gives; it changes
+    results by rounding only.
     """
-    sweep = _Sweep(hidden_NH, head, labels_N, needs=needs, temperature=temperature)
+    sweep = _Sweep(hidden_NH, head, labels_N, needs=needs, reference=reference, temperature=temperature)
     inputs = (hidden_NH, head.weight_VH, head.bias_V)
     wanted = [torch.is_grad_enabled() and tensor is not None and tensor.requires_grad for tensor in inputs]
     gradients = _Gradients.zeros(head, hidden_NH, wanted)
@@ -92,11 +82,12 @@ def fused_statistics(
     labels_N: Tensor,
     *,
     needs: StatisticsNeeds,
+    reference: ReferenceRows | None = None,
     temperature: float = 1.0,
     chunk_tokens: int | None = None,
 ) -> TokenStatistics:
-    """The statistics of N label tokens, all detached; N may not be 0."""
-    sweep = _Sweep(hidden_NH, head, labels_N, needs=needs, temperature=temperature)
+    """The statistics of N label tokens, all detached; N may not be 0. `reference` as for `fused_loss`."""
+    sweep = _Sweep(hidden_NH, head, labels_N, needs=needs, reference=reference, temperature=temperature)
     parts = [sweep.distribution(rows).statistics for rows in _chunks(sweep, chunk_tokens, len(labels_N))]
     return TokenStatistics(
         nll_N=torch.cat([part.nll_N for part in parts]),
@@ -104,6 +95,7 @@ def fused_statistics(
         is_likeliest_N=torch.cat([part.is_likeliest_N for part in parts]),
         top_probs_NK=_joined([part.top_probs_NK for part in parts]),
         collision_N=_joined([part.collision_N for part in parts]),
+        reference_kl_N=_joined([part.reference_kl_N for part in parts]),
     )
 
 
@@ -129,134 +121,146 @@ class _Gradients:
         return not (self.hidden_NH is None and self.weight_VH is None and self.bias_V is None)
 
 
+class _Softmax:
+    """exp(z - max z) of a chunk of logits and its sum. The buffers hold until the next chunk."""
+
+    def __init__(self, logits_CV: Tensor, buffer_CV: Tensor) -> None:
+        """Overwrites both."""
+        self.max_C1, self.likeliest_C1 = logits_CV.max(1, keepdim=True)
+        self.shifted_CV = logits_CV.sub_(self.max_C1)
+        self.exp_CV = torch.exp(self.shifted_CV, out=buffer_CV[: len(logits_CV)])
+        self.total_C1 = self.exp_CV.sum(1, keepdim=True)
+        self.log_total_C1 = self.total_C1.log()
+
+    def logprobs(self) -> Tensor:
+        """Overwrites `shifted_CV`."""
+        return self.shifted_CV.sub_(self.log_total_C1)
+
+    def probs(self) -> Tensor:
+        """Overwrites `exp_CV`."""
+        return self.exp_CV.mul_(self.total_C1.reciprocal())
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Distribution:
-    """One chunk's softmax. The buffers are the sweep's and hold until the next chunk."""
+    """One chunk's softmax, and that of the reference where there is one."""
 
     statistics: TokenStatistics
-    lse_C1: Tensor
-    exp_CV: Tensor
-    """exp(z - max z)."""
-    total_C1: Tensor
-    """Its sum."""
-    shifted_CV: Tensor
-    """z - max z."""
+    policy: _Softmax
+    reference: _Softmax | None
 
 
 class _Sweep:
     """The computation of one chunk, with buffers that all chunks share."""
 
     def __init__(
-        self, hidden_NH: Tensor, head: OutputHead, labels_N: Tensor, *, needs: StatisticsNeeds, temperature: float
+        self,
+        hidden_NH: Tensor,
+        head: OutputHead,
+        labels_N: Tensor,
+        *,
+        needs: StatisticsNeeds,
+        reference: ReferenceRows | None,
+        temperature: float,
     ) -> None:
-        weight_VH = head.weight_VH.detach()[: head.num_real]
-        self._hidden_NH = hidden_NH.detach()
-        self._head = head
         self._labels_N = labels_N
         self._needs = needs
-        self._temperature = temperature
-        self._weight_VH = weight_VH.to(head.dtype or weight_VH.dtype)
-        self._bias_V = None if head.bias_V is None else head.bias_V.detach()[: head.num_real]
-        self._precise = torch.float64 if self._weight_VH.dtype == torch.float64 else torch.float32
-        self._logits: Tensor | None = None
-        self._exp: Tensor | None = None
+        self._logits = ChunkLogits(hidden_NH, head, temperature)
+        self._buffer_CV: Tensor | None = None
+        self._reference_logits: ChunkLogits | None = None
+        self._scratch_CV: Tensor | None = None
+        if needs.reference:
+            assert reference is not None, "the objective needs a reference model"
+            self._reference_logits = ChunkLogits(reference.hidden_NH, reference.head, temperature)
 
     @property
     def num_classes(self) -> int:
-        """Tokens that have a probability."""
-        return len(self._weight_VH)
+        """Rows of the output layer."""
+        return len(self._logits.weight_VH)
 
     def distribution(self, rows: slice) -> _Distribution:
         """Statistics of the tokens in `rows`, and what the gradient is made of."""
-        shifted_CV = self._final_logits(rows)
+        logits_CV = self._logits.of(rows)
+        if self._buffer_CV is None:
+            self._buffer_CV = torch.empty_like(logits_CV)
+        made = _Softmax(logits_CV, self._buffer_CV)
+        reference, reference_kl_C = self._compare(made, rows)
         labels_C1 = self._labels_N[rows].unsqueeze(1)
-        max_C1, likeliest_C1 = shifted_CV.max(1, keepdim=True)
-        shifted_CV.sub_(max_C1)
-        if self._exp is None:
-            self._exp = torch.empty_like(shifted_CV)
-        exp_CV = torch.exp(shifted_CV, out=self._exp[: len(shifted_CV)])
-        total_C1 = exp_CV.sum(1, keepdim=True)
-        log_total_C1 = total_C1.log()
         top_probs_CK = None
         if self._needs.top_k is not None:
-            top_probs_CK = _largest(exp_CV, likeliest_C1, self._needs.top_k) / total_C1
+            top_probs_CK = _largest(made.exp_CV, made.likeliest_C1, self._needs.top_k) / made.total_C1
         collision_C = None
         if self._needs.collision:
-            collision_C = (row_dots(exp_CV, exp_CV) / total_C1.square()).squeeze(1)
+            collision_C = (row_dots(made.exp_CV, made.exp_CV) / made.total_C1.square()).squeeze(1)
+        mean_shift_C1 = row_dots(made.exp_CV, made.shifted_CV) / made.total_C1
         statistics = TokenStatistics(
-            nll_N=(log_total_C1 - shifted_CV.gather(1, labels_C1)).squeeze(1),
+            nll_N=(made.log_total_C1 - made.shifted_CV.gather(1, labels_C1)).squeeze(1),
             # H = -sum p (z - lse). Rounding may leave a certain token an ulp below 0.
-            entropy_N=(log_total_C1 - row_dots(exp_CV, shifted_CV) / total_C1).squeeze(1).clamp_min(0.0),
-            is_likeliest_N=(likeliest_C1 == labels_C1).squeeze(1),
+            entropy_N=(made.log_total_C1 - mean_shift_C1).squeeze(1).clamp_min(0.0),
+            is_likeliest_N=(made.likeliest_C1 == labels_C1).squeeze(1),
             top_probs_NK=top_probs_CK,
             collision_N=collision_C,
+            reference_kl_N=reference_kl_C,
         )
-        return _Distribution(
-            statistics=statistics,
-            lse_C1=max_C1 + log_total_C1,
-            exp_CV=exp_CV,
-            total_C1=total_C1,
-            shifted_CV=shifted_CV,
-        )
+        return _Distribution(statistics=statistics, policy=made, reference=reference)
 
     def accumulate(
         self, rows: slice, objective: WeightedLoss | DistributionObjective, gradients: _Gradients
     ) -> ObjectiveOutput:
         """The objective's sums over the tokens in `rows`; their gradients are added where they are wanted."""
-        made = self.distribution(rows)
+        found = self.distribution(rows)
+        made = found.policy
         labels_C = self._labels_N[rows]
         if isinstance(objective, DistributionObjective):
-            logprobs_CV = made.shifted_CV.sub_(made.total_C1.log())
-            probs_CV = made.exp_CV.div_(made.total_C1)
-            output, grad_CV = objective.differentiate(logprobs_CV, probs_CV, labels_C, made.statistics)
-            offset_C1 = made.lse_C1
+            output, grad_CV = objective.differentiate(
+                ChunkDistributions(
+                    logprobs_CV=made.logprobs(),
+                    probs_CV=made.probs(),
+                    labels_C=labels_C,
+                    reference_logprobs_CV=found.reference.logprobs() if found.reference else None,
+                ),
+                found.statistics,
+            )
+            offset_C1 = made.max_C1 + made.log_total_C1
         else:
-            output, weight_C1 = _weigh(objective, made.statistics, rows)
+            output, weight_C1 = _weigh(objective, found.statistics, rows)
             grad_CV = made.exp_CV.mul_(weight_C1 / made.total_C1)
             grad_CV.scatter_add_(1, labels_C.unsqueeze(1), -weight_C1)
-            offset_C1 = made.lse_C1 - made.total_C1.log()
+            offset_C1 = made.max_C1
         if gradients.any:
-            slope = self._head.scale / self._temperature
-            if self._head.softcap is not None:
-                # z_capped / cap is the tanh, whose slope is 1 - tanh².
-                tanh_CV = made.shifted_CV.add_(offset_C1).mul_(self._temperature / self._head.softcap)
-                grad_CV.mul_(tanh_CV.square_().neg_().add_(1.0))
-            self._add(rows, grad_CV if slope == 1.0 else grad_CV.mul_(slope), gradients)
+            self._logits.through_softcap(grad_CV, made.shifted_CV, offset_C1)
+            self._add(rows, grad_CV, gradients)
         return output
 
-    def _final_logits(self, rows: slice) -> Tensor:
-        """[C, V] in the precision of the statistics, in the sweep's own buffer."""
-        hidden_CH = self._hidden_NH[rows].to(self._weight_VH.dtype)
-        if self._logits is None:
-            self._logits = hidden_CH.new_empty(len(hidden_CH), self.num_classes, dtype=self._precise)
-        logits_CV = self._logits[: len(hidden_CH)]
-        if self._weight_VH.dtype == self._precise:
-            torch.mm(hidden_CH, self._weight_VH.T, out=logits_CV)
-        else:
-            logits_CV.copy_(torch.mm(hidden_CH, self._weight_VH.T))
-        if self._bias_V is not None:
-            logits_CV.add_(self._bias_V)
-        if self._head.scale != 1.0:
-            logits_CV.mul_(self._head.scale)
-        if self._head.softcap is not None:
-            logits_CV.div_(self._head.softcap).tanh_().mul_(self._head.softcap)
-        if self._temperature != 1.0:
-            logits_CV.div_(self._temperature)
-        return logits_CV
+    def _compare(self, made: _Softmax, rows: slice) -> tuple[_Softmax | None, Tensor | None]:
+        """The reference's distribution and KL(p || p_ref) in nats, [C]; None without a reference."""
+        if self._reference_logits is None:
+            return None, None
+        logits_CV = self._reference_logits.of(rows)
+        if self._scratch_CV is None:
+            self._scratch_CV = torch.empty_like(made.exp_CV)
+        reference = _Softmax(logits_CV, self._scratch_CV)
+        # The difference first: equal models have a KL of exactly 0, and near ones lose no digits.
+        difference_CV = torch.sub(made.shifted_CV, reference.shifted_CV, out=reference.exp_CV)
+        mean_C1 = row_dots(made.exp_CV, difference_CV) / made.total_C1
+        kl_C1 = mean_C1 - (made.log_total_C1 - reference.log_total_C1)
+        return reference, kl_C1.squeeze(1).clamp_min(0.0)
 
     def _add(self, rows: slice, grad_CV: Tensor, gradients: _Gradients) -> None:
+        if self._logits.slope != 1.0:
+            grad_CV.mul_(self._logits.slope)
         if gradients.bias_V is not None:
-            gradients.bias_V[: self.num_classes] += grad_CV.sum(0)
-        grad_CV = grad_CV.to(self._weight_VH.dtype)
+            gradients.bias_V += grad_CV.sum(0)
+        weight_VH = self._logits.weight_VH
+        grad_CV = grad_CV.to(weight_VH.dtype)
         if gradients.hidden_NH is not None:
-            gradients.hidden_NH[rows] = torch.mm(grad_CV, self._weight_VH)
+            gradients.hidden_NH[rows] = torch.mm(grad_CV, weight_VH)
         if gradients.weight_VH is not None:
-            total_VH = gradients.weight_VH[: self.num_classes]
-            hidden_CH = self._hidden_NH[rows].to(grad_CV.dtype)
-            if total_VH.dtype == grad_CV.dtype:
-                total_VH.addmm_(grad_CV.T, hidden_CH)
+            hidden_CH = self._logits.hidden(rows)
+            if gradients.weight_VH.dtype == grad_CV.dtype:
+                gradients.weight_VH.addmm_(grad_CV.T, hidden_CH)
             else:
-                total_VH += torch.mm(grad_CV.T, hidden_CH)
+                gradients.weight_VH += torch.mm(grad_CV.T, hidden_CH)
 
 
 def _weigh(objective: WeightedLoss, statistics: TokenStatistics, rows: slice) -> tuple[ObjectiveOutput, Tensor]:

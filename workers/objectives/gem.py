@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from workers.objectives.base import (
+    ChunkDistributions,
     DistributionObjective,
     ObjectiveOutput,
     TokenStatistics,
@@ -35,20 +36,18 @@ class Gem(DistributionObjective):
     h: Literal["linear", "logsigmoid"]
     beta: float
 
-    def differentiate(
-        self, logprobs_CV: Tensor, probs_CV: Tensor, labels_C: Tensor, statistics: TokenStatistics
-    ) -> tuple[ObjectiveOutput, Tensor]:
+    def differentiate(self, chunk: ChunkDistributions, statistics: TokenStatistics) -> tuple[ObjectiveOutput, Tensor]:
         """Sums over C label tokens and the gradient of each token's loss by its logits, [C, V]."""
-        labels_C1 = labels_C.unsqueeze(1)
-        label_logprob_C1 = logprobs_CV.gather(1, labels_C1)
+        labels_C1 = chunk.labels_C.unsqueeze(1)
+        label_logprob_C1 = chunk.logprobs_CV.gather(1, labels_C1)
         # Log-probs differ from the logits by a constant, which the softmax does not see.
-        coefficient_CV = torch.softmax(logprobs_CV / self.beta, dim=1)
+        coefficient_CV = torch.softmax(chunk.logprobs_CV / self.beta, dim=1)
         if self.h == "logsigmoid":
-            coefficient_CV.mul_(torch.sigmoid(LOGSIGMOID_SLOPE * (logprobs_CV - label_logprob_C1)))
+            coefficient_CV.mul_(torch.sigmoid(LOGSIGMOID_SLOPE * (chunk.logprobs_CV - label_logprob_C1)))
             total_C1 = coefficient_CV.sum(1, keepdim=True)
         else:
             total_C1 = torch.ones_like(label_logprob_C1)
-        cross_C1 = row_dots(coefficient_CV, logprobs_CV)
+        cross_C1 = row_dots(coefficient_CV, chunk.logprobs_CV)
         loss_C = (cross_C1 - total_C1 * label_logprob_C1).squeeze(1)
         gradient_CV = coefficient_CV.scatter_add_(1, labels_C1, -total_C1)
         return supervised_output(loss_C, statistics), gradient_CV

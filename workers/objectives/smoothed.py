@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from workers.objectives.base import DistributionObjective, ObjectiveOutput, TokenStatistics
+from workers.objectives.base import ChunkDistributions, DistributionObjective, ObjectiveOutput, TokenStatistics
 from workers.objectives.cross_entropy import supervised_output
 
 
@@ -24,17 +24,15 @@ class LabelSmoothing(DistributionObjective):
 
     epsilon: float
 
-    def differentiate(
-        self, logprobs_CV: Tensor, probs_CV: Tensor, labels_C: Tensor, statistics: TokenStatistics
-    ) -> tuple[ObjectiveOutput, Tensor]:
+    def differentiate(self, chunk: ChunkDistributions, statistics: TokenStatistics) -> tuple[ObjectiveOutput, Tensor]:
         """Sums over C label tokens and the gradient of each token's loss by its logits, [C, V]."""
         kept = 1.0 - self.epsilon
         loss_C = kept * statistics.nll_N
-        gradient_CV = probs_CV
+        gradient_CV = chunk.probs_CV
         if self.epsilon:
-            loss_C = loss_C - self.epsilon * logprobs_CV.mean(1)
-            gradient_CV.sub_(self.epsilon / logprobs_CV.shape[1])
-        gradient_CV.scatter_add_(1, labels_C.unsqueeze(1), torch.full_like(loss_C, -kept).unsqueeze(1))
+            loss_C = loss_C - self.epsilon * chunk.logprobs_CV.mean(1)
+            gradient_CV.sub_(self.epsilon / chunk.logprobs_CV.shape[1])
+        gradient_CV.scatter_add_(1, chunk.labels_C.unsqueeze(1), torch.full_like(loss_C, -kept).unsqueeze(1))
         return supervised_output(loss_C, statistics), gradient_CV
 
 
@@ -44,14 +42,12 @@ class EntropyRegularised(DistributionObjective):
 
     lambda_: float
 
-    def differentiate(
-        self, logprobs_CV: Tensor, probs_CV: Tensor, labels_C: Tensor, statistics: TokenStatistics
-    ) -> tuple[ObjectiveOutput, Tensor]:
+    def differentiate(self, chunk: ChunkDistributions, statistics: TokenStatistics) -> tuple[ObjectiveOutput, Tensor]:
         """Sums over C label tokens and the gradient of each token's loss by its logits, [C, V]."""
         loss_C = statistics.nll_N - self.lambda_ * statistics.entropy_N
-        gradient_CV = probs_CV
+        gradient_CV = chunk.probs_CV
         if self.lambda_:
-            surprise_CV = logprobs_CV + statistics.entropy_N.unsqueeze(1)
-            gradient_CV.addcmul_(probs_CV, surprise_CV, value=self.lambda_)
-        gradient_CV.scatter_add_(1, labels_C.unsqueeze(1), torch.full_like(loss_C, -1.0).unsqueeze(1))
+            surprise_CV = chunk.logprobs_CV + statistics.entropy_N.unsqueeze(1)
+            gradient_CV.addcmul_(chunk.probs_CV, surprise_CV, value=self.lambda_)
+        gradient_CV.scatter_add_(1, chunk.labels_C.unsqueeze(1), torch.full_like(loss_C, -1.0).unsqueeze(1))
         return supervised_output(loss_C, statistics), gradient_CV

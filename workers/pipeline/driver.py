@@ -11,8 +11,8 @@ from fsspec.implementations.local import LocalFileSystem
 
 from service.contract.data import PromptData
 from service.contract.messages import StageResult, StartReply
+from workers.config_error import ConfigError
 from workers.data.prompt_dataset import load_prompts
-from workers.model_loading import ConfigError, load_tokenizer
 from workers.pipeline.endings import ClusterLost
 from workers.pipeline.interrupts import Interrupts
 from workers.pipeline.stage_runner import run_stages
@@ -22,6 +22,7 @@ from workers.rollouts import Prompt
 from workers.stages.remote_actors import RemoteEngine, RemoteTrainer, SharedFileSync
 from workers.stages.roles import LoadPrompts
 from workers.stages.stage_context import StageContext
+from workers.tokenizer_loading import load_tokenizer
 from workers.weight_sync import weight_folder
 
 logger = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ from service.contract.stages import StageName
 from service.contract.status import EndReason
 from workers.actors.trainer_results import NonFinite
 from workers.actors.vllm_adapter import EngineFailed
-from workers.model_loading import ConfigError
+from workers.config_error import ConfigError
 from workers.placement import ActorDied, DeadlineExceeded, NoPlacement, Role
 from workers.reporter.attempt_service import ServiceRefused
 from workers.reporter.reporter import Cancelled

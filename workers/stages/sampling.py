@@ -7,10 +7,10 @@ from itertools import chain
 
 from service.contract.messages import RolloutSample
 from service.contract.stages import StageName
-from workers.determinism import derive_seed
 from workers.reporter.text import storable
 from workers.rewards.build import Reward
 from workers.rollouts import Completion, GenerationRequest, Prompt
+from workers.seeds import derive_seed
 
 SHOWN_CHARACTERS = 20_000
 """Of a prompt, completion or answer that is sent for people to read."""

@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from workers.actors.hidden_states import SplitModel
-from workers.model_loading import ConfigError
+from workers.config_error import ConfigError
 from workers.objectives.base import IGNORED, StatisticsNeeds
 from workers.objectives.fused_linear import fused_statistics
 

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from service.contract.spec import ModelSpec
 from tests.workers.tiny_model import assert_same_weights, make_model_folder, make_trainer, weights_of
 from workers.actors.trainer import Trainer
-from workers.model_loading import ConfigError
+from workers.config_error import ConfigError
 
 
 @pytest.mark.parametrize("tied", [True, False])

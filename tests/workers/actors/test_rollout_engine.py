@@ -22,7 +22,7 @@ from transformers import AutoConfig, AutoTokenizer, Qwen3ForCausalLM
 from service.contract.spec import ModelSpec
 from workers.actors.rollout import RolloutEngine
 from workers.actors.vllm_adapter import EngineFailed
-from workers.model_loading import ConfigError
+from workers.config_error import ConfigError
 from workers.rollouts import Completion, GenerationRequest, Prompt, SamplingParameters
 from workers.weight_sync import WeightSource, WeightSyncFailed, tensor_shapes
 

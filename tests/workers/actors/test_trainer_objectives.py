@@ -11,7 +11,7 @@ from service.contract.objectives import ObjectiveSpec
 from service.contract.stages import OptimizerSpec
 from tests.workers.tiny_model import make_pairs, make_sft_spec, make_trainer, write_lines
 from workers.actors.trainer_results import StepMetrics
-from workers.model_loading import ConfigError
+from workers.config_error import ConfigError
 
 BODIES: list[dict[str, Any]] = [
     {"type": "ce"},

@@ -18,7 +18,7 @@ from tests.workers.tiny_model import (
 )
 from workers.actors.trainer import Trainer
 from workers.actors.trainer_results import NonFinite, StepMetrics
-from workers.model_loading import ConfigError
+from workers.config_error import ConfigError
 
 SED = SedObjective(calibration_samples=5)
 

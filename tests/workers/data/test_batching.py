@@ -3,7 +3,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workers.data.batching import TokenSequence, collate, plan_microbatches
+from workers.data.batching import collate, plan_microbatches
+from workers.data.token_sequence import TokenSequence
 from workers.objectives.base import IGNORED
 
 tokens = st.lists(st.integers(1, 99), min_size=1, max_size=9).map(tuple)

@@ -7,12 +7,12 @@ from hypothesis import strategies as st
 
 from service.contract.data import PromptData
 from tests.workers.tiny_model import make_pairs, make_sft_spec, make_tokenizer, write_lines
+from workers.config_error import ConfigError
 from workers.data.json_lines import read_rows
 from workers.data.prompt_dataset import load_prompts, prompt_indices_for_step
 from workers.data.sample_order import epoch_permutation
 from workers.data.sft_dataset import load_sft_dataset
 from workers.data.tokenization import tokenize_completions, tokenize_prompts
-from workers.model_loading import ConfigError
 
 TOKENIZER = make_tokenizer()
 
