@@ -1,7 +1,7 @@
 """The trainer's ranks among themselves: who they are and what they tell each other.
 
     rank 0      open_store(host) ──> address ─┐
-    all ranks   join(address) ────────────────┴─> gather, broadcast, sum, ... ──> close
+    all ranks   join(address) ────────────────┴─> gather, from_first, sum, ... ──> close
 
 Every method but the properties is collective: all ranks call it, in the same order. A single rank needs no process
 group, and its methods hand back what they are given.
@@ -11,7 +11,7 @@ import fcntl
 import os
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import TypeVar
 
@@ -67,13 +67,21 @@ class RankGroup:
         dist.all_gather_object(values, value)
         return values  # type: ignore[return-value]
 
-    def broadcast(self, value: Value) -> Value:
-        """The value of rank 0; what other ranks give is not looked at. Pickled as in `gather`."""
+    def from_first(self, compute: Callable[[], Value]) -> Value:
+        """What `compute` gives on rank 0, where alone it runs; if it raises an Exception there, all ranks raise it.
+
+        Pickled as in `gather`.
+        """
         if self.is_alone:
-            return value
-        box = [value]
+            return compute()
+        box: list[tuple[Value | None, Exception | None]] = [(None, None)]
+        if self.is_first:
+            box = [_outcome(compute)]
         dist.broadcast_object_list(box, src=0)
-        return box[0]
+        value, error = box[0]
+        if error is not None:
+            raise error
+        return value  # type: ignore[return-value]
 
     def gather_values(self, values_N: Tensor) -> Tensor:
         """The ranks' values end to end, rank after rank, on this rank's device; N may differ between ranks."""
@@ -159,6 +167,13 @@ def _interface_of(host: str) -> str | None:
             if socket.inet_ntoa(answer[20:24]) == host:
                 return name
     return None
+
+
+def _outcome(compute: Callable[[], Value]) -> tuple[Value | None, Exception | None]:
+    try:
+        return compute(), None
+    except Exception as error:  # whatever it is, the other ranks wait for it
+        return None, error
 
 
 def _on_cpu(output: ObjectiveOutput) -> ObjectiveOutput:

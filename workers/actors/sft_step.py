@@ -8,7 +8,6 @@ from service.contract.stages import SftSpec
 from workers.actors.embedding_noise import EmbeddingNoise
 from workers.actors.optimization import Optimization
 from workers.actors.policy_model import PolicyModel
-from workers.data.batching import plan_microbatches
 from workers.data.token_sequence import TokenSequence
 from workers.objectives.base import ObjectiveOutput, SupervisedObjective
 from workers.objectives.build import row_loss
@@ -38,9 +37,10 @@ class SftStep:
         """Update the weights once; returns the step's metrics. Raises NonFinite, the weights as they were."""
         num_tokens = sum(sample.num_labels for sample in samples)
         outputs = self._backward(step, samples, num_tokens)
-        loss = torch.stack([output.metric_sums["sft/loss"] for output in outputs]).sum() / num_tokens
+        whole = self._policy.ranks.merge(outputs)
+        loss = whole.metric_sums["sft/loss"] / num_tokens
         learning_rate, grad_norm = self._optimization.apply(step, loss, "sft")
-        return token_means(outputs, num_tokens) | {
+        return token_means([whole], num_tokens) | {
             "sft/learning_rate": learning_rate,
             "sft/grad_norm": grad_norm,
             "sft/num_tokens": float(num_tokens),
@@ -48,14 +48,14 @@ class SftStep:
 
     def _backward(self, step: int, samples: Sequence[TokenSequence], num_tokens: int) -> list[ObjectiveOutput]:
         outputs = []
-        for indices in plan_microbatches(samples, self._spec.max_tokens_per_microbatch):
+        for indices in self._policy.microbatches(samples, self._spec.max_tokens_per_microbatch):
             output = self._policy.loss(
                 [samples[index] for index in indices],
                 row_loss(self._objective),
                 needs=self._objective.needs,
                 noise=self._noise(step, indices),
             )
-            # The step's denominator, not the micro-batch's: the gradients of the parts add up to that of the whole.
+            # The step's denominator, not the micro-batch's nor the rank's: the gradients add up to that of the whole.
             torch.autograd.backward(output.loss_sum / num_tokens)
             outputs.append(output)
         return outputs

@@ -63,7 +63,8 @@ class SftRun:
             self._tail.add(done[-1])
             if self._step % self._spec.save_steps == 0 or self._step == self._num_steps:
                 self._save()
-            if time.monotonic() >= deadline:
+            # One clock for all ranks: another one's might end a slice a step earlier.
+            if self._policy.ranks.from_first(lambda: time.monotonic() >= deadline):
                 break
         return done
 
@@ -83,6 +84,8 @@ class SftRun:
             "fingerprint": self._fingerprint,
             "threshold": self._threshold.as_facts(),
             "metric_tail": self._tail.as_facts(),
+            "num_steps": self._num_steps,
+            "consumed_samples": self._dataset.consumed(self._step, batch_size=self._spec.batch_size),
         }
         save_training_state(
             self._root, self._step, self._policy, self._optimization, facts, keep=self._spec.save_total_limit

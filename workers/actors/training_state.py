@@ -2,23 +2,23 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from functools import partial
 from hashlib import sha256
-from typing import Any, BinaryIO
+from typing import Any
 
-import torch
 from pydantic import BaseModel
+from torch import Tensor
 
 from workers.actors.optimization import Optimization
 from workers.actors.policy_model import PolicyModel
+from workers.actors.rank_group import RankGroup
+from workers.actors.tensor_storage import load_tensors, save_tensors, tensor_names
+from workers.checkpoint_draft import begin_draft
 from workers.checkpoints import (
-    Checkpoint,
     SkippedCheckpoint,
     checkpoint_name,
     load_checkpoint,
     load_latest,
     prune,
-    save_checkpoint,
 )
 from workers.config_error import ConfigError
 from workers.determinism import random_states, restore_random_states
@@ -54,14 +54,16 @@ def save_training_state(
 
     All others are deleted but the newest `keep` and those named in `protect`.
     """
-    files = {
-        "model.pt": partial(_dump, policy.model.state_dict()),
-        "optimizer.pt": partial(_dump, optimization.state()),
-        "generators.pt": partial(_dump, random_states()),
-    }
-    location = save_checkpoint(root, checkpoint_name(step), files, {**facts, "step": step})
-    prune(root, keep, protect=protect)
-    return location
+    ranks = policy.ranks
+    draft = ranks.from_first(lambda: begin_draft(root, checkpoint_name(step)))
+
+    def commit() -> str:
+        location = draft.commit(files, {**facts, "step": step, "num_ranks": ranks.num_ranks})
+        prune(root, keep, protect=protect)
+        return location
+
+    files = save_tensors(_tensors(policy, optimization) | _generators(ranks), draft, ranks)
+    return ranks.from_first(commit)
 
 
 def resume_training_state(root: str, expected: str, policy: PolicyModel, optimization: Optimization) -> Resumed:
@@ -69,7 +71,9 @@ def resume_training_state(root: str, expected: str, policy: PolicyModel, optimiz
 
     Raises ConfigError if it was written under another fingerprint than `expected`: its steps mean something else.
     """
-    found = load_latest(root)
+    ranks = policy.ranks
+    # Checked once, by rank 0, and equal for all: a file system may show two ranks different things.
+    found = ranks.from_first(lambda: load_latest(root))
     checkpoint = found.checkpoint
     if checkpoint is None:
         return Resumed(facts=None, location=None, skipped=found.skipped)
@@ -78,11 +82,9 @@ def resume_training_state(root: str, expected: str, policy: PolicyModel, optimiz
             f"checkpoint {checkpoint.location} belongs to another specification, seed or data set; "
             "submit the changed experiment as a new one, or restore the data that it began with"
         )
-    # Read before the first is used, so that a failure changes nothing.
-    states = {name: _read(checkpoint, name) for name in ("model.pt", "optimizer.pt", "generators.pt")}
-    policy.model.load_state_dict(states["model.pt"])
-    optimization.restore(states["optimizer.pt"])
-    restore_random_states(states["generators.pt"])
+    generators = {name: state for name, state in _generators(ranks).items() if name in tensor_names(checkpoint)}
+    load_tensors(_tensors(policy, optimization) | generators, checkpoint, ranks)
+    restore_random_states({name.rpartition(".")[2]: state for name, state in generators.items()})
     return Resumed(facts=checkpoint.facts, location=checkpoint.location, skipped=found.skipped)
 
 
@@ -91,16 +93,19 @@ def load_weights(root: str, step: int, policy: PolicyModel) -> None:
 
     Raises DamagedCheckpoint, the weights as they were, unless it is there and verifies.
     """
-    checkpoint = load_checkpoint(root, checkpoint_name(step))
-    policy.model.load_state_dict(_read(checkpoint, "model.pt"))
+    ranks = policy.ranks
+    checkpoint = ranks.from_first(lambda: load_checkpoint(root, checkpoint_name(step)))
+    load_tensors(_model_tensors(policy), checkpoint, ranks)
 
 
-def _read(checkpoint: Checkpoint, file_name: str) -> dict[str, Any]:
-    with checkpoint.open(file_name) as stream:
-        # Generators live on the CPU; the optimizer moves its state to its parameters' device by itself.
-        state: dict[str, Any] = torch.load(stream, map_location="cpu", weights_only=True)
-    return state
+def _tensors(policy: PolicyModel, optimization: Optimization) -> dict[str, Tensor]:
+    return _model_tensors(policy) | {f"optimizer.{name}": tensor for name, tensor in optimization.state().items()}
 
 
-def _dump(state: dict[str, Any], stream: BinaryIO) -> None:
-    torch.save(state, stream)
+def _model_tensors(policy: PolicyModel) -> dict[str, Tensor]:
+    return {f"model.{name}": tensor for name, tensor in policy.state().items()}
+
+
+def _generators(ranks: RankGroup) -> dict[str, Tensor]:
+    """The states of this rank's generators, now. On more ranks than before the further ones keep their first states."""
+    return {f"generators.{ranks.rank}.{device}": state for device, state in random_states().items()}
