@@ -1,6 +1,6 @@
 """One optimizer step of the supervised stage: micro-batches, gradients over the step's own count of label tokens.
 
-    survey, where the objective needs one ──> forward and backward of each micro-batch ──> update
+survey, where the objective needs one ──> forward and backward of each micro-batch ──> update
 """
 
 from collections.abc import Sequence
@@ -43,20 +43,25 @@ class SftStep:
         reference: ReferenceModel | None = None,
         seed: int,
     ) -> None:
-        """`reference` must be there if the objective needs one."""
+        """`reference` must be there if the objective needs one.
+
+        Raises ConfigError if sequences shall be packed and the model cannot keep them apart.
+        """
         self._policy = policy
         self._optimization = optimization
         self._objective = objective
         self._reference = reference
         self._spec = spec
         self._seed = seed
+        if spec.packing:
+            policy.require_packing()
 
     def run(self, step: int, samples: Sequence[TokenSequence]) -> dict[str, float]:
         """Update the weights once; returns the step's metrics. Raises NonFinite, the weights as they were."""
         num_tokens = sum(sample.num_labels for sample in samples)
         microbatches = [
             MicroBatch(samples=[samples[index] for index in indices], noise=self._noise(step, indices))
-            for indices in plan_microbatches(samples, self._spec.max_tokens_per_microbatch)
+            for indices in plan_microbatches(samples, self._spec.max_tokens_per_microbatch, packing=self._spec.packing)
         ]
         objective = self._settled(microbatches)
         outputs = [self._backward(objective, microbatch, num_tokens) for microbatch in microbatches]
@@ -80,6 +85,7 @@ class SftStep:
                     needs=objective.needs,
                     reference=self._reference_rows(objective, microbatch),
                     noise=microbatch.noise,
+                    packing=self._spec.packing,
                 )
             )
             for microbatch in microbatches
@@ -93,6 +99,7 @@ class SftStep:
             needs=objective.needs,
             reference=self._reference_rows(objective, microbatch),
             noise=microbatch.noise,
+            packing=self._spec.packing,
         )
         # The step's denominator, not the micro-batch's: the gradients of the parts add up to that of the whole.
         torch.autograd.backward(output.loss_sum / num_tokens)
@@ -102,7 +109,7 @@ class SftStep:
         if not objective.needs.reference:
             return None
         assert self._reference is not None, "the objective needs a reference model"
-        return self._reference.rows(microbatch.samples)
+        return self._reference.rows(microbatch.samples, packing=self._spec.packing)
 
     def _noise(self, step: int, indices: Sequence[int]) -> EmbeddingNoise | None:
         """NEFTune's noise for samples of a step: by their place in the step, so that no micro-batch changes it."""
