@@ -35,6 +35,11 @@ class DataSource(StrictModel):
     """Render records as a conversation. Left out: plain text, except for records that are conversations anyway."""
 
     @property
+    def chat_in_effect(self) -> ChatSpec | None:
+        """How this data's conversations are rendered; None where its records are plain text."""
+        return self.chat
+
+    @property
     def is_on_hub(self) -> bool:
         """Whether `path` names a dataset on the hub and no place on a file system."""
         return self.type == "huggingface" and not self.path.startswith("/") and "://" not in self.path
@@ -65,6 +70,11 @@ class SupervisedData(DataSource):
     answer_field: str = "answer"
     """Name it `response` where the data calls it so."""
     messages_field: str = "messages"
+
+    @property
+    def chat_in_effect(self) -> ChatSpec | None:
+        """Questions with answers and messages are conversations even without `chat`."""
+        return self.chat if self.records == "prompt_completion" else self.chat or ChatSpec()
 
 
 class PromptData(DataSource):

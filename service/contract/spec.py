@@ -5,6 +5,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from service.contract.data import ChatSpec
 from service.contract.stages import EvaluationSpec, RlSpec, SftSpec, StageName
 from service.contract.strict_model import StrictModel
 
@@ -130,6 +131,12 @@ class ExperimentSpec(StrictModel):
             ("evaluate_after_rl", "after_rl" in points and self.rl is not None),
         ]
         return [name for name, wanted in stages if wanted]
+
+    def chats(self) -> tuple[ChatSpec, ...]:
+        """The chats of all data, each once: what ends an assistant's turn in one of them ends a completion."""
+        stages = (self.sft, self.rl, self.evaluation)
+        chats = (stage.data.chat_in_effect for stage in stages if stage is not None)
+        return tuple({chat.model_dump_json(): chat for chat in chats if chat is not None}.values())
 
     def canonical_json(self) -> str:
         """The specification with all defaults filled in, keys sorted by the model's own order."""

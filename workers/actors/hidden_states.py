@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from workers.actors.packed_attention import adopt_attention, alike
 from workers.config_error import ConfigError
 from workers.objectives.output_head import OutputHead
 

@@ -63,16 +63,22 @@ class PolicyModel:
         aliases = {name for name, _ in self.model.named_parameters(remove_duplicate=False)} - unique
         return {name: tensor for name, tensor in self.model.state_dict().items() if name not in aliases}
 
-    def microbatches(self, sequences: Sequence[TokenSequence], max_tokens: int) -> list[list[int]]:
-        """This rank's share of the sequences, as indices, in micro-batches of at most so many padded tokens.
+    def microbatches(
+        self, sequences: Sequence[TokenSequence], max_tokens: int, *, packing: bool = False
+    ) -> list[list[int]]:
+        """This rank's share of the sequences, as indices, in micro-batches; see `plan_microbatches`.
 
         All ranks have the same number of them. An empty one has no sequences, and yet takes part: `loss` and
         `statistics` accept it.
         """
-        plan = partial(plan_microbatches, max_tokens=max_tokens)
+        plan = partial(plan_microbatches, max_tokens=max_tokens, packing=packing)
         if self.ranks.is_alone:
             return plan(sequences)
         return plans_of_ranks(sequences, self.ranks.num_ranks, plan)[self.ranks.rank]
+
+    def require_packing(self) -> None:
+        """Raises ConfigError if the model cannot keep sequences apart that lie end to end in one row."""
+        self._split.require_packing()
 
     def loss(
         self,
@@ -83,15 +89,17 @@ class PolicyModel:
         reference: ReferenceRows | None = None,
         temperature: float = 1.0,
         noise: EmbeddingNoise | None = None,
+        packing: bool = False,
     ) -> ObjectiveOutput:
         """The objective's sums over a micro-batch's label tokens, N in all, one sequence after the other.
 
-        `reference` is a frozen model's `label_rows` of the same sequences, where `needs` asks for it. `loss_sum` is
+        `reference` is a frozen model's `label_rows` of the same sequences, where `needs` asks for it. `packing` lays
+        the sequences end to end instead of padding them, for a model that `require_packing` lets pass. `loss_sum` is
         differentiable by the weights, once.
         """
 
         def compute() -> tuple[Tensor, ObjectiveOutput]:
-            hidden_NH, labels_N = self._forward(sequences, noise)
+            hidden_NH, labels_N = self._forward(sequences, noise, packing=packing)
             head = self._split.head(self.dtype)
             if not sequences:
                 output = fused_loss(hidden_NH, head, labels_N, _nothing, needs=NO_NEEDS)
@@ -112,11 +120,12 @@ class PolicyModel:
         needs: StatisticsNeeds = NO_NEEDS,
         reference: ReferenceRows | None = None,
         noise: EmbeddingNoise | None = None,
+        packing: bool = False,
     ) -> TokenStatistics:
         """The statistics of the same tokens, detached."""
 
         def compute() -> TokenStatistics:
-            hidden_NH, labels_N = self._forward(sequences, noise)
+            hidden_NH, labels_N = self._forward(sequences, noise, packing=packing)
             head = self._split.head(self.dtype)
             return fused_statistics(
                 hidden_NH, head, labels_N, needs=needs, reference=reference, temperature=temperature
@@ -127,19 +136,21 @@ class PolicyModel:
         return statistics if sequences else _without_rows(statistics)
 
     @torch.no_grad()
-    def label_rows(self, sequences: Sequence[TokenSequence]) -> ReferenceRows:
+    def label_rows(self, sequences: Sequence[TokenSequence], *, packing: bool = False) -> ReferenceRows:
         """Hidden states of the same tokens and the output layer, detached: what a frozen model is asked for."""
-        hidden_NH, _ = self._root(lambda: self._forward(sequences, None))
+        hidden_NH, _ = self._root(lambda: self._forward(sequences, None, packing=packing))
         return ReferenceRows(hidden_NH=hidden_NH, head=self._split.head(self.dtype))
 
-    def _forward(self, sequences: Sequence[TokenSequence], noise: EmbeddingNoise | None) -> tuple[Tensor, Tensor]:
+    def _forward(
+        self, sequences: Sequence[TokenSequence], noise: EmbeddingNoise | None, *, packing: bool
+    ) -> tuple[Tensor, Tensor]:
         """One pass over a micro-batch: hidden states of the label tokens, [N, H], and their labels, [N].
 
         An empty micro-batch, of a rank that must take part in the others' pass, is run as one token.
         """
         sequences = sequences or [_ONE_TOKEN]
         noise = noise if noise is None or noise.seeds else None
-        batch = collate(sequences, self.facts.pad_token_id)
+        batch = collate(sequences, self.facts.pad_token_id, packing=packing)
         labelled_BT = batch.labels_BT != IGNORED
         labels_N = batch.labels_BT[labelled_BT].to(self.device)
         lengths = [sequence.num_tokens - 1 for sequence in sequences]
@@ -149,7 +160,9 @@ class PolicyModel:
             torch.autocast(self.device.type, dtype=self.dtype if mixed else None, enabled=mixed),
             noisy_embeddings(self.model.get_input_embeddings(), noise, lengths),
         ):
-            hidden_BTH = self._split.hidden(batch.input_ids_BT.to(self.device), batch.position_ids_BT.to(self.device))
+            hidden_BTH = self._split.hidden(
+                batch.input_ids_BT.to(self.device), batch.position_ids_BT.to(self.device), batch.packed_lengths
+            )
         return hidden_BTH[labelled_BT.to(self.device)], labels_N
 
     def _facts(self, spec: ModelSpec) -> ModelFacts:
