@@ -23,7 +23,6 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from workers.objectives.base import ObjectiveOutput
 from workers.objectives.step_metrics import merged
 
-LOOPBACK = "127.0.0.1"
 JOIN_S = 900.0
 """How long the first rank may wait for the last one to start."""
 COLLECTIVE_S = 1800.0

@@ -20,7 +20,7 @@ from service.contract.spec import ModelSpec
 from service.contract.stages import RlSpec, SftSpec
 from workers.actors.model_export import export_model, exported_weights, write_weights
 from workers.actors.policy_model import PolicyModel
-from workers.actors.rank_group import LOOPBACK, RankGroup, connect_store, join, open_store
+from workers.actors.rank_group import RankGroup, connect_store, join, open_store
 from workers.actors.trainer_results import ModelFacts, RlPlan, SftPlan, StepMetrics, WeightManifest
 from workers.actors.trainer_rl import RlRun
 from workers.actors.trainer_sft import SftRun
@@ -47,7 +47,7 @@ class Trainer:
         num_gpus: float,
         rank: int = 0,
         num_ranks: int = 1,
-        host: str = LOOPBACK,
+        host: str = "127.0.0.1",
     ) -> None:
         """`num_gpus` above 0 means CUDA; otherwise torch computes on `num_cpus` threads, at least one.
 
