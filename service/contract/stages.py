@@ -181,7 +181,7 @@ class EvaluationSpec(StrictModel):
     num_prompts: int | None = Field(default=None, ge=1)
     """The first so many prompts of the set; left out: all."""
     sft_steps: list[Annotated[int, Field(ge=1)]] = []
-    """Optimizer steps of SFT after which the set is sampled too, besides `points`."""
+    """Optimizer steps of SFT after which the set is sampled too, besides `points`, in rising order."""
     num_generations: int = Field(default=8, ge=1)
     pass_at_k: list[int] = Field(default=[1, 8], min_length=1)
     temperature: float = Field(default=1.0, gt=0.0)
@@ -192,4 +192,10 @@ class EvaluationSpec(StrictModel):
         beyond = [k for k in self.pass_at_k if not 1 <= k <= self.num_generations]
         if beyond:
             raise ValueError(f"pass_at_k {beyond} must lie between 1 and num_generations ({self.num_generations})")
+        return self
+
+    @model_validator(mode="after")
+    def _sft_steps_rise(self) -> Self:
+        if self.sft_steps != sorted(set(self.sft_steps)):
+            raise ValueError(f"sft_steps {self.sft_steps} must rise, each step once: {sorted(set(self.sft_steps))}")
         return self

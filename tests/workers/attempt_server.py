@@ -15,8 +15,10 @@ from service.contract.messages import (
     Progress,
     ReportAck,
     RolloutSample,
+    RunEvent,
     StageResult,
     StartReply,
+    TokenView,
     WorkerReport,
 )
 from service.contract.spec import ExperimentSpec
@@ -46,7 +48,7 @@ class AttemptServer:
         self.num_duplicates = 0
         self.reports: list[WorkerReport] = []
         self.report_sizes: list[int] = []
-        self.stored: list[MetricPoint | LogLine | RolloutSample | StageResult] = []
+        self.stored: list[MetricPoint | LogLine | RolloutSample | TokenView | RunEvent | StageResult] = []
         """Everything, in the order of its arrival."""
         self.progress: Progress | None = None
         self.finished: list[FinishReport] = []
@@ -73,6 +75,14 @@ class AttemptServer:
     def rollouts(self) -> list[RolloutSample]:
         """Samples in the order of arrival."""
         return [item for item in self.stored if isinstance(item, RolloutSample)]
+
+    def token_views(self) -> list[TokenView]:
+        """Views in the order of arrival."""
+        return [item for item in self.stored if isinstance(item, TokenView)]
+
+    def events(self) -> list[RunEvent]:
+        """Events in the order of arrival."""
+        return [item for item in self.stored if isinstance(item, RunEvent)]
 
     def wait_until(self, fact: Any, timeout_s: float = 10.0) -> None:
         """Wait until `fact()` holds; it is looked at after every call."""
@@ -127,7 +137,13 @@ class AttemptServer:
             self.last_seq = report.seq
             self.reports.append(report)
             self.report_sizes.append(len(body))
-            self.stored += [*report.points, *report.log_lines, *report.rollouts]
+            self.stored += [
+                *report.points,
+                *report.log_lines,
+                *report.rollouts,
+                *report.token_views,
+                *report.events,
+            ]
             self.progress = report.progress or self.progress
         return 200, ReportAck(seq=report.seq, duplicate=duplicate, cancel=self.cancel).model_dump_json()
 

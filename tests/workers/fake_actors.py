@@ -8,10 +8,12 @@ import random
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
+from pydantic import JsonValue
+
 from service.contract.data import PromptData
-from service.contract.messages import RolloutSample
+from service.contract.messages import RolloutSample, TokenView
 from service.contract.stages import RlSpec, SftSpec, StageName
-from workers.actors.trainer_results import ModelFacts, RlPlan, SftPlan, StepMetrics
+from workers.actors.trainer_results import ModelFacts, RlPlan, SftEnd, SftPlan, SftSlice, StepMetrics
 from workers.rollouts import Completion, GenerationRequest, Prompt, SamplingParameters, TrainingSample
 
 YES, NO, END = 5, 6, 2
@@ -34,11 +36,18 @@ class Disk:
 class FakeTrainer:
     """`roles.Trainer`: the logit of "yes"."""
 
-    def __init__(self, disk: Disk, *, before_rl_step: Callable[[int], None] = lambda step: None) -> None:
+    def __init__(
+        self,
+        disk: Disk,
+        *,
+        before_sft_step: Callable[[int], None] = lambda step: None,
+        before_rl_step: Callable[[int], None] = lambda step: None,
+    ) -> None:
         self.disk = disk
         self.logit = -2.0
         self.loaded = False
         self.sft_slices = 0
+        self._before_sft_step = before_sft_step
         self._before_rl_step = before_rl_step
         self._root = ""
         self._sft: SftSpec | None = None
@@ -63,22 +72,32 @@ class FakeTrainer:
             tau=None,
             tau_histogram=None,
             tau_num_tokens=0,
-            resumed_from=None,
+            resumed_from=checkpoint_root if self._step else None,
             skipped_checkpoints=(),
         )
 
-    def sft_steps(self, *, max_steps: int, max_seconds: float) -> list[StepMetrics]:
+    def sft_steps(self, *, max_steps: int, max_seconds: float) -> SftSlice:
         assert self._sft is not None
         self.sft_slices += 1
         last = self._sft.num_epochs * STEPS_PER_EPOCH
         steps: list[StepMetrics] = []
         while self._step < last and len(steps) < min(2, max_steps):
+            self._before_sft_step(self._step + 1)
             self._step += 1
             self.logit += 0.1
             steps.append(StepMetrics(step=self._step, values={"sft/loss": -self.logit}))
             if self._step % self._sft.save_steps == 0 or self._step == last:
                 self._save(self._step, 0)
-        return steps
+        return SftSlice(steps=tuple(steps))
+
+    def end_sft(self) -> SftEnd:
+        """With the last step's weights, or with those of the oldest checkpoint, which shall be the best."""
+        assert self._sft is not None
+        if self._sft.export == "last":
+            return SftEnd(exported_step=self._step)
+        best = min(self.disk.checkpoints[self._root])
+        self.logit = self.disk.checkpoints[self._root][best][0]
+        return SftEnd(exported_step=best)
 
     def prepare_rl(self, spec: RlSpec, checkpoint_root: str) -> RlPlan:
         self._root = checkpoint_root
@@ -185,12 +204,21 @@ class RecordedReports:
         self.samples: list[RolloutSample] = []
         self.phases: list[tuple[StageName | None, str, int, int]] = []
         self.settled_steps: list[int] = []
+        self.views: list[TokenView] = []
+        self.events: list[tuple[str, dict[str, JsonValue]]] = []
 
     def points(self, step: int, values: Mapping[str, float]) -> None:
         self.values += [(name, step, value) for name, value in values.items()]
 
     def rollouts(self, samples: Iterable[RolloutSample]) -> None:
         self.samples += samples
+
+    def token_views(self, views: Iterable[TokenView]) -> None:
+        self.views += views
+
+    def event(self, kind: str, message: str, detail: Mapping[str, JsonValue]) -> None:
+        assert message
+        self.events.append((kind, dict(detail)))
 
     def progress(self, stage: StageName | None, phase: str, step: int, num_steps: int) -> None:
         self.phases.append((stage, phase, step, num_steps))

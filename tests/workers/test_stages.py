@@ -10,7 +10,7 @@ from service.contract.metric_names import describe_metric
 from service.contract.spec import ExperimentSpec
 from service.contract.stages import SftSpec
 from tests.workers.fake_actors import Disk, FakeEngine, FakeSync, FakeTrainer, RecordedReports, fake_prompts
-from workers.actors.trainer_results import StepMetrics
+from workers.actors.trainer_results import SftSlice, StepMetrics
 from workers.pipeline.endings import Incomplete
 from workers.pipeline.stage_runner import run_stages
 from workers.rollouts import Completion, GenerationRequest, Prompt, SamplingParameters
@@ -169,7 +169,7 @@ def test_metrics_that_a_checkpoint_carried_are_reported_first() -> None:
     carried = (StepMetrics(step=5, values={"sft/loss": 0.5}), StepMetrics(step=6, values={"sft/loss": 0.25}))
     finished = replace(plan, first_step=plan.num_steps + 1, carried_metrics=carried)
     world.trainer.prepare_sft = lambda spec, root: finished  # type: ignore[method-assign]
-    world.trainer.sft_steps = lambda **_: []  # type: ignore[method-assign]
+    world.trainer.sft_steps = lambda **_: SftSlice(steps=())  # type: ignore[method-assign]
     (result,) = world.run()
     assert world.reports.series("sft/loss") == [(5, 0.5), (6, 0.25)]
     assert result.metrics["sft/loss"] == 0.25
@@ -210,7 +210,7 @@ def test_engine_that_cannot_start_ends_the_training_at_once() -> None:
 
 def test_stage_that_stops_early_is_incomplete() -> None:
     world = World(make_spec())
-    world.trainer.sft_steps = lambda **_: []  # type: ignore[method-assign]
+    world.trainer.sft_steps = lambda **_: SftSlice(steps=())  # type: ignore[method-assign]
     with pytest.raises(Incomplete, match="0 of 6"):
         world.run()
     assert world.finished == []

@@ -1,6 +1,6 @@
 """The trainer: one model, both stages. A plain class that Ray wraps elsewhere, once for each rank.
 
-    load ──> prepare_sft ──> sft_steps ... ──> prepare_rl ──> (rl_step ──> write_weights) ... ──> export
+    load ──> prepare_sft ──> sft_steps ... ──> end_sft ──> prepare_rl ──> (rl_step ──> write_weights) ... ──> export
                  either stage may be left out; each resumes from its own folder of checkpoints
 
 Several ranks share the model: rank 0 says where to meet (`open_store`), then all get the same calls in the same order,
@@ -21,7 +21,7 @@ from service.contract.stages import RlSpec, SftSpec
 from workers.actors.model_export import export_model, exported_weights, write_weights
 from workers.actors.policy_model import PolicyModel
 from workers.actors.rank_group import RankGroup, connect_store, join, open_store
-from workers.actors.trainer_results import ModelFacts, RlPlan, SftPlan, StepMetrics, WeightManifest
+from workers.actors.trainer_results import ModelFacts, RlPlan, SftEnd, SftPlan, SftSlice, WeightManifest
 from workers.actors.trainer_rl import RlRun
 from workers.actors.trainer_sft import SftRun
 from workers.config_error import ConfigError
@@ -102,13 +102,26 @@ class Trainer:
         logger.info("sft prepared", extra={"first_step": self._sft.plan.first_step, "tau": self._sft.plan.tau})
         return self._sft.plan
 
-    def sft_steps(self, *, max_steps: int, max_seconds: float) -> list[StepMetrics]:
-        """Run whole optimizer steps until one of the limits; empty when all are done.
+    def sft_steps(self, *, max_steps: int, max_seconds: float) -> SftSlice:
+        """Run whole optimizer steps until one of the limits; none when all are done.
 
-        Saves a checkpoint each `save_steps` and after the last step. Raises NonFinite.
+        Measures on the held-out samples where that is due, then saves a checkpoint, each `save_steps` and after the
+        last step. Raises NonFinite.
         """
         assert self._sft is not None, "prepare_sft comes first"
         return self._sft.steps(max_steps=max_steps, max_seconds=max_seconds)
+
+    def end_sft(self) -> SftEnd:
+        """Take the weights with which the stage ends: the last step's, or those of the best checkpoint.
+
+        All steps must be done. Raises ConfigError if no such checkpoint can be loaded.
+        """
+        assert self._sft is not None, "prepare_sft comes first"
+        end = self._sft.end()
+        # The optimizer's state belongs to the last step's weights.
+        self._sft = None
+        logger.info("sft ended", extra={"exported_step": end.exported_step})
+        return end
 
     def prepare_rl(self, spec: RlSpec, checkpoint_root: str) -> RlPlan:
         """Resume this stage, or begin it with the present weights and a new optimizer.

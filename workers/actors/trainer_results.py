@@ -6,6 +6,7 @@ metrics. A plan's `first_step` is the first one to run: 1 on a fresh start, `num
 
 from dataclasses import dataclass
 
+from service.contract.messages import TokenView
 from workers.checkpoints import SkippedCheckpoint
 
 
@@ -63,6 +64,37 @@ class SftPlan:
     skipped_checkpoints: tuple[SkippedCheckpoint, ...]
     carried_metrics: tuple[StepMetrics, ...] = ()
     """Of the last steps before `first_step`, from the checkpoint: perhaps nobody has reported them yet."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SftSlice:
+    """What a stretch of the supervised stage leaves behind."""
+
+    steps: tuple[StepMetrics, ...]
+    """Empty when all steps were done before."""
+    evaluations: tuple[StepMetrics, ...] = ()
+    """On the held-out samples; the step counts those done by then, so 0 is the untrained model."""
+    token_views: tuple[TokenView, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankedCheckpoint:
+    """A checkpoint and the held-out metric by which it is among the best."""
+
+    step: int
+    value: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SftEnd:
+    """The weights with which the supervised stage ends."""
+
+    exported_step: int
+    """The last step, or that of the best checkpoint."""
+    best_checkpoints: tuple[RankedCheckpoint, ...] = ()
+    """The best first, as far as they are kept."""
+    skipped_best_checkpoints: tuple[SkippedCheckpoint, ...] = ()
+    """Better ones than the exported that are not whole."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,7 +27,7 @@ def run_stages(
     """
     results = {result.stage: result for result in completed}
     pending = pending_stages(context.spec, results)
-    if needs_engine(pending):
+    if needs_engine(context.spec, pending):
         context.engine.begin_start()
     if needs_trainer(pending):
         context.trainer.begin_load()

@@ -14,7 +14,9 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-from service.contract.messages import LogLine, MetricPoint, Progress, RolloutSample, StageResult
+from pydantic import JsonValue
+
+from service.contract.messages import LogLine, MetricPoint, Progress, RolloutSample, RunEvent, StageResult, TokenView
 from service.contract.stages import StageName
 from workers.reporter.attempt_service import (
     AttemptOver,
@@ -32,6 +34,7 @@ logger = logging.getLogger(__name__)
 _MOST_DELAY_S = 15.0
 _CHECK_S = 0.5
 _MAX_LINE_CHARACTERS = 4000
+_MAX_MESSAGE_CHARACTERS = 2000
 
 
 class Cancelled(Exception):
@@ -95,6 +98,15 @@ class Reporter:
     def rollouts(self, samples: Iterable[RolloutSample]) -> None:
         """Completions for people to read."""
         self._items.extend(samples)
+
+    def token_views(self, views: Iterable[TokenView]) -> None:
+        """Held-out samples token by token."""
+        self._items.extend(views)
+
+    def event(self, kind: str, message: str, detail: Mapping[str, JsonValue]) -> None:
+        """Something that a person should know about the run; the rest of an overlong message is cut off."""
+        shown = storable(message[:_MAX_MESSAGE_CHARACTERS])
+        self._items.append(RunEvent(ts=datetime.now(UTC), kind=kind, message=shown, detail=dict(detail)))
 
     def progress(self, stage: StageName | None, phase: str, step: int, num_steps: int) -> None:
         """What the run does now; only the latest is sent. `since` is kept while stage and phase stay the same."""

@@ -1,7 +1,9 @@
 """Evaluation at one point of the run: many samples for every held-out prompt, with the same seeds at every point."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from service.contract.stages import EvaluationSpec, StageName
 from workers.evaluation.summary import EvaluatedGroup, summarise
@@ -14,6 +16,9 @@ _REQUESTS_PER_CALL = 2048
 """Enough to keep an engine full; few enough to show progress."""
 _NUM_SHOWN = 8
 
+OnProgress = Callable[[str, int], None]
+"""Told the phase and the prompts done."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationPlace:
@@ -24,25 +29,56 @@ class EvaluationPlace:
     """SFT and RL steps trained so far: 0 for the base model."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluated:
+    """What an evaluation found."""
+
+    num_prompts: int
+    metrics: dict[str, float]
+    detail: dict[str, Any]
+
+
 def run_evaluation(context: StageContext, spec: EvaluationSpec, place: EvaluationPlace) -> StageOutcome:
     """Sample with the policy of this point and summarise; the engine gets the trainer's weights first if need be."""
-    prompts = context.load_prompts(
-        spec.data, context.spec.model.max_model_len - spec.max_completion_length, spec.num_prompts
-    )
-    context.reports.progress(place.stage, "starting rollout engine", 0, len(prompts))
+    prompts = load_evaluation_prompts(context, spec)
+
+    def show(phase: str, num_done: int) -> None:
+        context.reports.progress(place.stage, phase, num_done, len(prompts))
+
+    show("starting rollout engine", 0)
     context.engine.wait_started()
     if place.stage != "evaluate_base":
         context.trainer.wait_loaded()
-        context.reports.progress(place.stage, "syncing weights", 0, len(prompts))
+        show("syncing weights", 0)
         context.bring_engine_up_to_date()
+    found = sample_and_judge(context, spec, place, prompts, show)
+    context.reports.points(place.global_step, found.metrics)
+    return StageOutcome(
+        steps_done=found.num_prompts, steps_planned=len(prompts), metrics=found.metrics, detail=found.detail
+    )
+
+
+def load_evaluation_prompts(context: StageContext, spec: EvaluationSpec) -> list[Prompt]:
+    """The prompts of the set that are sampled, each of which leaves room for a completion."""
+    return context.load_prompts(
+        spec.data, context.spec.model.max_model_len - spec.max_completion_length, spec.num_prompts
+    )
+
+
+def sample_and_judge(
+    context: StageContext, spec: EvaluationSpec, place: EvaluationPlace, prompts: list[Prompt], show: OnProgress
+) -> Evaluated:
+    """Sample all prompts with the policy that the engine holds.
+
+    Completions are reported for people to read; the metrics are the caller's to report.
+    """
     sampled = _Sampled(groups=[], generation_s=0.0)
     prompts_per_call = max(1, _REQUESTS_PER_CALL // spec.num_generations)
     for first in range(0, len(prompts), prompts_per_call):
-        context.reports.progress(place.stage, "generating", first, len(prompts))
+        show("generating", first)
         sampled.extend(_sample(context, spec, prompts[first : first + prompts_per_call]))
-    context.reports.progress(place.stage, "judging", len(sampled.groups), len(prompts))
+    show("judging", len(prompts))
     metrics, detail = _summary(spec, sampled.groups, build_reward(spec.reward))
-    context.reports.points(place.global_step, metrics)
     context.reports.rollouts(shown_samples(sampled.groups, place.stage, place.global_step, _NUM_SHOWN))
     facts = {
         "generation_s": sampled.generation_s,
@@ -50,9 +86,7 @@ def run_evaluation(context: StageContext, spec: EvaluationSpec, place: Evaluatio
         "policy_version": context.versions.engine,
         "global_step": place.global_step,
     }
-    return StageOutcome(
-        steps_done=len(sampled.groups), steps_planned=len(prompts), metrics=metrics, detail=detail | facts
-    )
+    return Evaluated(num_prompts=len(sampled.groups), metrics=metrics, detail=detail | facts)
 
 
 @dataclass(slots=True, kw_only=True)

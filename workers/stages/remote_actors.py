@@ -7,7 +7,7 @@ from service.contract.spec import ExperimentSpec
 from service.contract.stages import RlSpec, SftSpec
 from workers.actors.rollout import RolloutEngine
 from workers.actors.trainer import Trainer
-from workers.actors.trainer_results import ModelFacts, RlPlan, SftPlan, StepMetrics, WeightManifest
+from workers.actors.trainer_results import ModelFacts, RlPlan, SftEnd, SftPlan, SftSlice, WeightManifest
 from workers.placement import (
     ActorDied,
     Check,
@@ -71,10 +71,14 @@ class RemoteTrainer:
         """See `roles.Trainer`."""
         return self._wait(self._call("prepare_sft", spec, checkpoint_root), "preparing SFT", PREPARE_S)
 
-    def sft_steps(self, *, max_steps: int, max_seconds: float) -> list[StepMetrics]:
+    def sft_steps(self, *, max_steps: int, max_seconds: float) -> SftSlice:
         """See `roles.Trainer`."""
         refs = self._call("sft_steps", max_steps=max_steps, max_seconds=max_seconds)
         return self._wait(refs, "an SFT step", STEP_S + max_seconds)
+
+    def end_sft(self) -> SftEnd:
+        """See `roles.Trainer`."""
+        return self._wait(self._call("end_sft"), "loading the best checkpoint", LOAD_S)
 
     def prepare_rl(self, spec: RlSpec, checkpoint_root: str) -> RlPlan:
         """See `roles.Trainer`."""

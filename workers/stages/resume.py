@@ -1,14 +1,14 @@
 """Takes up an experiment whose first stages an earlier attempt has finished."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 from service.contract.spec import ExperimentSpec
 from service.contract.stages import StageName
 from workers.actors.trainer_results import RlPlan, SftPlan
+from workers.checkpoints import SkippedCheckpoint
 from workers.stages.stage_context import StageContext
 
 _ENGINE_ALONE: frozenset[StageName] = frozenset({"evaluate_base"})
-_TRAINER_ALONE: frozenset[StageName] = frozenset({"sft"})
 
 
 class CheckpointMissing(Exception):
@@ -25,16 +25,39 @@ def needs_trainer(pending: Collection[StageName]) -> bool:
     return any(stage not in _ENGINE_ALONE for stage in pending)
 
 
-def needs_engine(pending: Collection[StageName]) -> bool:
-    """Whether any of the stages asks the rollout engine."""
-    return any(stage not in _TRAINER_ALONE for stage in pending)
+def needs_engine(spec: ExperimentSpec, pending: Collection[StageName]) -> bool:
+    """Whether any of the stages asks the rollout engine; SFT does where a set is sampled on the way."""
+    samples_on_the_way = spec.evaluation is not None and bool(spec.evaluation.sft_steps)
+    return any(stage != "sft" or samples_on_the_way for stage in pending)
+
+
+def report_taken_up(context: StageContext, stage: StageName, plan: SftPlan | RlPlan) -> None:
+    """Tell people where a stage goes on, and which checkpoints were passed over."""
+    report_skipped(context, stage, plan.skipped_checkpoints)
+    if plan.resumed_from is not None:
+        step = plan.first_step - 1
+        context.reports.event(
+            "resumed",
+            f"stage {stage} goes on after step {step} of {plan.num_steps}",
+            {"stage": stage, "step": step, "checkpoint": plan.resumed_from},
+        )
+
+
+def report_skipped(context: StageContext, stage: StageName, skipped: Iterable[SkippedCheckpoint]) -> None:
+    """Tell people of damaged checkpoints."""
+    for checkpoint in skipped:
+        context.reports.event(
+            "checkpoint_skipped",
+            f"stage {stage}: checkpoint {checkpoint.name} is not whole and was passed over: {checkpoint.reason}",
+            {"stage": stage, "checkpoint": checkpoint.name, "reason": checkpoint.reason},
+        )
 
 
 def restore_policy(context: StageContext, completed: Collection[StageName]) -> None:
     """Give the trainer the weights with which the finished training stages ended.
 
-    They come from the last step's checkpoint and not from the exported model: that holds them in the model's dtype,
-    the checkpoint in the trainer's own. Raises CheckpointMissing.
+    They come from the last step's checkpoint, or the best one if SFT ends with that, and not from the exported model:
+    that holds them in the model's dtype, the checkpoint in the trainer's own. Raises CheckpointMissing.
     """
     sft, rl = context.spec.sft, context.spec.rl
     if rl and "rl" in completed:
@@ -45,6 +68,7 @@ def restore_policy(context: StageContext, completed: Collection[StageName]) -> N
     elif sft and "sft" in completed:
         context.trainer.wait_loaded()
         _require_last_step("sft", context.trainer.prepare_sft(sft, context.checkpoint_root("sft")), context)
+        report_skipped(context, "sft", context.trainer.end_sft().skipped_best_checkpoints)
         context.versions.trainer = context.num_sft_versions
 
 

@@ -15,6 +15,7 @@ from workers.advantages import grpo_advantages
 from workers.data.prompt_dataset import prompt_indices_for_step
 from workers.rewards.build import Reward, build_reward
 from workers.rollouts import Prompt, SamplingParameters, TrainingSample
+from workers.stages.resume import report_taken_up
 from workers.stages.rl_metrics import num_completion_tokens, rollout_metrics
 from workers.stages.sampling import JudgedGroup, judge, make_requests, shown_samples, verify_completions
 from workers.stages.stage_context import StageContext, StageOutcome
@@ -64,6 +65,7 @@ class _RlLoop:
         context = self.context
         context.trainer.wait_loaded()
         plan = context.trainer.prepare_rl(self.spec, context.checkpoint_root("rl"))
+        report_taken_up(context, "rl", plan)
         self.steps_done, self.num_tokens = plan.first_step - 1, plan.num_tokens
         context.versions.trainer = plan.policy_version if plan.resumed_from else context.num_sft_versions
         context.reports.progress("rl", "starting rollout engine", self.steps_done, self.spec.num_steps)

@@ -6,10 +6,12 @@ Every call may also raise what ends a run from outside: cancellation, a deadline
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
+from pydantic import JsonValue
+
 from service.contract.data import PromptData
-from service.contract.messages import RolloutSample
+from service.contract.messages import RolloutSample, TokenView
 from service.contract.stages import RlSpec, SftSpec, StageName
-from workers.actors.trainer_results import ModelFacts, RlPlan, SftPlan, StepMetrics
+from workers.actors.trainer_results import ModelFacts, RlPlan, SftEnd, SftPlan, SftSlice
 from workers.rollouts import Completion, GenerationRequest, Prompt, SamplingParameters, TrainingSample
 
 
@@ -25,8 +27,11 @@ class Trainer(Protocol):
     def prepare_sft(self, spec: SftSpec, checkpoint_root: str) -> SftPlan:
         """Load the data and take up at the newest valid checkpoint."""
 
-    def sft_steps(self, *, max_steps: int, max_seconds: float) -> list[StepMetrics]:
-        """Whole optimizer steps until one limit is reached; an empty list says that the stage is done."""
+    def sft_steps(self, *, max_steps: int, max_seconds: float) -> SftSlice:
+        """Whole optimizer steps until one limit is reached; none says that all are done."""
+
+    def end_sft(self) -> SftEnd:
+        """Take the weights with which the stage ends, all steps done."""
 
     def prepare_rl(self, spec: RlSpec, checkpoint_root: str) -> RlPlan:
         """Take up at the newest valid checkpoint."""
@@ -72,6 +77,12 @@ class Reports(Protocol):
 
     def rollouts(self, samples: Iterable[RolloutSample]) -> None:
         """Completions for people to read."""
+
+    def token_views(self, views: Iterable[TokenView]) -> None:
+        """Held-out samples token by token."""
+
+    def event(self, kind: str, message: str, detail: Mapping[str, JsonValue]) -> None:
+        """Something that a person should know about the run."""
 
     def progress(self, stage: StageName | None, phase: str, step: int, num_steps: int) -> None:
         """What the run is doing now."""

@@ -1,10 +1,12 @@
 """Supervised fine-tuning: the trainer works in slices of about a second, and the driver reports between them."""
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from service.contract.stages import SftSpec
-from workers.actors.trainer_results import SftPlan
+from workers.actors.trainer_results import SftEnd, SftPlan, SftSlice, StepMetrics
+from workers.stages.resume import report_skipped, report_taken_up
+from workers.stages.sft_sampling import SftSampling
 from workers.stages.stage_context import StageContext, StageOutcome
 
 _SLICE_S = 1.0
@@ -18,37 +20,63 @@ def run_sft(context: StageContext, spec: SftSpec) -> StageOutcome:
     context.trainer.wait_loaded()
     context.reports.progress("sft", "preparing data", 0, 0)
     plan = context.trainer.prepare_sft(spec, context.checkpoint_root("sft"))
-    steps_done, metrics = _train(context, plan)
+    report_taken_up(context, "sft", plan)
+    sampling = SftSampling(context, num_steps=plan.num_steps)
+    loop = _SftLoop(context=context, plan=plan, sampling=sampling, steps_done=plan.first_step - 1)
+    loop.run()
+    end = context.trainer.end_sft()
+    report_skipped(context, "sft", end.skipped_best_checkpoints)
     context.versions.trainer = context.num_sft_versions
-    context.reports.progress("sft", "exporting the model", steps_done, plan.num_steps)
+    context.reports.progress("sft", "exporting the model", loop.steps_done, plan.num_steps)
     return StageOutcome(
-        steps_done=steps_done,
+        steps_done=loop.steps_done,
         steps_planned=plan.num_steps,
-        metrics=metrics,
+        metrics=loop.metrics,
         checkpoint=context.trainer.export(context.model_folder("sft")),
-        detail=_detail(plan),
+        detail=_detail(plan, end, sampling),
     )
 
 
-def _train(context: StageContext, plan: SftPlan) -> tuple[int, dict[str, float]]:
-    steps_done, metrics = plan.first_step - 1, dict[str, float]()
-    context.reports.progress("sft", "training", steps_done, plan.num_steps)
-    # A driver that dies takes unsent reports along; its successor begins behind the checkpoint's steps.
-    for step in plan.carried_metrics:
-        context.reports.points(step.step, step.values)
-        metrics |= step.values
-    while steps := context.trainer.sft_steps(max_steps=_SLICE_STEPS, max_seconds=_SLICE_S):
-        for step in steps:
-            context.reports.points(step.step, step.values)
-            metrics |= step.values
-        steps_done = steps[-1].step
-        context.reports.progress("sft", "training", steps_done, plan.num_steps)
-        # The engine starts meanwhile; if it cannot, hours of training should not pass before anybody hears of it.
-        context.engine.check_start()
-    return steps_done, metrics
+@dataclass(slots=True, kw_only=True)
+class _SftLoop:
+    context: StageContext
+    plan: SftPlan
+    sampling: SftSampling
+    steps_done: int
+    metrics: dict[str, float] = field(default_factory=dict)
+
+    def run(self) -> None:
+        """Slice after slice until the trainer has no step left."""
+        self.context.reports.progress("sft", "training", self.steps_done, self.plan.num_steps)
+        # A driver that dies takes unsent reports along; its successor begins behind the checkpoint's steps.
+        self._report_metrics(self.plan.carried_metrics)
+        self.sampling.take_up(self.steps_done)
+        while self._take(self._next_slice()):
+            self.sampling.reached(self.steps_done)
+            self.context.reports.progress("sft", "training", self.steps_done, self.plan.num_steps)
+            # The engine starts meanwhile; if it cannot, hours of training should not pass before anybody hears of it.
+            self.context.engine.check_start()
+
+    def _next_slice(self) -> SftSlice:
+        ahead = self.sampling.num_steps_until_next(self.steps_done)
+        max_steps = _SLICE_STEPS if ahead is None else min(_SLICE_STEPS, ahead)
+        return self.context.trainer.sft_steps(max_steps=max_steps, max_seconds=_SLICE_S)
+
+    def _take(self, done: SftSlice) -> bool:
+        """Report a slice; says whether it had a step."""
+        self._report_metrics((*done.steps, *done.evaluations))
+        self.context.reports.token_views(done.token_views)
+        if done.steps:
+            self.steps_done = done.steps[-1].step
+        return bool(done.steps)
+
+    def _report_metrics(self, found: tuple[StepMetrics, ...]) -> None:
+        for metrics in found:
+            self.context.reports.points(metrics.step, metrics.values)
+            self.metrics |= metrics.values
 
 
-def _detail(plan: SftPlan) -> dict[str, Any]:
-    shown = asdict(plan)
+def _detail(plan: SftPlan, end: SftEnd, sampling: SftSampling) -> dict[str, Any]:
+    shown = asdict(plan) | asdict(end)
     del shown["num_steps"], shown["carried_metrics"]
-    return shown
+    return shown | {"sampled": [{"step": step, "metrics": found} for step, found in sampling.results.items()]}

@@ -10,10 +10,11 @@ from workers.stages.roles import Engine, LoadPrompts, Reports, Trainer, WeightSy
 
 @dataclass(slots=True, kw_only=True)
 class PolicyVersions:
-    """Who holds which weights. The base model is version 0, and each time the policy has changed makes one more.
+    """Who holds which weights: numbers that follow from the specification, not from what an attempt happened to do.
 
-    SFT as a whole counts once, each reinforcement learning step once; so a version names the same weights in a resumed
-    run as in one that was never interrupted.
+    The base model is 0. Then each step of SFT after which a set is sampled counts one, the end of SFT one, and each
+    reinforcement learning step one. So a version names the same weights in a resumed run as in one that was never
+    interrupted.
     """
 
     trainer: int = 0
@@ -41,10 +42,23 @@ class StageContext:
         """Where the stage's final model is exported to."""
         return f"{self.output_dir.rstrip('/')}/models/{stage}"
 
+    def evaluation_folder(self, stage: StageName) -> str:
+        """Where the results of evaluations within a stage lie; shared by the experiment's attempts."""
+        return f"{self.output_dir.rstrip('/')}/evaluations/{stage}"
+
+    @property
+    def sampled_sft_steps(self) -> list[int]:
+        """Optimizer steps of SFT after which the evaluation's set is sampled, rising."""
+        return self.spec.evaluation.sft_steps if self.spec.evaluation else []
+
     @property
     def num_sft_versions(self) -> int:
-        """The version of the policy with which reinforcement learning begins."""
-        return 1 if self.spec.sft else 0
+        """The version of the policy with which SFT ends and reinforcement learning begins."""
+        return len(self.sampled_sft_steps) + 1 if self.spec.sft else 0
+
+    def sft_version(self, step: int) -> int:
+        """The version of the policy after one of the `sampled_sft_steps`."""
+        return self.sampled_sft_steps.index(step) + 1
 
     def bring_engine_up_to_date(self) -> bool:
         """Give the engine the trainer's weights if it has others; says whether it had."""

@@ -90,7 +90,7 @@ def _attempt(run: SftRunUnderTest, die_after_step: int | None) -> None:
     trainer = make_trainer(run.model_folder)
     plan = trainer.prepare_sft(run.spec, str(run.checkpoints))
     _report(run, plan.carried_metrics)
-    while steps := trainer.sft_steps(max_steps=SLICE_STEPS, max_seconds=_DEADLINE_S):
+    while steps := trainer.sft_steps(max_steps=SLICE_STEPS, max_seconds=_DEADLINE_S).steps:
         if steps[-1].step == die_after_step:
             os.kill(os.getpid(), signal.SIGKILL)
         _report(run, steps)

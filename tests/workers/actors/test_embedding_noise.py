@@ -16,7 +16,7 @@ def losses(model_folder: Path, data: str, root: Path, *, steps: int = 4, **chang
     spec = make_sft_spec(data, optimizer=OptimizerSpec(learning_rate=1e-2, adam_epsilon=1.0), **changes)
     trainer = make_trainer(model_folder)
     trainer.prepare_sft(spec, str(root))
-    return [metrics.values["sft/nll"] for metrics in trainer.sft_steps(max_steps=steps, max_seconds=1000.0)]
+    return [metrics.values["sft/nll"] for metrics in trainer.sft_steps(max_steps=steps, max_seconds=1000.0).steps]
 
 
 @pytest.fixture

@@ -123,7 +123,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_gives_the_same_end(
     short = spec.model_copy(update={"num_epochs": 2})
     whole = make_trainer(model_folder)
     whole.prepare_sft(short, str(tmp_path / "whole"))
-    expected = whole.sft_steps(max_steps=1000, max_seconds=60.0)
+    expected = whole.sft_steps(max_steps=1000, max_seconds=60.0).steps
     broken_off = make_trainer(model_folder)
     broken_off.prepare_sft(short, str(tmp_path / "broken off"))
     broken_off.sft_steps(max_steps=5, max_seconds=60.0)
@@ -133,8 +133,8 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_gives_the_same_end(
 
     resumed = make_trainer(model_folder)
     plan = resumed.prepare_sft(short, str(tmp_path / "broken off"))
-    again = resumed.sft_steps(max_steps=1000, max_seconds=60.0)
+    again = resumed.sft_steps(max_steps=1000, max_seconds=60.0).steps
 
     assert [skipped.name for skipped in plan.skipped_checkpoints] == [newest.name]
-    assert [*plan.carried_metrics, *again] == expected
+    assert (*plan.carried_metrics, *again) == expected
     assert_same_weights(weights_of(resumed), weights_of(whole))

@@ -42,7 +42,7 @@ def train(model_folder: Path, data: str, root: Path, body: dict[str, Any], **cha
     objective = TypeAdapter[Any](ObjectiveSpec).validate_python(body)
     trainer = make_trainer(model_folder)
     trainer.prepare_sft(make_sft_spec(data, objective=objective, **changes), str(root))
-    return trainer.sft_steps(max_steps=max_steps, max_seconds=1000.0)
+    return list(trainer.sft_steps(max_steps=max_steps, max_seconds=1000.0).steps)
 
 
 @every_objective

@@ -24,7 +24,7 @@ SED = SedObjective(calibration_samples=5)
 
 
 def run_all(trainer: Trainer) -> list[StepMetrics]:
-    return trainer.sft_steps(max_steps=1000, max_seconds=1000.0)
+    return list(trainer.sft_steps(max_steps=1000, max_seconds=1000.0).steps)
 
 
 # Steps 3 and 6 end an epoch of three steps; 4 lies within one.
@@ -129,7 +129,7 @@ def test_every_metric_is_in_the_contract(
 ) -> None:
     trainer = make_trainer(model_folder)
     trainer.prepare_sft(make_sft_spec(ten_pairs, **changes), str(tmp_path / "sft"))
-    (metrics,) = trainer.sft_steps(max_steps=1, max_seconds=1000.0)
+    (metrics,) = trainer.sft_steps(max_steps=1, max_seconds=1000.0).steps
     assert [name for name in metrics.values if describe_metric(name) is None] == []
     assert metrics.step == 1
     assert metrics.values["sft/epoch"] == pytest.approx(1 / 3)
@@ -138,8 +138,8 @@ def test_every_metric_is_in_the_contract(
 def test_steps_stop_at_the_time_limit_after_whole_steps(model_folder: Path, ten_pairs: str, tmp_path: Path) -> None:
     trainer = make_trainer(model_folder)
     trainer.prepare_sft(make_sft_spec(ten_pairs), str(tmp_path / "sft"))
-    assert [metrics.step for metrics in trainer.sft_steps(max_steps=1000, max_seconds=0.0)] == [1]
-    assert [metrics.step for metrics in trainer.sft_steps(max_steps=2, max_seconds=1000.0)] == [2, 3]
+    assert [metrics.step for metrics in trainer.sft_steps(max_steps=1000, max_seconds=0.0).steps] == [1]
+    assert [metrics.step for metrics in trainer.sft_steps(max_steps=2, max_seconds=1000.0).steps] == [2, 3]
 
 
 def test_training_lowers_the_loss(model_folder: Path, ten_pairs: str, tmp_path: Path) -> None:
