@@ -22,7 +22,7 @@ def exported_weights(policy: PolicyModel) -> Iterator[tuple[str, Tensor]]:
     """Every tensor once, under the name and in the form of the Hugging Face checkpoint.
 
     Contiguous CPU tensors of their own in the specification's dtype (integer buffers keep theirs); tied weights come
-    once, under the name that a saved model uses.
+    once, under the name that a saved model uses. On other ranks than the first there are none.
     """
     for name, tensor in revert_weight_conversion(policy.model, _untied_state(policy)).items():
         # Copied: an optimizer step must not change what a reader still holds.
@@ -32,6 +32,10 @@ def exported_weights(policy: PolicyModel) -> Iterator[tuple[str, Tensor]]:
 def write_weights(policy: PolicyModel, path: str) -> WeightManifest:
     """Write all weights as one safetensors file, which appears under `path` only when it is complete."""
     tensors = dict(exported_weights(policy))
+    return policy.ranks.from_first(lambda: _write_file(tensors, path))
+
+
+def _write_file(tensors: dict[str, Tensor], path: str) -> WeightManifest:
     part = f"{path}.part"
     save_file(tensors, part)
     with open(part, "rb") as file:
@@ -46,29 +50,34 @@ def export_model(policy: PolicyModel, folder: str) -> str:
 
     A local folder appears whole or not at all and replaces an older one; to another fsspec URL it is uploaded.
     """
+    state = _untied_state(policy)
+    return policy.ranks.from_first(lambda: _export(policy, state, folder))
+
+
+def _export(policy: PolicyModel, state: dict[str, Tensor], folder: str) -> str:
     if is_local(folder):
         _, local = fsspec.core.url_to_fs(folder)
         target = Path(local)
         with written_aside(target) as aside:
-            _write_folder(policy, aside)
+            _write_folder(policy, state, aside)
         return str(target)
     filesystem, remote = fsspec.core.url_to_fs(folder)
     with tempfile.TemporaryDirectory() as scratch:
-        _write_folder(policy, Path(scratch))
+        _write_folder(policy, state, Path(scratch))
         filesystem.makedirs(remote, exist_ok=True)
         for path in sorted(Path(scratch).iterdir()):
             filesystem.put_file(str(path), f"{remote}/{path.name}")
     return folder
 
 
-def _write_folder(policy: PolicyModel, folder: Path) -> None:
+def _write_folder(policy: PolicyModel, state: dict[str, Tensor], folder: Path) -> None:
     ends = list(policy.facts.eos_token_ids)
     generation = policy.model.generation_config
     assert generation is not None
     # The end token that was trained must be the one that stops generation.
     generation.eos_token_id = ends[0] if len(ends) == 1 else ends
     generation.pad_token_id = policy.facts.pad_token_id
-    policy.model.save_pretrained(folder, state_dict=_untied_state(policy))
+    policy.model.save_pretrained(folder, state_dict=state)
     policy.tokenizer.save_pretrained(folder)
     # save_pretrained notes the dtype of the weights in memory, which is float32 in any case.
     config_path = folder / "config.json"
@@ -79,10 +88,7 @@ def _write_folder(policy: PolicyModel, folder: Path) -> None:
 
 def _untied_state(policy: PolicyModel) -> dict[str, Tensor]:
     """The state without the second names of tied weights, in the dtype that leaves the trainer."""
-    unique = {name for name, _ in policy.model.named_parameters()}
-    aliases = {name for name, _ in policy.model.named_parameters(remove_duplicate=False)} - unique
     return {
         name: tensor.to(policy.dtype) if tensor.is_floating_point() else tensor
-        for name, tensor in policy.model.state_dict().items()
-        if name not in aliases
+        for name, tensor in policy.whole_state().items()
     }

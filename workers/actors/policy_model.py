@@ -6,6 +6,7 @@ from functools import partial
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from service.contract.spec import ModelSpec
@@ -62,6 +63,17 @@ class PolicyModel:
         unique = {name for name, _ in self.model.named_parameters()}
         aliases = {name for name, _ in self.model.named_parameters(remove_duplicate=False)} - unique
         return {name: tensor for name, tensor in self.model.state_dict().items() if name not in aliases}
+
+    def whole_state(self) -> dict[str, Tensor]:
+        """The same state with whole tensors, gathered on rank 0's CPU; other ranks take part and get nothing."""
+        if self.ranks.is_alone:
+            return self.state()
+        state = {}
+        for name, tensor in self.state().items():
+            whole = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+            if self.ranks.is_first:
+                state[name] = whole.cpu()
+        return state
 
     def microbatches(
         self, sequences: Sequence[TokenSequence], max_tokens: int, *, packing: bool = False
