@@ -1,11 +1,13 @@
 """What the experiment's page shows, worked out from the API's answer."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from api.results import POINT_LABELS, evaluations_of, metric_names_of, shown_number
 from api.schemas import Experiment
-from api.web.charts import RL_CHARTS, SFT_CHARTS, Chart
+from api.web.charts import RL_CHARTS, SFT_CHARTS, Chart, chance_of_success
 from service.contract.metric_names import describe_metric
+from service.contract.objectives import SedObjective
 from service.contract.stages import StageName
 
 LABELS: dict[StageName, str] = {
@@ -52,6 +54,8 @@ class ChartGroup:
 
     title: str
     charts: tuple[Chart, ...]
+    histogram: dict[str, Any] | None = None
+    """Of the top-k masses that tau was calibrated on, once that is known."""
 
 
 def stage_rows(experiment: Experiment) -> list[StageRow]:
@@ -93,10 +97,27 @@ def chart_groups(experiment: Experiment) -> list[ChartGroup]:
     if experiment.spec.sft is not None:
         has_sed = experiment.spec.sft.objective.type == "sed"
         charts = tuple(chart for chart in SFT_CHARTS if has_sed or "sft/sed" not in chart.names[0])
-        groups.append(ChartGroup(title="SFT", charts=charts))
+        if experiment.spec.evaluation and experiment.spec.evaluation.sft_steps:
+            charts += (chance_of_success(experiment.spec.evaluation),)
+        groups.append(ChartGroup(title="SFT", charts=charts, histogram=_calibration(experiment)))
     if experiment.spec.rl is not None:
         groups.append(ChartGroup(title="RL", charts=RL_CHARTS))
     return groups
+
+
+def has_token_views(experiment: Experiment) -> bool:
+    """Whether the specification has samples to look at token by token."""
+    sft = experiment.spec.sft
+    return sft is not None and sft.has_held_out and sft.num_token_view_samples > 0
+
+
+def _calibration(experiment: Experiment) -> dict[str, Any] | None:
+    """The histogram with tau and k beside it."""
+    detail = next((result.detail for result in experiment.stage_results if result.stage == "sft"), {})
+    objective = experiment.spec.sft.objective if experiment.spec.sft else None
+    if not isinstance(objective, SedObjective) or not detail.get("tau_histogram"):
+        return None
+    return {**detail["tau_histogram"], "tau": detail["tau"], "top_k": objective.top_k}
 
 
 def _meaning(name: str) -> str:
