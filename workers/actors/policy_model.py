@@ -33,6 +33,7 @@ class PolicyModel:
 
     def __init__(self, spec: ModelSpec, device: torch.device) -> None:
         """Load from `spec.path`. Raises ConfigError if the folder cannot work."""
+        self.spec = spec
         self.tokenizer: PreTrainedTokenizerBase = load_tokenizer(spec.path)
         self.model: PreTrainedModel = load_model(spec.path, device)
         self.device = device
