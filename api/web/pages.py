@@ -59,6 +59,7 @@ async def experiment_page(
 ) -> Response:
     """Stages, results, live charts, rollouts, events, log and specification."""
     experiment = await show_experiment(user, session, experiment_id)
+    events = await _all_events(session, experiment_id)
     context = {
         "user": user.name,
         "ray_dashboard_url": settings.ray_dashboard_public_url,
@@ -66,10 +67,10 @@ async def experiment_page(
         "stages": stage_rows(experiment),
         "results": result_rows(experiment),
         "sft_facts": sft_facts(experiment),
-        "charts": chart_groups(experiment),
+        "charts": chart_groups(experiment, events),
         "has_token_views": has_token_views(experiment),
         "shown_bytes": shown_bytes,
-        "events": await _all_events(session, experiment_id),
+        "events": events,
         "rollouts": await log_store.rollouts_before(
             session, experiment_id, stage=None, step=None, before=None, limit=_ROLLOUTS
         ),

@@ -66,8 +66,7 @@ export async function draw(chart) {
 }
 
 // Shares of the calibration tokens by top-k mass; those left of tau are flexible.
-export function drawHistogram(element) {
-  const { low, high, counts, tau, top_k: topK } = JSON.parse(element.dataset.histogram);
+export function drawHistogram(element, { low, high, counts, tau, top_k: topK }) {
   const total = counts.reduce((sum, count) => sum + count, 0) || 1;
   const width = (high - low) / counts.length;
   const middles = counts.map((_, place) => low + (place + 0.5) * width);

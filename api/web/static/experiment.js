@@ -5,6 +5,7 @@ import { api, article, getJson } from "./service.js";
 
 const REFRESH_MS = 1500;
 const changed = new Set();
+const calibration = document.getElementById("calibration");
 
 async function redrawChanged() {
   const names = new Set(changed);
@@ -35,7 +36,13 @@ function showEvent(event) {
     status.textContent = event.detail.to;
     status.className = `status ${event.detail.to}`;
   }
+  if (event.kind === "tau_calibrated" && calibration) showCalibration(event.detail);
   if (event.kind === "stage" && event.detail.stage) finishStage(event.detail);
+}
+
+function showCalibration(told) {
+  if (told.counts) drawHistogram(calibration, told);
+  else calibration.textContent = "not calibrated yet";
 }
 
 function stageRow(name) {
@@ -123,5 +130,5 @@ document.querySelectorAll("button[data-action]").forEach((button) => button.addE
 document.querySelectorAll("time").forEach((element) => (element.textContent = new Date(element.dateTime).toLocaleString()));
 document.getElementById("log").scrollTop = document.getElementById("log").scrollHeight;
 charts.forEach((chart) => draw(chart).catch(() => (chart.element.textContent = "no values yet")));
-document.querySelectorAll(".chart[data-histogram]").forEach(drawHistogram);
+if (calibration) showCalibration(JSON.parse(calibration.dataset.histogram));
 if (article.dataset.terminal === "false") follow();
