@@ -6,7 +6,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from api.results import POINT_LABELS, evaluations_of, metric_names_of, shown_bytes, shown_number
+from api.results import POINT_LABELS, evaluations_of, metric_names_of, sft_facts, shown_bytes, shown_number
 from api.schemas import Experiment, ExperimentPlanReply, ExperimentSummary, QueueOut
 from service.contract.messages import StageResult
 from service.contract.plan import MemoryPlan
@@ -88,6 +88,11 @@ def experiment_view(experiment: Experiment) -> RenderableType:
         parts += [Text(), attempts]
     if experiment.stage_results:
         parts += [Text(), results_table(experiment)]
+    if known := sft_facts(experiment):
+        learnt = Table.grid(padding=(0, 2))
+        for label, value in known.items():
+            learnt.add_row(Text(label, style="dim"), Text(value))
+        parts += [Text("\nSFT", style="italic"), learnt]
     return Group(*parts)
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from service.contract.metric_names import describe_metric
+from service.contract.stages import EvaluationSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,10 +27,13 @@ class Chart:
 
 
 SFT_CHARTS = (
-    Chart(title="Loss and negative log-likelihood", names=("sft/loss", "sft/nll")),
-    Chart(title="Token entropy", names=("sft/entropy",)),
-    Chart(title="Token accuracy", names=("sft/mean_token_accuracy",)),
-    Chart(title="Penalised tokens (SED)", names=("sft/sed/penalised_fraction",)),
+    Chart(title="Loss and negative log-likelihood", names=("sft/loss", "sft/nll", "sft/eval/nll")),
+    Chart(title="Token entropy", names=("sft/entropy", "sft/eval/entropy")),
+    Chart(title="Token accuracy", names=("sft/mean_token_accuracy", "sft/eval/mean_token_accuracy")),
+    Chart(
+        title="Penalised tokens (SED)",
+        names=("sft/sed/penalised_fraction", "sft/eval/sed/penalised_fraction"),
+    ),
     Chart(title="Label probability by part (SED)", names=("sft/sed/penalised/prob", "sft/sed/kept/prob")),
     Chart(title="Entropy by part (SED)", names=("sft/sed/penalised/entropy", "sft/sed/kept/entropy")),
     Chart(
@@ -51,3 +55,9 @@ RL_CHARTS = (
     ),
     Chart(title="Completion length", names=("completions/mean_length", "completions/max_length")),
 )
+
+
+def chance_of_success(evaluation: EvaluationSpec) -> Chart:
+    """What sampling the set between steps of SFT found, for up to three k."""
+    names = tuple(f"eval/{evaluation.name}/pass@{k}" for k in evaluation.pass_at_k[:3])
+    return Chart(title="Evaluation between the steps", names=names)

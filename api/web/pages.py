@@ -6,13 +6,14 @@ import yaml
 from fastapi import APIRouter, Request, Response
 
 from api.deps import CurrentUser, SessionDep, SettingsDep
+from api.results import sft_facts, shown_bytes
 from api.routers.experiments import list_experiments, show_experiment
 from api.routers.logs import read_logs
 from api.routers.queue import show_queue
 from api.schemas import Event
 from api.shapes import to_event
 from api.web.page_routes import PageRoute, templates
-from api.web.views import chart_groups, result_rows, stage_rows
+from api.web.views import chart_groups, has_token_views, result_rows, stage_rows
 from service import experiments, log_store
 from service.contract.status import ExperimentStatus
 
@@ -58,14 +59,18 @@ async def experiment_page(
 ) -> Response:
     """Stages, results, live charts, rollouts, events, log and specification."""
     experiment = await show_experiment(user, session, experiment_id)
+    events = await _all_events(session, experiment_id)
     context = {
         "user": user.name,
         "ray_dashboard_url": settings.ray_dashboard_public_url,
         "experiment": experiment,
         "stages": stage_rows(experiment),
         "results": result_rows(experiment),
-        "charts": chart_groups(experiment),
-        "events": await _all_events(session, experiment_id),
+        "sft_facts": sft_facts(experiment),
+        "charts": chart_groups(experiment, events),
+        "has_token_views": has_token_views(experiment),
+        "shown_bytes": shown_bytes,
+        "events": events,
         "rollouts": await log_store.rollouts_before(
             session, experiment_id, stage=None, step=None, before=None, limit=_ROLLOUTS
         ),

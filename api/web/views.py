@@ -1,11 +1,14 @@
 """What the experiment's page shows, worked out from the API's answer."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from api.results import POINT_LABELS, evaluations_of, metric_names_of, shown_number
-from api.schemas import Experiment
-from api.web.charts import RL_CHARTS, SFT_CHARTS, Chart
+from api.schemas import Event, Experiment
+from api.web.charts import RL_CHARTS, SFT_CHARTS, Chart, chance_of_success
 from service.contract.metric_names import describe_metric
+from service.contract.objectives import SedObjective
 from service.contract.stages import StageName
 
 LABELS: dict[StageName, str] = {
@@ -52,6 +55,8 @@ class ChartGroup:
 
     title: str
     charts: tuple[Chart, ...]
+    calibration: dict[str, Any] | None = None
+    """The histogram of top-k masses with tau and k; empty until tau is calibrated, None where it never is."""
 
 
 def stage_rows(experiment: Experiment) -> list[StageRow]:
@@ -87,16 +92,33 @@ def result_rows(experiment: Experiment) -> Results:
     return Results(points=[POINT_LABELS[stage] for stage in evaluations], rows=rows)
 
 
-def chart_groups(experiment: Experiment) -> list[ChartGroup]:
+def chart_groups(experiment: Experiment, events: Sequence[Event]) -> list[ChartGroup]:
     """Charts for the stages that the specification has."""
     groups = []
     if experiment.spec.sft is not None:
         has_sed = experiment.spec.sft.objective.type == "sed"
         charts = tuple(chart for chart in SFT_CHARTS if has_sed or "sft/sed" not in chart.names[0])
-        groups.append(ChartGroup(title="SFT", charts=charts))
+        if experiment.spec.evaluation and experiment.spec.evaluation.sft_steps:
+            charts += (chance_of_success(experiment.spec.evaluation),)
+        groups.append(ChartGroup(title="SFT", charts=charts, calibration=_calibration(experiment, events)))
     if experiment.spec.rl is not None:
         groups.append(ChartGroup(title="RL", charts=RL_CHARTS))
     return groups
+
+
+def has_token_views(experiment: Experiment) -> bool:
+    """Whether the specification has samples to look at token by token."""
+    sft = experiment.spec.sft
+    return sft is not None and sft.has_held_out and sft.num_token_view_samples > 0
+
+
+def _calibration(experiment: Experiment, events: Sequence[Event]) -> dict[str, Any] | None:
+    """What the driver told of the calibration."""
+    objective = experiment.spec.sft.objective if experiment.spec.sft else None
+    if not isinstance(objective, SedObjective) or objective.mask == "none" or objective.tau is not None:
+        return None
+    told = [event.detail for event in events if event.kind == "tau_calibrated"]
+    return told[-1] if told else {}
 
 
 def _meaning(name: str) -> str:

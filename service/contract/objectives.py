@@ -1,11 +1,12 @@
 """The supervised objectives: one enum, so that two can never be on at once.
 
-In the formulas p_j is the probability of token j, y the label, p its probability, and sg stops the gradient.
+In the formulas p_j is the probability of token j, y the label, p its probability, V the vocabulary, and sg stops the
+gradient. p_ref is the distribution of the reference: the model as it was when the stage began, frozen.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from service.contract.strict_model import StrictModel
 
@@ -24,6 +25,9 @@ class SedObjective(StrictModel):
     """
 
     type: Literal["sed"] = "sed"
+    preset: Literal["paper"] | None = None
+    """`paper` stands for lambda 1, top_k 2, mask topk, mask_ratio 0.7 and a calibrated tau, and lets nothing contradict
+    them."""
     lambda_: float = Field(default=1.0, alias="lambda", ge=0.0, allow_inf_nan=False)
     top_k: int = Field(default=2, ge=1)
     mask: Literal["topk", "none"] = "topk"
@@ -34,6 +38,27 @@ class SedObjective(StrictModel):
     """An explicit threshold; without it tau is calibrated once on the untrained model and kept for the whole run."""
     calibration_samples: int = Field(default=100, ge=1)
     """Training samples whose response tokens calibrate tau."""
+
+    @model_validator(mode="after")
+    def _preset_holds(self) -> Self:
+        if self.preset is None:
+            return self
+        others = [
+            f"{name} {value} ({self.preset}: {'calibrated' if wanted is None else wanted})"
+            for name, value, wanted in (
+                ("lambda", self.lambda_, 1.0),
+                ("top_k", self.top_k, 2),
+                ("mask", self.mask, "topk"),
+                ("mask_ratio", self.mask_ratio, 0.7),
+                ("tau", self.tau, None),
+            )
+            if value != wanted
+        ]
+        if others:
+            raise ValueError(
+                f"preset '{self.preset}' fixes what {', '.join(others)} would change; leave that out, or the preset"
+            )
+        return self
 
 
 class GemObjective(StrictModel):
@@ -110,6 +135,45 @@ class EntropyRegularisedObjective(StrictModel):
     lambda_: float = Field(alias="lambda", ge=0.0, allow_inf_nan=False)
 
 
+class AsftObjective(StrictModel):
+    """-sg(p) log p + kl_coef * KL(p_ref || p) (ASFT, arXiv 2509.23753); with `kl_coef` 0 it is `dft`.
+
+    The default is that of the authors' code; the command in their README passes 0.05.
+    """
+
+    type: Literal["asft"] = "asft"
+    kl_coef: float = Field(default=0.1, ge=0.0, allow_inf_nan=False)
+
+
+class GiftObjective(StrictModel):
+    """Cross entropy to softmax(log r + beta * 1[j = y]), r = (1 - smoothing) p_ref + smoothing / V (arXiv 2601.09233).
+
+    With the authors' defaults this is cross entropy but on labels that the reference holds for all but impossible.
+    """
+
+    type: Literal["gift"] = "gift"
+    beta: float = Field(default=20.0, ge=0.0, allow_inf_nan=False)
+    """What the label's logit is raised by; 0 distils the reference."""
+    smoothing: float = Field(default=0.0, ge=0.0, le=1.0)
+
+
+class EksftObjective(StrictModel):
+    """Three means over the optimizer step: of -log p over the tokens in neither of two sets, of -entropy / ln V over
+    the tokens of highest entropy, of KL(p || p_ref) over those of highest KL (EKSFT, arXiv 2605.29303).
+
+    The authors' code takes the sets within a micro-batch, one position beside the labels, and its KL term has p where
+    the divergence has log p; this follows the paper. Both sets' fractions are one setting there.
+    """
+
+    type: Literal["eksft"] = "eksft"
+    entropy_fraction: float = Field(default=0.2, ge=0.0, le=1.0)
+    """Share of the step's label tokens in the entropy set."""
+    kl_fraction: float = Field(default=0.2, ge=0.0, le=1.0)
+    """Share of the step's label tokens in the KL set."""
+    entropy_coef: float = Field(default=0.05, ge=0.0, allow_inf_nan=False)
+    kl_coef: float = Field(default=0.05, ge=0.0, allow_inf_nan=False)
+
+
 ObjectiveSpec = Annotated[
     CrossEntropyObjective
     | SedObjective
@@ -121,6 +185,20 @@ ObjectiveSpec = Annotated[
     | ProfitObjective
     | FocalObjective
     | LabelSmoothingObjective
-    | EntropyRegularisedObjective,
+    | EntropyRegularisedObjective
+    | AsftObjective
+    | GiftObjective
+    | EksftObjective,
     Field(discriminator="type"),
 ]
+
+
+def needs_reference_model(spec: ObjectiveSpec) -> bool:
+    """Whether a frozen second copy of the model is held beside the trained one."""
+    match spec:
+        case AsftObjective():
+            return spec.kl_coef > 0.0
+        case GiftObjective() | EksftObjective():
+            return True
+        case _:
+            return False

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -124,6 +125,25 @@ def test_names_of_experiments_are_no_markup() -> None:
 
     assert "[red]x[/red]" in shown(experiments_table([named]))
     assert "[red]x[/red]" in shown(results_table(named))
+
+
+def test_an_experiment_shows_what_sft_left_behind() -> None:
+    detail = {
+        "num_samples": 540,
+        "num_truncated": 0,
+        "tau": 0.91234,
+        "resumed_from": None,
+        "skipped_checkpoints": [],
+        "best_checkpoints": [{"step": 20, "value": 0.5}, {"step": 30, "value": 0.625}],
+    }
+    result = a_result("sft", {}).model_copy(update={"detail": detail})
+
+    text = shown(experiment_view(an_experiment(stage_results=[result])))
+
+    assert re.search(r"samples trained +540\s", text)
+    assert re.search(r"tau +0.9123\s", text)
+    assert "step 20 (0.5), step 30 (0.625)" in text
+    assert "resumed" not in text and "damaged" not in text
 
 
 def test_a_failed_experiment_says_why() -> None:

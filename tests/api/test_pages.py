@@ -1,14 +1,25 @@
 """The pages, as a browser without scripts sees them."""
 
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
 import httpx
 import pytest
 
 from api.web.charts import RL_CHARTS, SFT_CHARTS
+from api.web.page_routes import HERE
+from service import attempts, reporting
+from service.contract.messages import RunEvent
 from service.contract.metric_names import describe_metric
 from service.storage.database import Sessions
-from tests.factories import make_experiment
+from tests.factories import make_attempt, make_experiment, make_report, make_run_event, make_stage_result, spec_body
 
 pytestmark = pytest.mark.anyio
+ATTACK = "'><script>alert(1)</script>"
 
 
 async def log_in(client: httpx.AsyncClient, token: str) -> None:
@@ -82,9 +93,71 @@ async def test_an_unknown_experiment_is_a_page_not_a_traceback(anonymous: httpx.
     assert "there is no experiment" in answer.text
 
 
-@pytest.mark.parametrize("path", ["/static/plotly.min.js", "/static/style.css", "/static/experiment.js"])
+async def page_after_sft(
+    anonymous: httpx.AsyncClient,
+    token: str,
+    sessions: Sessions,
+    *,
+    sft: dict[str, Any],
+    detail: Mapping[str, Any] = MappingProxyType({}),
+    events: Sequence[RunEvent] = (),
+) -> str:
+    """The page of an experiment whose SFT stage told of these events and left this detail behind."""
+    async with sessions.begin() as session:
+        attempt = await make_attempt(session, sft={**spec_body()["sft"], **sft})
+        await reporting.take_report(session, attempt, make_report(events=list(events)))
+        await attempts.record_stage_result(session, attempt, make_stage_result(detail=dict(detail)))
+    await log_in(anonymous, token)
+    return (await anonymous.get(f"/experiments/{attempt.experiment_id}")).text
+
+
+async def test_the_token_view_is_there_where_samples_are_held_out(
+    anonymous: httpx.AsyncClient, token: str, sessions: Sessions
+) -> None:
+    with_samples = await page_after_sft(anonymous, token, sessions, sft={"holdout_fraction": 0.1})
+    without = await page_after_sft(anonymous, token, sessions, sft={})
+
+    assert 'id="token-view"' in with_samples and "/static/token_view.js" in with_samples
+    assert "token-view" not in without and "token_view.js" not in without
+
+
+async def test_the_calibration_of_tau_is_drawn_as_soon_as_the_driver_tells(
+    anonymous: httpx.AsyncClient, token: str, sessions: Sessions
+) -> None:
+    told = {"tau": 0.5, "top_k": 3, "low": 0.0, "high": 1.0, "counts": [3, 1], "note": ATTACK}
+    event = make_run_event("tau_calibrated", detail=told)
+    sed = {"objective": {"type": "sed", "top_k": 3}}
+
+    page = await page_after_sft(anonymous, token, sessions, sft=sed, events=[event])
+
+    drawn = re.search("data-histogram='(.*?)'", page)
+    assert drawn is not None
+    assert json.loads(drawn[1]) == told
+    assert "data-histogram='{}'" in await page_after_sft(anonymous, token, sessions, sft=sed)
+    assert "data-histogram" not in await page_after_sft(anonymous, token, sessions, sft={})
+
+
+async def test_what_sft_left_is_shown_and_escaped(anonymous: httpx.AsyncClient, token: str, sessions: Sessions) -> None:
+    detail = {"num_dropped": 3, "best_checkpoints": [{"step": 20, "value": 0.5}], "data_sha256": ATTACK}
+
+    page = await page_after_sft(anonymous, token, sessions, sft={}, detail=detail)
+
+    assert "<script>alert" not in page
+    assert "&gt;&lt;script&gt;alert" in page
+    assert "step 20 (0.5)" in page
+
+
+@pytest.mark.parametrize("script", sorted((HERE / "static").glob("*.js")), ids=lambda script: script.name)
+def test_no_script_turns_text_into_markup(script: Path) -> None:
+    orders = r"\.(inner|outer)HTML\s*=[^=]|insertAdjacentHTML|document\.write|\beval\(|new Function"
+    assert not re.search(orders, script.read_text())
+
+
+@pytest.mark.parametrize(
+    "path", ["plotly.min.js", "style.css", "service.js", "charts.js", "experiment.js", "token_view.js"]
+)
 async def test_scripts_and_styles_come_from_the_service_itself(anonymous: httpx.AsyncClient, path: str) -> None:
-    assert (await anonymous.get(path)).status_code == 200
+    assert (await anonymous.get(f"/static/{path}")).status_code == 200
 
 
 def test_every_chart_shows_registered_metrics_of_one_unit() -> None:

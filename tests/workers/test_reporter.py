@@ -13,6 +13,7 @@ from service.contract.messages import LogLine, MetricPoint, RolloutSample, Stage
 from service.contract.stages import StageName
 from tests.factories import make_spec
 from tests.workers.attempt_server import ATTEMPT_ID, TOKEN, AttemptServer, Fault, orders_of, serving
+from tests.workers.stage_world import make_view
 from workers.reporter.attempt_service import AttemptOver, AttemptService, ServiceRefused
 from workers.reporter.batch import MAX_BYTES, MAX_POINTS
 from workers.reporter.outbox import NUM_IN_MEMORY
@@ -66,6 +67,26 @@ def make_sample(text: str) -> RolloutSample:
         num_tokens=3,
         policy_version=0,
     )
+
+
+def test_token_views_and_events_arrive(server: AttemptServer, tmp_path: Path) -> None:
+    views = [make_view(num_tokens) for num_tokens in (2, 3)]
+    with _Running(server, tmp_path) as reporter:
+        reporter.token_views(views)
+        reporter.event("resumed", "on \0 we go" + "!" * 3000, {"step": 7, "checkpoint": None})
+        assert deliver(reporter)
+    assert server.token_views() == views
+    (event,) = server.events()
+    assert (event.kind, event.detail) == ("resumed", {"step": 7, "checkpoint": None})
+    assert event.message.startswith("on \ufffd we go!") and len(event.message) == 2000
+
+
+def test_large_token_views_are_spread_over_reports(server: AttemptServer, tmp_path: Path) -> None:
+    with _Running(server, tmp_path) as reporter:
+        reporter.token_views(make_view(8192) for _ in range(6))
+        assert deliver(reporter)
+    assert len(server.token_views()) == 6
+    assert max(server.report_sizes) < MAX_BYTES + 1000
 
 
 def test_points_lines_samples_and_progress_arrive_in_order(server: AttemptServer, tmp_path: Path) -> None:

@@ -1,83 +1,19 @@
 """All stages in order on a fake world: what is reported, what is resumed, what is refused."""
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
-from service.contract.messages import StageResult
 from service.contract.metric_names import describe_metric
-from service.contract.spec import ExperimentSpec
 from service.contract.stages import SftSpec
-from tests.workers.fake_actors import Disk, FakeEngine, FakeSync, FakeTrainer, RecordedReports, fake_prompts
-from workers.actors.trainer_results import SftSlice, StepMetrics
+from tests.workers.fake_actors import FakeEngine
+from tests.workers.stage_world import EVALUATION, SFT, Crash, World, make_spec, make_view
+from workers.actors.trainer_results import Histogram, SftEnd, SftSlice, StepMetrics
+from workers.checkpoints import SkippedCheckpoint
 from workers.pipeline.endings import Incomplete
-from workers.pipeline.stage_runner import run_stages
 from workers.rollouts import Completion, GenerationRequest, Prompt, SamplingParameters
 from workers.stages.resume import CheckpointMissing
 from workers.stages.sampling import RolloutMismatch, make_requests, shown_samples, verify_completions
-from workers.stages.stage_context import StageContext
-
-SFT = {
-    "data": {"path": "/sft"},
-    "optimizer": {"learning_rate": 1e-3},
-    "num_epochs": 2,
-    "batch_size": 8,
-    "save_steps": 4,
-}
-RL = {
-    "data": {"path": "/rl"},
-    "reward": {"type": "exact_match"},
-    "optimizer": {"learning_rate": 1e-3},
-    "num_steps": 20,
-    "num_prompts_per_step": 4,
-    "num_generations": 8,
-    "max_completion_length": 2,
-    "save_steps": 7,
-}
-EVALUATION = {
-    "data": {"path": "/test"},
-    "reward": {"type": "exact_match"},
-    "num_generations": 4,
-    "pass_at_k": [1, 4],
-    "max_completion_length": 2,
-}
-
-
-class Crash(BaseException):
-    """The end of an attempt at a moment that nobody chose."""
-
-
-def make_spec(**changes: Any) -> ExperimentSpec:
-    body = {"name": "toy", "seed": 3, "model": {"path": "/model"}, "sft": SFT, "rl": RL, "evaluation": EVALUATION}
-    return ExperimentSpec.model_validate(body | changes)
-
-
-class World:
-    """One attempt: fresh actors on a disk that may hold earlier attempts' checkpoints."""
-
-    def __init__(self, spec: ExperimentSpec, disk: Disk | None = None, *, crash_in_rl_step: int | None = None) -> None:
-        def before_rl_step(step: int) -> None:
-            if step == crash_in_rl_step:
-                raise Crash
-
-        self.disk = disk or Disk()
-        self.trainer = FakeTrainer(self.disk, before_rl_step=before_rl_step)
-        self.engine = FakeEngine()
-        self.reports = RecordedReports()
-        self.finished: list[StageResult] = []
-        self.context = StageContext(
-            spec=spec,
-            output_dir="/out/",
-            trainer=self.trainer,
-            engine=self.engine,
-            sync_weights=FakeSync(self.trainer, self.engine),
-            reports=self.reports,
-            load_prompts=fake_prompts,
-        )
-
-    def run(self, completed: list[StageResult] | None = None) -> list[StageResult]:
-        return run_stages(self.context, completed or [], self.finished.append)
 
 
 def test_stages_run_in_order_and_reach_their_steps() -> None:
@@ -174,6 +110,67 @@ def test_metrics_that_a_checkpoint_carried_are_reported_first() -> None:
     assert world.reports.series("sft/loss") == [(5, 0.5), (6, 0.25)]
     assert result.metrics["sft/loss"] == 0.25
     assert "carried_metrics" not in result.detail
+
+
+def test_a_resumed_stage_says_where_it_goes_on() -> None:
+    broken = World(make_spec(), crash_in_rl_step=12)
+    with pytest.raises(Crash):
+        broken.run()
+    assert broken.reports.events == []
+    resumed = World(make_spec(), broken.disk)
+    resumed.run(broken.finished)
+    root = "/out/checkpoints/rl"
+    assert resumed.reports.events == [("resumed", {"stage": "rl", "step": 7, "checkpoint": root})]
+
+
+@pytest.mark.parametrize(("resumed_from", "num_events"), [(None, 1), ("/out/checkpoints/sft", 0)])
+def test_a_calibration_is_told_once(resumed_from: str | None, num_events: int) -> None:
+    world = World(make_spec(sft={**SFT, "objective": {"type": "sed", "top_k": 3}}, rl=None, evaluation=None))
+    plan = world.trainer.prepare_sft(SftSpec.model_validate(SFT), "/out/checkpoints/sft")
+    histogram = Histogram(low=0.0, high=1.0, counts=(1, 9))
+    calibrated = replace(plan, tau=0.5, tau_num_tokens=10, tau_histogram=histogram, resumed_from=resumed_from)
+    world.trainer.prepare_sft = lambda spec, root: calibrated  # type: ignore[method-assign]
+    world.run()
+    told = [detail for kind, detail in world.reports.events if kind == "tau_calibrated"]
+    assert told == [{"tau": 0.5, "top_k": 3, "num_tokens": 10, "low": 0.0, "high": 1.0, "counts": (1, 9)}] * num_events
+
+
+def test_damaged_checkpoints_are_told() -> None:
+    world = World(make_spec(rl=None, evaluation=None))
+    plan = world.trainer.prepare_sft(SftSpec.model_validate(SFT), "/out/checkpoints/sft")
+    damaged = SkippedCheckpoint(name="step-00000004", reason="model.pt is missing")
+    world.trainer.prepare_sft = lambda spec, root: replace(  # type: ignore[method-assign]
+        plan, skipped_checkpoints=(damaged,)
+    )
+    world.trainer.end_sft = lambda: SftEnd(  # type: ignore[method-assign]
+        exported_step=3, skipped_best_checkpoints=(replace(damaged, name="step-00000005"),)
+    )
+    world.run()
+    assert [kind for kind, _ in world.reports.events] == ["checkpoint_skipped"] * 2
+    assert [detail["checkpoint"] for _, detail in world.reports.events] == ["step-00000004", "step-00000005"]
+
+
+def test_held_out_metrics_and_token_views_are_reported() -> None:
+    view = make_view(num_tokens=2)
+    slices = [
+        SftSlice(
+            steps=(StepMetrics(step=1, values={"sft/loss": 1.0}),),
+            evaluations=(
+                StepMetrics(step=0, values={"sft/eval/nll": 3.0}),
+                StepMetrics(step=1, values={"sft/eval/nll": 2.0}),
+            ),
+            token_views=(view,),
+        ),
+        SftSlice(steps=()),
+    ]
+    world = World(make_spec(rl=None, evaluation=None))
+    plan = world.trainer.prepare_sft(SftSpec.model_validate(SFT), "/out/checkpoints/sft")
+    world.trainer.prepare_sft = lambda spec, root: replace(plan, num_steps=1)  # type: ignore[method-assign]
+    world.trainer.sft_steps = lambda **_: slices.pop(0)  # type: ignore[method-assign]
+    (result,) = world.run()
+    assert world.reports.series("sft/eval/nll") == [(0, 3.0), (1, 2.0)]
+    assert result.metrics["sft/eval/nll"] == 2.0
+    assert world.reports.views == [view]
 
 
 def test_metrics_of_a_checkpoints_steps_are_sent_before_it_is_written() -> None:

@@ -44,6 +44,7 @@ class PolicyModel:
     def __init__(self, spec: ModelSpec, device: torch.device, ranks: RankGroup | None = None) -> None:
         """Load from `spec.path`. Raises ConfigError if the folder cannot work. No `ranks` means this one alone."""
         self.ranks = ranks or RankGroup()
+        self.spec = spec
         self.tokenizer: PreTrainedTokenizerBase = load_tokenizer(spec.path)
         self.model: PreTrainedModel = load_model(spec.path, device)
         self.device = device

@@ -91,10 +91,12 @@ class HeldOutEvaluation:
     def _statistics(self, samples: Sequence[TokenSequence], *, top_k: int | None = None) -> TokenStatistics:
         """What the objective's weight is made of; an objective without one gets the usual statistics."""
         needs = self._objective.needs if isinstance(self._objective, WeightedObjective) else StatisticsNeeds()
-        return self._policy.statistics(samples, needs=needs if top_k is None else replace(needs, top_k=top_k))
+        if top_k is not None:
+            needs = replace(needs, top_k=top_k)
+        return self._policy.statistics(samples, needs=needs, packing=self._spec.packing)
 
     def _microbatches(self, samples: Sequence[TokenSequence]) -> list[list[int]]:
-        return self._policy.microbatches(samples, self._spec.max_tokens_per_microbatch)
+        return self._policy.microbatches(samples, self._spec.max_tokens_per_microbatch, packing=self._spec.packing)
 
     def _sums(self, statistics: TokenStatistics) -> ObjectiveOutput:
         objective = self._objective if isinstance(self._objective, WeightedObjective) else CrossEntropy()

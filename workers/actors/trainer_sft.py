@@ -3,11 +3,13 @@
 import time
 
 from service.contract.messages import TokenView
+from service.contract.objectives import needs_reference_model
 from service.contract.stages import SftSpec
 from workers.actors.best_checkpoints import BestCheckpoints
 from workers.actors.metric_tail import MetricTail, carried_metrics
 from workers.actors.optimization import Optimization
 from workers.actors.policy_model import PolicyModel
+from workers.actors.reference_model import ReferenceModel
 from workers.actors.sft_evaluation import HeldOutEvaluation
 from workers.actors.sft_step import SftStep
 from workers.actors.sft_threshold import Threshold, calibrate_threshold
@@ -46,7 +48,8 @@ class SftRun:
         )
         self._best = BestCheckpoints(spec, resumed.facts["best_checkpoints"] if resumed.facts else ())
         objective = build_supervised(spec.objective, self._threshold.tau)
-        self._trainer = SftStep(policy, self._optimization, objective, spec, seed=seed)
+        reference = ReferenceModel(policy.spec, policy.device) if needs_reference_model(spec.objective) else None
+        self._trainer = SftStep(policy, self._optimization, objective, spec, reference=reference, seed=seed)
         self._evaluation = HeldOutEvaluation(policy, spec, objective, self._dataset.held_out, tau=self._threshold.tau)
         self._is_looked_at = False
         self.plan = SftPlan(

@@ -84,7 +84,8 @@ def resume_training_state(root: str, expected: str, policy: PolicyModel, optimiz
         )
     generators = {name: state for name, state in _generators(ranks).items() if name in tensor_names(checkpoint)}
     load_tensors(_tensors(policy, optimization) | generators, checkpoint, ranks)
-    restore_random_states({name.rpartition(".")[2]: state for name, state in generators.items()})
+    if generators:
+        restore_random_states({name.rpartition(".")[2]: state for name, state in generators.items()})
     return Resumed(facts=checkpoint.facts, location=checkpoint.location, skipped=found.skipped)
 
 

@@ -137,7 +137,8 @@ class WeightedObjective(ABC):
         """Sums over the N label tokens, differentiable by `nll_N`."""
 
 
-SupervisedObjective: TypeAlias = WeightedObjective | DistributionObjective
+RowObjective: TypeAlias = WeightedObjective | DistributionObjective
+"""Tells a token's loss from that token alone."""
 
 
 class SurveyObjective(ABC):
@@ -158,8 +159,11 @@ class SurveyObjective(ABC):
         """What must be known of each token, detached: [N, number of values]."""
 
     @abstractmethod
-    def settled(self, observed_NS: Tensor) -> SupervisedObjective:
+    def settled(self, observed_NS: Tensor) -> RowObjective:
         """The objective for a step of N label tokens, whatever their order."""
+
+
+SupervisedObjective: TypeAlias = RowObjective | SurveyObjective
 
 
 def token_statistics(

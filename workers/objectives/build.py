@@ -4,13 +4,16 @@ import math
 from typing import assert_never
 
 from service.contract.objectives import (
+    AsftObjective,
     CrossEntropyObjective,
     DeftObjective,
     DftObjective,
     EaftObjective,
+    EksftObjective,
     EntropyRegularisedObjective,
     FocalObjective,
     GemObjective,
+    GiftObjective,
     LabelSmoothingObjective,
     ObjectiveSpec,
     PowerObjective,
@@ -18,8 +21,10 @@ from service.contract.objectives import (
     SedObjective,
 )
 from service.contract.stages import RlSpec
-from workers.objectives.base import DistributionObjective, SupervisedObjective
+from workers.objectives.anchored import Anchored, Tilted
+from workers.objectives.base import DistributionObjective, RowObjective, SupervisedObjective
 from workers.objectives.cross_entropy import CrossEntropy
+from workers.objectives.eksft import EntropyKlSelection
 from workers.objectives.fused_linear import WeightedLoss
 from workers.objectives.gem import Gem
 from workers.objectives.policy_gradient import ClippedSurrogate
@@ -47,6 +52,14 @@ def build_supervised(spec: ObjectiveSpec, calibrated_tau: float | None) -> Super
             return LabelSmoothing(epsilon=spec.epsilon)
         case EntropyRegularisedObjective():
             return EntropyRegularised(lambda_=spec.lambda_)
+        case AsftObjective(kl_coef=0.0):
+            return DynamicFineTuning()
+        case AsftObjective():
+            return Anchored(kl_coef=spec.kl_coef)
+        case GiftObjective():
+            return Tilted(beta=spec.beta, smoothing=spec.smoothing)
+        case EksftObjective():
+            return EntropyKlSelection(**spec.model_dump(exclude={"type"}))
         case _:
             return _build_weighted(spec)
 
@@ -60,7 +73,7 @@ def build_policy_gradient(spec: RlSpec) -> ClippedSurrogate:
             raise AssertionError("the specification admits no other policy loss")
 
 
-def row_loss(objective: SupervisedObjective) -> WeightedLoss | DistributionObjective:
+def row_loss(objective: RowObjective) -> WeightedLoss | DistributionObjective:
     """The form in which the fused sweep takes a supervised objective: it needs no token's place in the batch."""
     if isinstance(objective, DistributionObjective):
         return objective

@@ -34,6 +34,7 @@ def supervised_output(
     share_histograms: Mapping[str, Tensor] | None = None,
 ) -> ObjectiveOutput:
     """The sum of a per-token loss with the metrics that are comparable between supervised objectives."""
+    kl_N = statistics.reference_kl_N
     return ObjectiveOutput(
         loss_sum=loss_N.sum(),
         metric_sums={
@@ -41,6 +42,7 @@ def supervised_output(
             "sft/nll": total(statistics.nll_N),
             "sft/entropy": total(statistics.entropy_N),
             "sft/mean_token_accuracy": total(statistics.is_likeliest_N),
+            **({} if kl_N is None else {"sft/reference/kl": total(kl_N)}),
             **(own_sums or {}),
         },
         part_sums=part_sums or {},

@@ -240,7 +240,7 @@ class _Sweep:
         if self._scratch_CV is None:
             self._scratch_CV = torch.empty_like(made.exp_CV)
         reference = _Softmax(logits_CV, self._scratch_CV)
-        # The difference first: equal models have a KL of exactly 0, and near ones lose no digits.
+        # The difference first: equal models have a KL of exactly 0, and near ones lose few digits.
         difference_CV = torch.sub(made.shifted_CV, reference.shifted_CV, out=reference.exp_CV)
         mean_C1 = row_dots(made.exp_CV, difference_CV) / made.total_C1
         kl_C1 = mean_C1 - (made.log_total_C1 - reference.log_total_C1)

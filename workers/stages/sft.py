@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from service.contract.objectives import SedObjective
 from service.contract.stages import SftSpec
 from workers.actors.trainer_results import SftEnd, SftPlan, SftSlice, StepMetrics
 from workers.stages.resume import report_skipped, report_taken_up
@@ -21,6 +22,7 @@ def run_sft(context: StageContext, spec: SftSpec) -> StageOutcome:
     context.reports.progress("sft", "preparing data", 0, 0)
     plan = context.trainer.prepare_sft(spec, context.checkpoint_root("sft"))
     report_taken_up(context, "sft", plan)
+    _report_calibration(context, spec, plan)
     sampling = SftSampling(context, num_steps=plan.num_steps)
     loop = _SftLoop(context=context, plan=plan, sampling=sampling, steps_done=plan.first_step - 1)
     loop.run()
@@ -74,6 +76,18 @@ class _SftLoop:
         for metrics in found:
             self.context.reports.points(metrics.step, metrics.values)
             self.metrics |= metrics.values
+
+
+def _report_calibration(context: StageContext, spec: SftSpec, plan: SftPlan) -> None:
+    """Tell people what tau is and what it was taken from, once: a resumed run has it from its checkpoint."""
+    if plan.tau_histogram is not None and plan.resumed_from is None:
+        assert isinstance(spec.objective, SedObjective), "no other objective has a threshold"
+        facts = {"tau": plan.tau, "top_k": spec.objective.top_k, "num_tokens": plan.tau_num_tokens}
+        context.reports.event(
+            "tau_calibrated",
+            f"tau is {plan.tau:.4f}, calibrated on {plan.tau_num_tokens} tokens",
+            facts | asdict(plan.tau_histogram),
+        )
 
 
 def _detail(plan: SftPlan, end: SftEnd, sampling: SftSampling) -> dict[str, Any]:

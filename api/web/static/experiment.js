@@ -1,71 +1,11 @@
 // Live view of one experiment: charts, progress, events, rollouts and log, fed by the stream of server-sent events.
 // Text from runs is set as textContent only, so nothing in a name, prompt or completion can become markup.
-"use strict";
+import { charts, draw, drawHistogram } from "./charts.js";
+import { api, article, getJson } from "./service.js";
 
-const article = document.getElementById("experiment");
-const api = `/api/v1/experiments/${encodeURIComponent(article.dataset.id)}`;
-const COLOURS = ["#2a78d1", "#d9822b", "#2f9e63", "#9650c8"];
 const REFRESH_MS = 1500;
-
-const charts = [...document.querySelectorAll(".chart")].map((element) => ({
-  element,
-  names: element.dataset.names.split(","),
-  unit: element.dataset.unit,
-  drawn: false,
-}));
 const changed = new Set();
-
-async function getJson(path) {
-  const answer = await fetch(api + path);
-  if (!answer.ok) throw new Error(`HTTP ${answer.status}`);
-  return answer.json();
-}
-
-function traces(series, names) {
-  return series.flatMap((one) => {
-    const colour = COLOURS[names.indexOf(one.name) % COLOURS.length];
-    const label = names.length > 1 ? one.name.split("/").slice(1).join("/") : one.name;
-    if (one.kind === "points") {
-      return [{ x: one.points.map((p) => p.step), y: one.points.map((p) => Number(p.value)), name: label, mode: "lines", line: { color: colour, width: 1.6 } }];
-    }
-    const steps = one.envelope.map((bucket) => bucket.last_step);
-    const edge = { mode: "lines", line: { width: 0 }, showlegend: false, hoverinfo: "skip" };
-    return [
-      { x: steps, y: one.envelope.map((bucket) => bucket.max), ...edge },
-      { x: steps, y: one.envelope.map((bucket) => bucket.min), ...edge, fill: "tonexty", fillcolor: colour + "33" },
-      { x: steps, y: one.envelope.map((bucket) => bucket.mean), name: label, mode: "lines", line: { color: colour, width: 1.6 } },
-    ];
-  });
-}
-
-function layout(chart) {
-  const style = getComputedStyle(document.body);
-  const line = getComputedStyle(article).getPropertyValue("--line");
-  return {
-    margin: { l: 48, r: 8, t: 6, b: 34 },
-    paper_bgcolor: "rgba(0,0,0,0)",
-    plot_bgcolor: "rgba(0,0,0,0)",
-    font: { color: style.color, size: 11 },
-    showlegend: chart.names.length > 1,
-    legend: { orientation: "h", y: 1.15, x: 0 },
-    xaxis: { title: { text: "step" }, gridcolor: line, zeroline: false },
-    yaxis: { gridcolor: line, zeroline: false, automargin: true },
-    hovermode: "x unified",
-    uirevision: "kept",
-  };
-}
-
-async function draw(chart) {
-  const query = chart.names.map((name) => `name=${encodeURIComponent(name)}`).join("&");
-  const { series } = await getJson(`/metrics?${query}&max_points=600`);
-  if (!series.length) {
-    if (!chart.drawn) chart.element.textContent = "no values yet";
-    return;
-  }
-  if (!chart.drawn) chart.element.textContent = "";
-  chart.drawn = true;
-  await Plotly.react(chart.element, traces(series, chart.names), layout(chart), { responsive: true, displaylogo: false, displayModeBar: false });
-}
+const calibration = document.getElementById("calibration");
 
 async function redrawChanged() {
   const names = new Set(changed);
@@ -96,7 +36,13 @@ function showEvent(event) {
     status.textContent = event.detail.to;
     status.className = `status ${event.detail.to}`;
   }
+  if (event.kind === "tau_calibrated" && calibration) showCalibration(event.detail);
   if (event.kind === "stage" && event.detail.stage) finishStage(event.detail);
+}
+
+function showCalibration(told) {
+  if (told.counts) drawHistogram(calibration, told);
+  else calibration.textContent = "not calibrated yet";
 }
 
 function stageRow(name) {
@@ -184,4 +130,5 @@ document.querySelectorAll("button[data-action]").forEach((button) => button.addE
 document.querySelectorAll("time").forEach((element) => (element.textContent = new Date(element.dateTime).toLocaleString()));
 document.getElementById("log").scrollTop = document.getElementById("log").scrollHeight;
 charts.forEach((chart) => draw(chart).catch(() => (chart.element.textContent = "no values yet")));
+if (calibration) showCalibration(JSON.parse(calibration.dataset.histogram));
 if (article.dataset.terminal === "false") follow();

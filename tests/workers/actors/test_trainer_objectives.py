@@ -27,6 +27,9 @@ BODIES: list[dict[str, Any]] = [
     {"type": "focal"},
     {"type": "label_smoothing"},
     {"type": "entropy_regularised", "lambda": 0.05},
+    {"type": "asft"},
+    {"type": "gift"},
+    {"type": "eksft"},
 ]
 every_objective = pytest.mark.parametrize("body", BODIES, ids=lambda body: "-".join(map(str, body.values())))
 

@@ -42,6 +42,31 @@ def test_micro_batches_hold_every_sequence_once_within_the_budget(rows: list[Tok
         assert padded <= max_tokens or len(part) == 1
 
 
+@settings(max_examples=30)
+@given(rows=st.lists(sequences, min_size=1, max_size=30), max_tokens=st.integers(1, 60))
+def test_packed_micro_batches_hold_every_sequence_once_and_count_no_padding(
+    rows: list[TokenSequence], max_tokens: int
+) -> None:
+    plan = plan_microbatches(rows, max_tokens, packing=True)
+    assert sorted(index for part in plan for index in part) == list(range(len(rows)))
+    sizes = [sum(rows[index].num_tokens - 1 for index in part) for part in plan]
+    assert all(size <= max_tokens or len(part) == 1 for size, part in zip(sizes, plan, strict=True))
+    # Two parts that are both at most half full would have become one.
+    assert sum(2 * size <= max_tokens for size in sizes) <= 1
+
+
+def test_a_packed_batch_is_one_row_whose_positions_start_again() -> None:
+    rows = [
+        TokenSequence(prompt_token_ids=(5, 6), completion_token_ids=(7, 1)),
+        TokenSequence(prompt_token_ids=(8,), completion_token_ids=(9, 8, 1), is_trained=(True, False, True)),
+    ]
+    batch = collate(rows, pad_token_id=0, packing=True)
+    assert batch.input_ids_BT.tolist() == [[5, 6, 7, 8, 9, 8]]
+    assert batch.labels_BT.tolist() == [[IGNORED, 7, 1, 9, IGNORED, 1]]
+    assert batch.position_ids_BT.tolist() == [[0, 1, 2, 0, 1, 2]]
+    assert batch.packed_lengths == (3, 3)
+
+
 def test_sequences_of_like_length_share_a_micro_batch() -> None:
     rows = [TokenSequence(prompt_token_ids=(1,), completion_token_ids=(2,) * length) for length in (9, 1, 9, 1)]
     assert plan_microbatches(rows, 18) == [[1, 3], [0, 2]]

@@ -1,0 +1,10 @@
+// The experiment of this page, and how its scripts ask the service for it.
+
+export const article = document.getElementById("experiment");
+export const api = `/api/v1/experiments/${encodeURIComponent(article.dataset.id)}`;
+
+export async function getJson(path) {
+  const answer = await fetch(api + path);
+  if (!answer.ok) throw new Error(`HTTP ${answer.status}`);
+  return answer.json();
+}
