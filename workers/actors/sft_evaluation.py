@@ -60,7 +60,7 @@ class HeldOutEvaluation:
         return bool(self._samples) and (asked or step in (0, num_steps))
 
     def measure(self, step: int) -> StepMetrics:
-        """Means over the label tokens of all held-out samples; neither micro-batch nor rank has a say in a denominator."""
+        """Means over the label tokens of all held-out samples, whatever the micro-batches and ranks."""
         outputs = []
         for indices in self._microbatches(self._samples):
             outputs.append(self._sums(self._statistics([self._samples[index] for index in indices])))

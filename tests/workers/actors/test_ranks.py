@@ -156,9 +156,7 @@ def test_a_flipped_byte_of_one_rank_is_survived(
     assert two.call("sft_steps", **ALL)[0].steps == expected[6:]
 
 
-@pytest.mark.parametrize(
-    "changes", [{}, {"mini_batch_size": 3, "num_iterations": 2, "max_tokens_per_microbatch": 17}]
-)
+@pytest.mark.parametrize("changes", [{}, {"mini_batch_size": 3, "num_iterations": 2, "max_tokens_per_microbatch": 17}])
 def test_reinforcement_learning_takes_the_same_course(
     two: TrainerRanks, model_folder: Path, tmp_path: Path, changes: dict[str, Any]
 ) -> None:
