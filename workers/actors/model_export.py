@@ -16,6 +16,11 @@ from workers.actors.policy_model import PolicyModel
 from workers.actors.trainer_results import WeightManifest
 from workers.checkpoints import is_local, written_aside
 
+MAX_SHARD_SIZE = "5GB"
+"""Of one safetensors file of an export."""
+ADAPTER_FOLDER = "adapter"
+"""Within an export: the adapters alone, where there are any, in peft's format."""
+
 
 def exported_weights(policy: PolicyModel) -> Iterator[tuple[str, Tensor]]:
     """Every tensor once, under the name and in the form of the Hugging Face checkpoint.
@@ -43,6 +48,8 @@ def write_weights(policy: PolicyModel, path: str) -> WeightManifest:
 def export_model(policy: PolicyModel, folder: str) -> str:
     """Write model, tokenizer and generation config as a Hugging Face folder and return where it is.
 
+    Adapters are merged into the weights, and beside that stand by themselves in the folder `adapter`.
+
     A local folder appears whole or not at all and replaces an older one; to another fsspec URL it is uploaded.
     """
     if is_local(folder):
@@ -54,9 +61,10 @@ def export_model(policy: PolicyModel, folder: str) -> str:
     filesystem, remote = fsspec.core.url_to_fs(folder)
     with tempfile.TemporaryDirectory() as scratch:
         _write_folder(policy, Path(scratch))
-        filesystem.makedirs(remote, exist_ok=True)
-        for path in sorted(Path(scratch).iterdir()):
-            filesystem.put_file(str(path), f"{remote}/{path.name}")
+        for path in sorted(path for path in Path(scratch).rglob("*") if path.is_file()):
+            name = path.relative_to(scratch).as_posix()
+            filesystem.makedirs(f"{remote}/{name}".rpartition("/")[0], exist_ok=True)
+            filesystem.put_file(str(path), f"{remote}/{name}")
     return folder
 
 
@@ -67,7 +75,9 @@ def _write_folder(policy: PolicyModel, folder: Path) -> None:
     # The end token that was trained must be the one that stops generation.
     generation.eos_token_id = ends[0] if len(ends) == 1 else ends
     generation.pad_token_id = policy.facts.pad_token_id
-    policy.model.save_pretrained(folder, state_dict=_untied_state(policy))
+    policy.model.save_pretrained(folder, state_dict=_untied_state(policy), max_shard_size=MAX_SHARD_SIZE)
+    if policy.adapters is not None:
+        policy.adapters.save(_whole_state(policy), folder / ADAPTER_FOLDER)
     policy.tokenizer.save_pretrained(folder)
     # save_pretrained notes the dtype of the weights in memory, which is float32 in any case.
     config_path = folder / "config.json"
@@ -77,11 +87,14 @@ def _write_folder(policy: PolicyModel, folder: Path) -> None:
 
 
 def _untied_state(policy: PolicyModel) -> dict[str, Tensor]:
-    """The state without the second names of tied weights, in the dtype that leaves the trainer."""
+    """The state without the second names of tied weights, adapters merged, in the dtype that leaves the trainer."""
+    state = _whole_state(policy)
+    if policy.adapters is not None:
+        state = policy.adapters.merged(state)
+    return {name: tensor.to(policy.dtype) if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+
+
+def _whole_state(policy: PolicyModel) -> dict[str, Tensor]:
     unique = {name for name, _ in policy.model.named_parameters()}
     aliases = {name for name, _ in policy.model.named_parameters(remove_duplicate=False)} - unique
-    return {
-        name: tensor.to(policy.dtype) if tensor.is_floating_point() else tensor
-        for name, tensor in policy.model.state_dict().items()
-        if name not in aliases
-    }
+    return {name: tensor for name, tensor in policy.model.state_dict().items() if name not in aliases}

@@ -7,6 +7,8 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from service.contract.spec import ModelSpec
+from workers.actors.activation_checkpointing import checkpoint_activations
+from workers.actors.adapters import Adapters
 from workers.actors.embedding_noise import EmbeddingNoise, noisy_embeddings
 from workers.actors.hidden_states import SplitModel
 from workers.actors.trainer_results import ModelFacts
@@ -23,27 +25,40 @@ from workers.objectives.base import (
 )
 from workers.objectives.fused_linear import WeightedLoss, fused_loss, fused_statistics
 from workers.objectives.output_head import ReferenceRows
+from workers.seeds import derive_seed
 from workers.tokenizer_loading import load_tokenizer
 
 NO_NEEDS = StatisticsNeeds()
 
 
 class PolicyModel:
-    """A causal language model on its device. Weights are float32; `spec.dtype` is that of the forward pass."""
+    """A causal language model on its device. Trained weights are float32; `spec.dtype` is that of the forward pass."""
 
-    def __init__(self, spec: ModelSpec, device: torch.device) -> None:
-        """Load from `spec.path`. Raises ConfigError if the folder cannot work."""
+    def __init__(self, spec: ModelSpec, device: torch.device, *, seed: int = 0) -> None:
+        """Load from `spec.path`; `seed` is that of adapters. Raises ConfigError if the folder cannot work."""
         self.spec = spec
         self.tokenizer: PreTrainedTokenizerBase = load_tokenizer(spec.path)
-        self.model: PreTrainedModel = load_model(spec.path, device)
-        self.device = device
         self.dtype = torch_dtype(spec)
+        # Frozen weights take no small steps and can have the dtype of the forward pass.
+        self.model: PreTrainedModel = load_model(spec.path, device, torch.float32 if spec.lora is None else self.dtype)
+        self.adapters = None
+        if spec.lora is not None:
+            self.adapters = Adapters(self.model, spec.lora, spec.path, seed=derive_seed(seed, "adapters"))
+        self.device = device
         self._split = SplitModel(self.model, spec.path)
+        if spec.gradient_checkpointing:
+            checkpoint_activations(self.model, spec.path)
         self.facts = self._facts(spec)
 
     def parameters(self) -> list[torch.nn.Parameter]:
         """All trained parameters, each once."""
         return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+
+    def state(self) -> dict[str, Tensor]:
+        """All that a checkpoint must hold of the model, each tensor once, not copied: frozen weights never change."""
+        trained = {name for name, parameter in self.model.named_parameters() if parameter.requires_grad}
+        left_out = {name for name, _ in self.model.named_parameters(remove_duplicate=False)} - trained
+        return {name: tensor for name, tensor in self.model.state_dict().items() if name not in left_out}
 
     def require_packing(self) -> None:
         """Raises ConfigError if the model cannot keep sequences apart that lie end to end in one row."""

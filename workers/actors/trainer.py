@@ -47,7 +47,7 @@ class Trainer:
     def load(self) -> ModelFacts:
         """Seed this process and load model and tokenizer. Raises ConfigError if they, or the device, cannot work."""
         make_deterministic(self._seed, "trainer")
-        self._policy = PolicyModel(self._spec, self._device())
+        self._policy = PolicyModel(self._spec, self._device(), seed=self._seed)
         self._sft = self._rl = None
         logger.info("model loaded", extra={"num_parameters": self._policy.facts.num_parameters})
         return self._policy.facts

@@ -55,7 +55,7 @@ def save_training_state(
     All others are deleted but the newest `keep` and those named in `protect`.
     """
     files = {
-        "model.pt": partial(_dump, policy.model.state_dict()),
+        "model.pt": partial(_dump, policy.state()),
         "optimizer.pt": partial(_dump, optimization.state()),
         "generators.pt": partial(_dump, random_states()),
     }
@@ -80,7 +80,7 @@ def resume_training_state(root: str, expected: str, policy: PolicyModel, optimiz
         )
     # Read before the first is used, so that a failure changes nothing.
     states = {name: _read(checkpoint, name) for name in ("model.pt", "optimizer.pt", "generators.pt")}
-    policy.model.load_state_dict(states["model.pt"])
+    _take_up(policy, states["model.pt"])
     optimization.restore(states["optimizer.pt"])
     restore_random_states(states["generators.pt"])
     return Resumed(facts=checkpoint.facts, location=checkpoint.location, skipped=found.skipped)
@@ -92,7 +92,7 @@ def load_weights(root: str, step: int, policy: PolicyModel) -> None:
     Raises DamagedCheckpoint, the weights as they were, unless it is there and verifies.
     """
     checkpoint = load_checkpoint(root, checkpoint_name(step))
-    policy.model.load_state_dict(_read(checkpoint, "model.pt"))
+    _take_up(policy, _read(checkpoint, "model.pt"))
 
 
 def _read(checkpoint: Checkpoint, file_name: str) -> dict[str, Any]:
@@ -104,3 +104,13 @@ def _read(checkpoint: Checkpoint, file_name: str) -> dict[str, Any]:
 
 def _dump(state: dict[str, Any], stream: BinaryIO) -> None:
     torch.save(state, stream)
+
+
+def _take_up(policy: PolicyModel, state: dict[str, Any]) -> None:
+    """Frozen weights and second names of tied ones are in no checkpoint; all else must be."""
+    if missing := policy.state().keys() ^ state.keys():
+        raise ConfigError(
+            f"the checkpoint is of another model: {len(missing)} tensors are only here or only there, such as "
+            f"{min(missing)}; submit the changed experiment as a new one"
+        )
+    policy.model.load_state_dict(state, strict=False)
