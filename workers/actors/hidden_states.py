@@ -83,13 +83,13 @@ class SplitModel:
     def _keeps_apart(self) -> bool:
         """Whether packed sequences come out as they do alone."""
         device = self._output.weight.device
-        lengths = (NUM_PROBE_TOKENS // 2 + 1, NUM_PROBE_TOKENS // 2 - 1)
+        lengths = [NUM_PROBE_TOKENS // 2 + 1, NUM_PROBE_TOKENS // 2 - 1]
         ids_1T = torch.arange(sum(lengths), device=device).remainder(self.vocab_size).unsqueeze(0)
         positions_1T = torch.cat([torch.arange(length, device=device) for length in lengths]).unsqueeze(0)
         parts = zip(torch.split(ids_1T, lengths, 1), torch.split(positions_1T, lengths, 1), strict=True)
         alone = torch.cat([self.hidden(ids, positions) for ids, positions in parts], dim=1)
         try:
-            return alike(self.hidden(ids_1T, positions_1T, lengths), alone)
+            return alike(self.hidden(ids_1T, positions_1T, tuple(lengths)), alone)
         except TypeError:  # The body takes nothing that its layers would need to know.
             return False
 

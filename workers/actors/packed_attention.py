@@ -91,7 +91,8 @@ def attention_forward(
     if softcap is None and _takes_flash(query_BATD):
         return attention.flash(query_BATD, key_BGTD, value_BGTD, packed_lengths), None
     parts = zip(
-        *(torch.split(tensor, packed_lengths, dim=2) for tensor in (query_BATD, key_BGTD, value_BGTD)), strict=True
+        *(torch.split(tensor, list(packed_lengths), dim=2) for tensor in (query_BATD, key_BGTD, value_BGTD)),
+        strict=True,
     )
     return torch.cat([attention.rows(*part).transpose(1, 2) for part in parts], dim=1), None
 
