@@ -1,198 +1,73 @@
-"""Time and memory of the output layer with its loss, forward and backward: `python -m bench.sft [--json FILE]`.
+"""The SFT stage beside its peers: `python -m bench.sft [--json FILE] [--rows NAME ...]`.
 
-Compares the fused sweep of SED with that of cross entropy, with linear -> logits -> `F.cross_entropy`, and with SED as
-its authors write it (softmax of all logits, penalty by indexing and top-k). float32 on the CPU.
+    sed_fused_vs_...      time and memory of the output layer with its loss (bench/sft_loss.py)
+    tokens_per_s_...      the whole trainer, and peak_memory_... with it (bench/sft_speed.py)
 
-Times: medians over interleaved rounds after a first one that is not counted. Memory: the highest resident size above
-the size with all inputs in place, each form in a process of its own; Linux only, by /proc/self/status.
+The trainer's rows need TRL and transformers in an environment of their own, since their pins need not be this
+project's. PyTorch's CPU build is enough:
+
+    python3.11 -m venv .venv-peers && .venv-peers/bin/pip install -r bench/peers.txt
+
+A ratio is ours by the peer's, both from one run: below 1 is better for times and memory, above 1 for rates.
 """
 
 import argparse
 import json
 import logging
-import statistics
-import subprocess
-import sys
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
+import os
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor
-from torch.nn import functional
 
-from workers.objectives.base import SupervisedObjective
-from workers.objectives.build import row_loss
-from workers.objectives.cross_entropy import CrossEntropy
-from workers.objectives.fused_linear import fused_loss
-from workers.objectives.output_head import OutputHead
-from workers.objectives.sed_sft import SelectivePenalty
+from bench.rows import Row
+from bench.sft_loss import MEMORY_ROWS, TIME_ROWS, Sizes, memory_rows, time_rows
+from bench.sft_speed import COMPARISONS, PEERS_PYTHON, speed_rows
 
 logger = logging.getLogger(__name__)
 
-LAMBDA, TOP_K, TAU = 1.0, 2, 0.5
-MEMORY_TIMEOUT_S = 1800
+ROWS = (*TIME_ROWS, *MEMORY_ROWS, *COMPARISONS)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sizes:
-    """Of one output layer and its tokens."""
-
-    tokens: int
-    hidden: int
-    vocabulary: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Inputs:
-    """What every form computes on."""
-
-    hidden_NH: Tensor
-    weight_VH: Tensor
-    labels_N: Tensor
+def run(arguments: argparse.Namespace) -> dict[str, Row]:
+    """The wanted rows, in the table's order."""
+    sizes = Sizes(tokens=arguments.tokens, hidden=arguments.hidden, vocabulary=arguments.vocabulary)
+    wanted = [name for name in ROWS if name in arguments.rows]
+    rounds, threads = arguments.rounds, arguments.threads
+    rows: dict[str, Row] = {}
+    if memory := [name for name in wanted if name in MEMORY_ROWS]:
+        rows |= memory_rows(memory, sizes, threads=threads)
+    if times := [name for name in wanted if name in TIME_ROWS]:
+        rows |= time_rows(times, sizes, rounds=rounds)
+    if speeds := [name for name in wanted if name in COMPARISONS]:
+        rows |= speed_rows(speeds, rounds=rounds, threads=threads, peers_python=arguments.peers)
+    return {name: rows[name] for name in wanted}
 
 
-def make_inputs(sizes: Sizes) -> Inputs:
-    """Random hidden states and weights whose logits have a standard deviation of 3."""
-    generator = torch.Generator().manual_seed(0)
-    hidden_NH = torch.randn(sizes.tokens, sizes.hidden, generator=generator)
-    weight_VH = torch.randn(sizes.vocabulary, sizes.hidden, generator=generator).mul_(3.0 / sizes.hidden**0.5)
-    return Inputs(
-        hidden_NH=hidden_NH.requires_grad_(),
-        weight_VH=weight_VH.requires_grad_(),
-        labels_N=torch.randint(0, sizes.vocabulary, (sizes.tokens,), generator=generator),
-    )
-
-
-def fused(objective: SupervisedObjective, inputs: Inputs) -> Tensor:
-    """The mean loss by the fused sweep."""
-    head = OutputHead(weight_VH=inputs.weight_VH)
-    output = fused_loss(inputs.hidden_NH, head, inputs.labels_N, row_loss(objective), needs=objective.needs)
-    return output.loss_sum / len(inputs.labels_N)
-
-
-def ce_logits(inputs: Inputs) -> Tensor:
-    """Cross entropy over all logits at once."""
-    return functional.cross_entropy(inputs.hidden_NH @ inputs.weight_VH.T, inputs.labels_N)
-
-
-def sed_authors(inputs: Inputs) -> Tensor:
-    """SED with all logits, their scaled copy and their softmax in memory, and the penalty as p (p - 1) + 1/4."""
-    logits_NV = (inputs.hidden_NH @ inputs.weight_VH.T) * 1.0
-    nll_N = functional.cross_entropy(logits_NV, inputs.labels_N, reduction="none")
-    probs_NV = functional.softmax(logits_NV, dim=-1)
-    prob_N = probs_NV[torch.arange(len(inputs.labels_N)), inputs.labels_N]
-    penalised_N = (probs_NV.topk(TOP_K, dim=-1).values.sum(-1) < TAU).float()
-    return (nll_N + LAMBDA * penalised_N * (prob_N * (prob_N - 1.0) + 0.25)).mean()
-
-
-FORMS: dict[str, Callable[[Inputs], Tensor]] = {
-    "sed_fused": lambda inputs: fused(SelectivePenalty(lambda_=LAMBDA, top_k=TOP_K, tau=TAU), inputs),
-    "ce_fused": lambda inputs: fused(CrossEntropy(), inputs),
-    "ce_logits": ce_logits,
-    "sed_authors": sed_authors,
-}
-TIME_ROWS = {
-    "sed_fused_vs_ce_fused_time": "ce_fused",
-    "sed_fused_vs_ce_logits_time": "ce_logits",
-    "sed_fused_vs_authors_time": "sed_authors",
-}
-MEMORY_ROWS = {
-    "sed_fused_vs_ce_logits_memory": "ce_logits",
-    "sed_fused_vs_authors_memory": "sed_authors",
-}
-
-
-def step(form: str, inputs: Inputs) -> None:
-    """One forward and backward pass, as in the first micro-batch of an optimizer step."""
-    inputs.hidden_NH.grad = inputs.weight_VH.grad = None
-    torch.autograd.backward(FORMS[form](inputs))
-
-
-def measure_times(sizes: Sizes, rounds: int) -> dict[str, float]:
-    """Median seconds of each form."""
-    inputs = make_inputs(sizes)
-    seconds: dict[str, list[float]] = {form: [] for form in FORMS}
-    for number in range(rounds + 1):
-        for form in FORMS:
-            start = time.perf_counter()
-            step(form, inputs)
-            elapsed = time.perf_counter() - start
-            if number:
-                seconds[form].append(elapsed)
-        logger.info("round %d of %d", number, rounds)
-    return {form: statistics.median(values) for form, values in seconds.items()}
-
-
-def measure_memory(form: str, sizes: Sizes, threads: int) -> float:
-    """Peak MiB of one form over its inputs, measured in a new process."""
-    command = [sys.executable, "-m", "bench.sft", "--peak-of", form, "--threads", str(threads)]
-    for name in ("tokens", "hidden", "vocabulary"):
-        command += [f"--{name}", str(getattr(sizes, name))]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=MEMORY_TIMEOUT_S)
-    return float(done.stdout)
-
-
-def peak_of(form: str, sizes: Sizes) -> float:
-    """Peak MiB of one form in this process, which should have done nothing else."""
-    # A small pass first: thread pools and the libraries' own buffers are no part of the form.
-    step(form, make_inputs(Sizes(tokens=64, hidden=sizes.hidden, vocabulary=256)))
-    inputs = make_inputs(sizes)
-    base = _status_mib("VmRSS")
-    # Sets the high-water mark back to the present size.
-    Path("/proc/self/clear_refs").write_text("5")
-    step(form, inputs)
-    return _status_mib("VmHWM") - base
-
-
-def _status_mib(field: str) -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(field))
-
-
-def compare(rows: dict[str, str], values: dict[str, float], unit: str) -> dict[str, dict[str, Any]]:
-    """The rows of one kind: SED fused against each peer."""
-    ours = values["sed_fused"]
-    return {
-        name: {"ours": ours, "peer": values[peer], "ratio": ours / values[peer], "unit": unit}
-        for name, peer in rows.items()
-    }
-
-
-def run(sizes: Sizes, rounds: int, threads: int) -> dict[str, dict[str, Any]]:
-    """All rows, logged as a table."""
-    forms = ["sed_fused", *MEMORY_ROWS.values()]
-    rows = compare(MEMORY_ROWS, {form: measure_memory(form, sizes, threads) for form in forms}, "MiB")
-    rows |= compare(TIME_ROWS, measure_times(sizes, rounds), "s")
-    title = f"{sizes.tokens:,} x {sizes.vocabulary:,}, {threads} threads"
-    logger.info("%-32s %10s %10s %8s", title, "ours", "peer", "ratio")
+def show(rows: dict[str, Row], title: str) -> None:
+    """Logs the table."""
+    logger.info("%-36s %10s %10s %8s", title, "ours", "peer", "ratio")
     for name, row in rows.items():
-        logger.info("%-32s %10.2f %10.2f %8.3f %s", name, row["ours"], row["peer"], row["ratio"], row["unit"])
-    return rows
+        logger.info("%-36s %10.2f %10.2f %8.3f %s", name, row.ours, row.peer, row.ratio, row.unit)
 
 
 def main() -> None:
     """Reads the arguments and runs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tokens", type=int, default=4096)
-    parser.add_argument("--hidden", type=int, default=512)
-    parser.add_argument("--vocabulary", type=int, default=32_000)
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=ROWS, metavar="NAME", help="all if left out")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--tokens", type=int, default=4096, help="of the loss alone")
+    parser.add_argument("--hidden", type=int, default=512, help="of the loss alone")
+    parser.add_argument("--vocabulary", type=int, default=32_000, help="of the loss alone")
+    parser.add_argument("--peers", type=Path, default=PEERS_PYTHON, help="the interpreter that has the peers")
     parser.add_argument("--json", type=Path, help="file for the rows")
-    parser.add_argument("--peak-of", choices=FORMS, help="print the peak of one form in this process and stop")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.set_num_threads(arguments.threads)
-    sizes = Sizes(tokens=arguments.tokens, hidden=arguments.hidden, vocabulary=arguments.vocabulary)
-    if arguments.peak_of:
-        sys.stdout.write(f"{peak_of(arguments.peak_of, sizes)}\n")
-        return
-    rows = run(sizes, arguments.rounds, arguments.threads)
+    rows = run(arguments)
+    show(rows, f"{arguments.threads} threads, load {os.getloadavg()[0]:.1f}")
     if arguments.json:
-        arguments.json.write_text(json.dumps(rows, indent=2) + "\n")
+        arguments.json.write_text(json.dumps({name: row.as_json() for name, row in rows.items()}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Loads a causal language model from a Hugging Face folder, with errors that a person can act on.
 
-The weights are held in float32 whatever the specification's dtype; bfloat16 means that the forward pass runs under
-autocast and that weights leave the trainer as bfloat16. Steps of 1e-6 would vanish in bfloat16 weights.
+Trained weights are held in float32 whatever the specification's dtype; bfloat16 means that the forward pass runs under
+autocast and that weights leave the trainer as bfloat16. Steps of 1e-6 would vanish in bfloat16 weights. Only weights
+that are frozen beside adapters are held in the specification's dtype.
 """
 
 from pathlib import Path
@@ -21,8 +22,8 @@ def torch_dtype(spec: ModelSpec) -> torch.dtype:
     return torch.bfloat16 if spec.dtype == "bfloat16" else torch.float32
 
 
-def load_model(folder: str, device: torch.device) -> PreTrainedModel:
-    """The model in float32 on `device`, dropout off. Raises ConfigError if the folder holds no loadable model."""
+def load_model(folder: str, device: torch.device, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    """The model on `device`, dropout off. Raises ConfigError if the folder holds no loadable model."""
     require_model_folder(folder)
     if not (Path(folder) / "config.json").is_file():
         raise ConfigError(
@@ -32,7 +33,7 @@ def load_model(folder: str, device: torch.device) -> PreTrainedModel:
     disable_progress_bar()  # Bars are of no use in a log.
     try:
         model, loading = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=torch.float32, local_files_only=True, output_loading_info=True
+            folder, dtype=dtype, local_files_only=True, output_loading_info=True
         )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ConfigError(

@@ -1,12 +1,16 @@
 """Loads the tokenizer of a model folder, with errors that a person can act on. No torch: previews start fast."""
 
+import json
 from pathlib import Path
+from typing import Any
 
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from workers.config_error import ConfigError, first_line
 
 _VOCABULARY_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tekken.json")
+_PLAIN_CLASSES = ("PreTrainedTokenizerFast", "TokenizersBackend")
+"""Names under which transformers saves a tokenizer that is no more than its tokenizer.json."""
 
 
 def load_tokenizer(folder: str) -> PreTrainedTokenizerBase:
@@ -19,7 +23,7 @@ def load_tokenizer(folder: str) -> PreTrainedTokenizerBase:
             "save the tokenizer beside the model with its save_pretrained"
         )
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer = _loader(folder).from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
             f"the tokenizer in {folder} cannot be loaded: {first_line(error)}; "
@@ -31,6 +35,18 @@ def load_tokenizer(folder: str) -> PreTrainedTokenizerBase:
             "set eos_token in its tokenizer_config.json"
         )
     return tokenizer
+
+
+def _loader(folder: str) -> Any:
+    """The class that reads the folder's tokenizer.
+
+    For some model types (Qwen2 is one) AutoTokenizer puts its own class in the place of a tokenizer that calls itself
+    nothing but a tokenizer.json, and then splits text by other rules than that file's.
+    """
+    config = Path(folder) / "tokenizer_config.json"
+    name = json.loads(config.read_text()).get("tokenizer_class") if config.is_file() else None
+    is_plain = name in _PLAIN_CLASSES and (Path(folder) / "tokenizer.json").is_file()
+    return PreTrainedTokenizerFast if is_plain else AutoTokenizer
 
 
 def require_model_folder(folder: str) -> None:

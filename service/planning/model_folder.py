@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from service.planning.findings import Finding
+from service.planning.model_shape import ModelShape, model_shape
+from service.planning.safetensors_headers import read_tensor_shapes
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tekken.json")
 _FIELD = "model.path"
@@ -17,6 +19,8 @@ class ModelFacts:
 
     vocab_size: int | None = None
     max_position_embeddings: int | None = None
+    shape: ModelShape | None = None
+    """None where the config does not tell the sizes."""
     findings: list[Finding]
 
 
@@ -51,6 +55,7 @@ def _inspect(folder: Path) -> ModelFacts:
     return ModelFacts(
         vocab_size=_positive(sizes.get("vocab_size")),
         max_position_embeddings=_positive(sizes.get("max_position_embeddings")),
+        shape=model_shape(sizes, read_tensor_shapes(folder)),
         findings=findings,
     )
 

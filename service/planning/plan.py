@@ -11,6 +11,8 @@ from service.errors import CannotRun
 from service.planning.data_files import DataFacts, DataQuestion, inspect_data
 from service.planning.deadline import Deadline, in_thread
 from service.planning.findings import Finding
+from service.planning.memory_checks import find_memory_beyond, warn_of_memory
+from service.planning.memory_plan import NO_MEMORY_KNOWN, plan_memory
 from service.planning.model_folder import ModelFacts, inspect_model
 from service.planning.numbers import plan_stages
 from service.planning.settings_checks import (
@@ -39,6 +41,8 @@ async def plan_experiment(
         _within(deadline, partial(inspect_model, spec.model.path), "model.path", ModelFacts),
         _inspect_all(spec, deadline),
     )
+    room = capacity.memory if capacity else NO_MEMORY_KNOWN
+    memory = plan_memory(spec, model.shape, room)
     findings = [
         *model.findings,
         *(finding for facts in data.values() for finding in facts.findings),
@@ -46,6 +50,7 @@ async def plan_experiment(
         *find_objective_faults(spec, model),
         *_too_few_prompts(spec, data),
         *find_resources_beyond(spec, capacity),
+        *find_memory_beyond(spec, model.shape, room, memory),
     ]
     if findings:
         raise CannotRun(_refusal(findings), errors=[finding.as_detail() for finding in findings])
@@ -54,7 +59,8 @@ async def plan_experiment(
         stages=plan_stages(spec, num_rows),
         num_cpus=spec.resources.num_cpus,
         num_gpus=spec.resources.num_gpus,
-        warnings=[*warn_of_settings(spec, capacity), *_warn_of_rows(spec, num_rows)],
+        memory=memory,
+        warnings=[*warn_of_settings(spec, capacity), *warn_of_memory(memory), *_warn_of_rows(spec, num_rows)],
     )
 
 

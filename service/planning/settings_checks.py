@@ -16,6 +16,7 @@ from service.contract.objectives import (
 )
 from service.contract.spec import ExperimentSpec
 from service.planning.findings import Finding
+from service.planning.memory_plan import NO_MEMORY_KNOWN, Memory
 from service.planning.model_folder import ModelFacts
 
 
@@ -25,6 +26,7 @@ class Capacity:
 
     num_cpus: float
     num_gpus: float
+    memory: Memory = NO_MEMORY_KNOWN
 
 
 def find_lengths_beyond(spec: ExperimentSpec, model: ModelFacts) -> Iterator[Finding]:

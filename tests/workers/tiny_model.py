@@ -51,9 +51,9 @@ def make_model_folder(folder: Path, *, tied: bool = True, seed: int = 0) -> Path
     return folder
 
 
-def make_trainer(model_folder: Path, *, dtype: Any = "float32", seed: int = 0) -> Trainer:
+def make_trainer(model_folder: Path, *, dtype: Any = "float32", seed: int = 0, **changes: Any) -> Trainer:
     """A loaded trainer on one thread."""
-    model = ModelSpec(path=str(model_folder), dtype=dtype, max_model_len=32)
+    model = ModelSpec(path=str(model_folder), dtype=dtype, max_model_len=32, **changes)
     trainer = Trainer(model=model, seed=seed, num_cpus=1, num_gpus=0)
     trainer.load()
     return trainer

@@ -17,6 +17,11 @@ from workers.actors.trainer_results import WeightManifest
 from workers.checkpoint_draft import written_aside
 from workers.checkpoints import is_local
 
+MAX_SHARD_SIZE = "5GB"
+"""Of one safetensors file of an export."""
+ADAPTER_FOLDER = "adapter"
+"""Within an export: the adapters alone, where there are any, in peft's format."""
+
 
 def exported_weights(policy: PolicyModel) -> Iterator[tuple[str, Tensor]]:
     """Every tensor once, under the name and in the form of the Hugging Face checkpoint.
@@ -24,7 +29,7 @@ def exported_weights(policy: PolicyModel) -> Iterator[tuple[str, Tensor]]:
     Contiguous CPU tensors of their own in the specification's dtype (integer buffers keep theirs); tied weights come
     once, under the name that a saved model uses. On other ranks than the first there are none.
     """
-    for name, tensor in revert_weight_conversion(policy.model, _untied_state(policy)).items():
+    for name, tensor in revert_weight_conversion(policy.model, _leaving(policy, policy.whole_state())).items():
         # Copied: an optimizer step must not change what a reader still holds.
         yield name, tensor.to(device="cpu", copy=True).contiguous()
 
@@ -48,9 +53,11 @@ def _write_file(tensors: dict[str, Tensor], path: str) -> WeightManifest:
 def export_model(policy: PolicyModel, folder: str) -> str:
     """Write model, tokenizer and generation config as a Hugging Face folder and return where it is.
 
+    Adapters are merged into the weights, and beside that stand by themselves in the folder `adapter`.
+
     A local folder appears whole or not at all and replaces an older one; to another fsspec URL it is uploaded.
     """
-    state = _untied_state(policy)
+    state = policy.whole_state()
     return policy.ranks.from_first(lambda: _export(policy, state, folder))
 
 
@@ -64,9 +71,10 @@ def _export(policy: PolicyModel, state: dict[str, Tensor], folder: str) -> str:
     filesystem, remote = fsspec.core.url_to_fs(folder)
     with tempfile.TemporaryDirectory() as scratch:
         _write_folder(policy, state, Path(scratch))
-        filesystem.makedirs(remote, exist_ok=True)
-        for path in sorted(Path(scratch).iterdir()):
-            filesystem.put_file(str(path), f"{remote}/{path.name}")
+        for path in sorted(path for path in Path(scratch).rglob("*") if path.is_file()):
+            name = path.relative_to(scratch).as_posix()
+            filesystem.makedirs(f"{remote}/{name}".rpartition("/")[0], exist_ok=True)
+            filesystem.put_file(str(path), f"{remote}/{name}")
     return folder
 
 
@@ -77,7 +85,9 @@ def _write_folder(policy: PolicyModel, state: dict[str, Tensor], folder: Path) -
     # The end token that was trained must be the one that stops generation.
     generation.eos_token_id = ends[0] if len(ends) == 1 else ends
     generation.pad_token_id = policy.facts.pad_token_id
-    policy.model.save_pretrained(folder, state_dict=state)
+    policy.model.save_pretrained(folder, state_dict=_leaving(policy, state), max_shard_size=MAX_SHARD_SIZE)
+    if policy.adapters is not None:
+        policy.adapters.save(state, folder / ADAPTER_FOLDER)
     policy.tokenizer.save_pretrained(folder)
     # save_pretrained notes the dtype of the weights in memory, which is float32 in any case.
     config_path = folder / "config.json"
@@ -86,9 +96,8 @@ def _write_folder(policy: PolicyModel, state: dict[str, Tensor], folder: Path) -
     config_path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
-def _untied_state(policy: PolicyModel) -> dict[str, Tensor]:
-    """The state without the second names of tied weights, in the dtype that leaves the trainer."""
-    return {
-        name: tensor.to(policy.dtype) if tensor.is_floating_point() else tensor
-        for name, tensor in policy.whole_state().items()
-    }
+def _leaving(policy: PolicyModel, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A whole state as it leaves the trainer: adapters merged, in the specification's dtype."""
+    if policy.adapters is not None:
+        state = policy.adapters.merged(state)
+    return {name: tensor.to(policy.dtype) if tensor.is_floating_point() else tensor for name, tensor in state.items()}

@@ -28,7 +28,7 @@ IMPLEMENTATION = "sedray"
 
 _KNOWN_LAYERS = {"full_attention", "sliding_attention"}
 _NUM_PROBE_TOKENS = 8
-_PROBE_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2}
+_PROBE_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 3e-2}
 """Of the largest value."""
 _MAX_FLASH_HEAD_DIM = 256
 
@@ -90,7 +90,10 @@ def attention_forward(
         return attention.rows(query_BATD, key_BGTD, value_BGTD).transpose(1, 2).contiguous(), None
     if softcap is None and _takes_flash(query_BATD):
         return attention.flash(query_BATD, key_BGTD, value_BGTD, packed_lengths), None
-    parts = zip(*(tensor.split(packed_lengths, dim=2) for tensor in (query_BATD, key_BGTD, value_BGTD)), strict=True)
+    parts = zip(
+        *(torch.split(tensor, list(packed_lengths), dim=2) for tensor in (query_BATD, key_BGTD, value_BGTD)),
+        strict=True,
+    )
     return torch.cat([attention.rows(*part).transpose(1, 2) for part in parts], dim=1), None
 
 

@@ -10,6 +10,8 @@ from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from service.contract.spec import ModelSpec
+from workers.actors.activation_checkpointing import checkpoint_activations
+from workers.actors.adapters import Adapters
 from workers.actors.embedding_noise import EmbeddingNoise, noisy_embeddings
 from workers.actors.hidden_states import SplitModel
 from workers.actors.rank_group import RankGroup
@@ -29,6 +31,7 @@ from workers.objectives.base import (
 )
 from workers.objectives.fused_linear import WeightedLoss, fused_loss, fused_statistics
 from workers.objectives.output_head import ReferenceRows
+from workers.seeds import derive_seed
 from workers.tokenizer_loading import load_tokenizer
 
 NO_NEEDS = StatisticsNeeds()
@@ -36,20 +39,29 @@ _ONE_TOKEN = TokenSequence(prompt_token_ids=(0,), completion_token_ids=(0,))
 
 
 class PolicyModel:
-    """A causal language model on its device. Weights are float32; `spec.dtype` is that of the forward pass.
+    """A causal language model on its device. Trained weights are float32; `spec.dtype` is that of the forward pass.
 
     Several ranks share it: each holds a part of the weights, and every pass is a meeting of all of them.
     """
 
-    def __init__(self, spec: ModelSpec, device: torch.device, ranks: RankGroup | None = None) -> None:
-        """Load from `spec.path`. Raises ConfigError if the folder cannot work. No `ranks` means this one alone."""
+    def __init__(self, spec: ModelSpec, device: torch.device, *, seed: int = 0, ranks: RankGroup | None = None) -> None:
+        """Load from `spec.path`; `seed` is that of adapters, no `ranks` means this one alone.
+
+        Raises ConfigError if the folder cannot work.
+        """
         self.ranks = ranks or RankGroup()
         self.spec = spec
         self.tokenizer: PreTrainedTokenizerBase = load_tokenizer(spec.path)
-        self.model: PreTrainedModel = load_model(spec.path, device)
-        self.device = device
         self.dtype = torch_dtype(spec)
+        # Frozen weights take no small steps and can have the dtype of the forward pass.
+        self.model: PreTrainedModel = load_model(spec.path, device, torch.float32 if spec.lora is None else self.dtype)
+        self.adapters = None
+        if spec.lora is not None:
+            self.adapters = Adapters(self.model, spec.lora, spec.path, seed=derive_seed(seed, "adapters"))
+        self.device = device
         self._split = SplitModel(self.model, spec.path)
+        if spec.gradient_checkpointing:
+            checkpoint_activations(self.model, spec.path)
         self.facts = self._facts(spec)
         self._root = GatheredModel(self.model)
         if not self.ranks.is_alone:
@@ -60,21 +72,30 @@ class PolicyModel:
         return {name: parameter for name, parameter in self.model.named_parameters() if parameter.requires_grad}
 
     def state(self) -> dict[str, Tensor]:
-        """All that a checkpoint must hold of the model, each tensor once; sharded over the ranks, not copied."""
-        unique = {name for name, _ in self.model.named_parameters()}
-        aliases = {name for name, _ in self.model.named_parameters(remove_duplicate=False)} - unique
-        return {name: tensor for name, tensor in self.model.state_dict().items() if name not in aliases}
+        """All that a checkpoint must hold of the model, each tensor once, not copied: frozen weights never change.
+
+        Sharded where several ranks share the model.
+        """
+        trained = {name for name, parameter in self.model.named_parameters() if parameter.requires_grad}
+        left_out = {name for name, _ in self.model.named_parameters(remove_duplicate=False)} - trained
+        return {name: tensor for name, tensor in self.model.state_dict().items() if name not in left_out}
 
     def whole_state(self) -> dict[str, Tensor]:
-        """The same state with whole tensors, gathered on rank 0's CPU; other ranks take part and get nothing."""
+        """All weights, frozen ones too, each once and whole; not copied where a single rank has them.
+
+        Several ranks gather them on rank 0's CPU; the others take part and get nothing.
+        """
+        unique = {name for name, _ in self.model.named_parameters()}
+        aliases = {name for name, _ in self.model.named_parameters(remove_duplicate=False)} - unique
+        state = {name: tensor for name, tensor in self.model.state_dict().items() if name not in aliases}
         if self.ranks.is_alone:
-            return self.state()
-        state = {}
-        for name, tensor in self.state().items():
+            return state
+        gathered = {}
+        for name, tensor in state.items():
             whole = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
             if self.ranks.is_first:
-                state[name] = whole.cpu()
-        return state
+                gathered[name] = whole.cpu()
+        return gathered
 
     def microbatches(
         self, sequences: Sequence[TokenSequence], max_tokens: int, *, packing: bool = False
@@ -122,7 +143,7 @@ class PolicyModel:
                 )
             return output.loss_sum, output
 
-        return self._root(compute)[1]  # type: ignore[no-any-return]
+        return self._root(compute)[1]
 
     @torch.no_grad()
     def statistics(
@@ -151,7 +172,8 @@ class PolicyModel:
     @torch.no_grad()
     def label_rows(self, sequences: Sequence[TokenSequence], *, packing: bool = False) -> ReferenceRows:
         """Hidden states of the same tokens and the output layer, detached: what a frozen model is asked for."""
-        hidden_NH, _ = self._root(lambda: self._forward(sequences, None, packing=packing))
+        assert self.ranks.is_alone, "shared weights are whole during a pass only"
+        hidden_NH, _ = self._forward(sequences, None, packing=packing)
         return ReferenceRows(hidden_NH=hidden_NH, head=self._split.head(self.dtype))
 
     def _forward(

@@ -18,6 +18,7 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed import TCPStore  # type: ignore[attr-defined]  # public, if not by mypy's rules
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from workers.objectives.base import ObjectiveOutput
@@ -113,13 +114,13 @@ class RankGroup:
             dist.destroy_process_group()
 
 
-def open_store(host: str, num_ranks: int) -> dist.TCPStore:
+def open_store(host: str, num_ranks: int) -> TCPStore:
     """The place where ranks find each other, on a free port of rank 0; listens on `host` alone, not on all networks."""
     with socket.socket() as listener:
         listener.bind((host, 0))
         listener.listen()
         port = listener.getsockname()[1]
-        return dist.TCPStore(
+        return TCPStore(
             host,
             port,
             num_ranks,
@@ -130,13 +131,13 @@ def open_store(host: str, num_ranks: int) -> dist.TCPStore:
         )
 
 
-def connect_store(address: str, num_ranks: int) -> dist.TCPStore:
+def connect_store(address: str, num_ranks: int) -> TCPStore:
     """Rank 0's store, for the other ranks; `address` is host:port."""
     host, _, port = address.rpartition(":")
-    return dist.TCPStore(host, int(port), num_ranks, is_master=False, timeout=timedelta(seconds=JOIN_S))
+    return TCPStore(host, int(port), num_ranks, is_master=False, timeout=timedelta(seconds=JOIN_S))
 
 
-def join(store: dist.TCPStore, *, rank: int, num_ranks: int, host: str, device: torch.device) -> RankGroup:
+def join(store: TCPStore, *, rank: int, num_ranks: int, host: str, device: torch.device) -> RankGroup:
     """Form the group, gloo for tensors on the CPU and nccl for those on GPUs. Returns when all ranks are there.
 
     `host` is this rank's own address, through whose network the ranks talk.

@@ -19,7 +19,6 @@ from typing import Any, BinaryIO, cast
 
 import torch
 from torch import Tensor
-from torch.distributed import checkpoint as dcp
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import (
     ChunkStorageMetadata,
@@ -37,6 +36,8 @@ from torch.distributed.checkpoint.planner import (
     WriteItem,
     WriteItemType,
 )
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.checkpoint.storage import StorageReader, StorageWriter, WriteResult
 from torch.futures import Future
 
@@ -55,7 +56,7 @@ def save_tensors(tensors: dict[str, Tensor], draft: CheckpointDraft, ranks: Rank
     """
     writer = _Writer(draft, ranks)
     with _own_errors():
-        dcp.save(cast(dict[str, Any], tensors), storage_writer=writer, no_dist=ranks.is_alone)
+        save(cast(dict[str, Any], tensors), storage_writer=writer, no_dist=ranks.is_alone)
     return {name: entry for files in ranks.gather(writer.files) for name, entry in files.items()}
 
 
@@ -66,7 +67,7 @@ def load_tensors(tensors: dict[str, Tensor], checkpoint: Checkpoint, ranks: Rank
     of another shape.
     """
     with _own_errors():
-        dcp.load(cast(dict[str, Any], tensors), storage_reader=_Reader(checkpoint), no_dist=ranks.is_alone)
+        load(cast(dict[str, Any], tensors), storage_reader=_Reader(checkpoint), no_dist=ranks.is_alone)
 
 
 def tensor_names(checkpoint: Checkpoint) -> set[str]:
@@ -199,7 +200,7 @@ def _write_item(stream: BinaryIO, item: WriteItem, planner: SavePlanner) -> int:
     assert item.type != WriteItemType.BYTE_IO, f"{item.index.fqn} is no tensor"
     tensor = cast(Tensor, planner.resolve_data(item)).detach().cpu().contiguous()
     # As bytes, because numpy does not know bfloat16.
-    content = memoryview(tensor.reshape(-1).view(torch.uint8).numpy())
+    content = tensor.reshape(-1).view(torch.uint8).numpy().data
     stream.write(content)
     return content.nbytes
 

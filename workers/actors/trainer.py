@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
-from torch.distributed import TCPStore
+from torch.distributed import TCPStore  # type: ignore[attr-defined]  # public, if not by mypy's rules
 
 from service.contract.spec import ModelSpec
 from service.contract.stages import RlSpec, SftSpec
@@ -79,7 +79,7 @@ class Trainer:
         make_deterministic(self._seed, "trainer")
         device = self._device()
         ranks = self._join(store_address, device)
-        self._policy = PolicyModel(self._spec, device, ranks)
+        self._policy = PolicyModel(self._spec, device, seed=self._seed, ranks=ranks)
         make_deterministic(self._seed, "trainer", self._rank)
         self._sft = self._rl = None
         logger.info("model loaded", extra={"num_parameters": self._policy.facts.num_parameters})

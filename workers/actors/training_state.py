@@ -14,6 +14,7 @@ from workers.actors.rank_group import RankGroup
 from workers.actors.tensor_storage import load_tensors, save_tensors, tensor_names
 from workers.checkpoint_draft import begin_draft
 from workers.checkpoints import (
+    Checkpoint,
     SkippedCheckpoint,
     checkpoint_name,
     load_checkpoint,
@@ -22,6 +23,9 @@ from workers.checkpoints import (
 )
 from workers.config_error import ConfigError
 from workers.determinism import random_states, restore_random_states
+
+MODEL = "model."
+"""Begins the names of the model's tensors in a checkpoint."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +66,8 @@ def save_training_state(
         prune(root, keep, protect=protect)
         return location
 
-    files = save_tensors(_tensors(policy, optimization) | _generators(ranks), draft, ranks)
+    tensors = _model_tensors(policy) | _optimizer_tensors(optimization) | _generators(ranks)
+    files = save_tensors(tensors, draft, ranks)
     return ranks.from_first(commit)
 
 
@@ -82,8 +87,9 @@ def resume_training_state(root: str, expected: str, policy: PolicyModel, optimiz
             f"checkpoint {checkpoint.location} belongs to another specification, seed or data set; "
             "submit the changed experiment as a new one, or restore the data that it began with"
         )
+    model = _model_tensors(policy, checkpoint)
     generators = {name: state for name, state in _generators(ranks).items() if name in tensor_names(checkpoint)}
-    load_tensors(_tensors(policy, optimization) | generators, checkpoint, ranks)
+    load_tensors(model | _optimizer_tensors(optimization) | generators, checkpoint, ranks)
     if generators:
         restore_random_states({name.rpartition(".")[2]: state for name, state in generators.items()})
     return Resumed(facts=checkpoint.facts, location=checkpoint.location, skipped=found.skipped)
@@ -96,15 +102,23 @@ def load_weights(root: str, step: int, policy: PolicyModel) -> None:
     """
     ranks = policy.ranks
     checkpoint = ranks.from_first(lambda: load_checkpoint(root, checkpoint_name(step)))
-    load_tensors(_model_tensors(policy), checkpoint, ranks)
+    load_tensors(_model_tensors(policy, checkpoint), checkpoint, ranks)
 
 
-def _tensors(policy: PolicyModel, optimization: Optimization) -> dict[str, Tensor]:
-    return _model_tensors(policy) | {f"optimizer.{name}": tensor for name, tensor in optimization.state().items()}
+def _optimizer_tensors(optimization: Optimization) -> dict[str, Tensor]:
+    return {f"optimizer.{name}": tensor for name, tensor in optimization.state().items()}
 
 
-def _model_tensors(policy: PolicyModel) -> dict[str, Tensor]:
-    return {f"model.{name}": tensor for name, tensor in policy.state().items()}
+def _model_tensors(policy: PolicyModel, checkpoint: Checkpoint | None = None) -> dict[str, Tensor]:
+    """The model's state by its names in checkpoints. Raises ConfigError if `checkpoint` holds another one's."""
+    tensors = {f"{MODEL}{name}": tensor for name, tensor in policy.state().items()}
+    stored = tensors.keys() if checkpoint is None else tensor_names(checkpoint)
+    if differing := tensors.keys() ^ {name for name in stored if name.startswith(MODEL)}:
+        raise ConfigError(
+            f"the checkpoint is of another model: {len(differing)} tensors are only here or only there, such as "
+            f"{min(differing).removeprefix(MODEL)}; submit the changed experiment as a new one"
+        )
+    return tensors
 
 
 def _generators(ranks: RankGroup) -> dict[str, Tensor]:

@@ -1,35 +1,49 @@
 """Prompts with gold answers, and which of them a reinforcement learning step asks."""
 
+from collections.abc import Sequence
+from itertools import chain, islice
+
 from transformers import PreTrainedTokenizerBase
 
 from service.contract.data import PromptData
+from service.contract.records import Conversation, RecordFault, read_prompt
 from workers.config_error import ConfigError
-from workers.data.json_lines import read_rows
+from workers.data.chat_template import ChatTemplate, NotRenderable
 from workers.data.sample_order import epoch_permutation
-from workers.data.tokenization import tokenize_prompts
+from workers.data.sources import Record, read_records, where
+from workers.data.tokenization import tokenize_prompts, tokenize_segments
 from workers.rollouts import Prompt
 
 
 def load_prompts(
     spec: PromptData, tokenizer: PreTrainedTokenizerBase, max_prompt_tokens: int, limit: int | None = None
 ) -> list[Prompt]:
-    """The first `limit` prompts of the file (all if None), tokenized.
+    """The first `limit` prompts (all if None), rendered where there is a chat, and tokenized.
 
-    `max_prompt_tokens` is what the engine has room for beside a completion. Raises ConfigError, naming the line, for
-    unreadable rows and for prompts that have no token or too many.
+    A prompt has exactly the tokens that SFT puts before the answer of the same conversation. `max_prompt_tokens` is
+    what the engine has room for beside a completion. Raises ConfigError, naming the row, for records that cannot be
+    used and for prompts that have no token or too many.
     """
-    rows = read_rows(spec.path, (spec.prompt_field, spec.answer_field), limit)
-    token_ids = tokenize_prompts(tokenizer, [row.values[0] for row in rows])
-    for row, ids in zip(rows, token_ids, strict=True):
-        if not 1 <= len(ids) <= max_prompt_tokens:
+    prompts = read_prompts(spec, tokenizer, limit)
+    for prompt in prompts:
+        if not 1 <= len(prompt.token_ids) <= max_prompt_tokens:
             raise ConfigError(
-                f"{spec.path}, line {row.line_index + 1}: the prompt has {len(ids)} tokens, but 1 to "
+                f"{where(spec, prompt.uid)}: the prompt has {len(prompt.token_ids)} tokens, but 1 to "
                 f"{max_prompt_tokens} fit beside the longest completion; shorten it, drop the row, or change "
                 "model.max_model_len or max_completion_length"
             )
+    return prompts
+
+
+def read_prompts(spec: PromptData, tokenizer: PreTrainedTokenizerBase, limit: int | None = None) -> list[Prompt]:
+    """The same, however long they are."""
+    records = list(islice(read_records(spec, (spec.prompt_field, spec.answer_field)), limit))
+    read = [_read(record, spec) for record in records]
+    asked = [prompt for prompt, _ in read]
+    texts, token_ids = _tokenize(asked, records, spec, tokenizer)
     return [
-        Prompt(uid=row.line_index, text=row.values[0], token_ids=tuple(ids), answer=row.values[1])
-        for row, ids in zip(rows, token_ids, strict=True)
+        Prompt(uid=record.place, text=text, token_ids=tuple(ids), answer=answer)
+        for record, (_, answer), text, ids in zip(records, read, texts, token_ids, strict=True)
     ]
 
 
@@ -49,3 +63,29 @@ def prompt_indices_for_step(num_prompts: int, num_prompts_per_step: int, step: i
         first = epoch * num_prompts
         indices += order[max(start - first, 0) : end - first]
     return indices
+
+
+def _read(record: Record, spec: PromptData) -> tuple[str | Conversation, str]:
+    try:
+        return read_prompt(record.fields, spec)
+    except RecordFault as fault:
+        raise ConfigError(f"{where(spec, record.place)}: {fault}; {fault.hint}") from fault
+
+
+def _tokenize(
+    asked: Sequence[str | Conversation], records: Sequence[Record], spec: PromptData, tokenizer: PreTrainedTokenizerBase
+) -> tuple[list[str], list[list[int]]]:
+    """Texts as the model reads them, and their tokens."""
+    if spec.chat is None:
+        texts = [prompt for prompt in asked if isinstance(prompt, str)]
+        return texts, tokenize_prompts(tokenizer, texts)
+    template, rendered = ChatTemplate(tokenizer, spec.chat), []
+    for prompt, record in zip(asked, records, strict=True):
+        assert not isinstance(prompt, str), "with a chat, prompts are conversations"
+        try:
+            rendered.append(template.prompt(prompt))
+        except NotRenderable as error:
+            raise ConfigError(f"{where(spec, record.place)}: {error}") from error
+    tokens = tokenize_segments(tokenizer, rendered)
+    texts = ["".join(segment.text for segment in segments) for segments in rendered]
+    return texts, [list(chain.from_iterable(segments)) for segments in tokens]

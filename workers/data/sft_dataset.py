@@ -1,39 +1,42 @@
 """Supervised samples, and which of them make up an optimizer step."""
 
-from array import array
-from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 
 from transformers import PreTrainedTokenizerBase
 
 from service.contract.stages import SftSpec
 from workers.config_error import ConfigError
-from workers.data.json_lines import Row, read_rows
+from workers.data.length_limit import LengthLimit
+from workers.data.lineage import DataLineage, combined_sha256, tokenizer_sha256
 from workers.data.sample_order import epoch_permutation
+from workers.data.supervised_source import SupervisedSource
 from workers.data.token_sequence import TokenSequence
-from workers.data.tokenization import tokenize_completions, tokenize_prompts
+from workers.data.token_store import TokenStore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SftDataset:
-    """Tokenized samples in file order."""
+    """Tokenized samples in the order of their records."""
 
-    samples: tuple[TokenSequence, ...]
-    held_out: tuple[TokenSequence, ...] = ()
+    samples: TokenStore
+    """Trained."""
+    held_out: TokenStore
     """Not trained, measured on: at most `num_eval_samples`."""
+    num_records: int
+    """Of `data`, held-out ones included. A record is one sample, or several; see `workers.data.chat_template`."""
+    num_held_out: int
+    """Samples that are not trained, measured or not."""
     num_dropped: int
-    """Samples beyond `max_length`, left out."""
-    num_truncated: int = 0
-    """Samples beyond `max_length`, cut."""
+    """Samples beyond `max_length`, left out; those of `eval_data` count too."""
+    num_truncated: int
+    """Samples beyond `max_length`, cut; those of `eval_data` count too."""
+    lineage: DataLineage
+    is_cut_short: bool = False
+    """Whether the sources hold more records than were read."""
 
     def digest(self) -> str:
-        """SHA-256 over all token ids: tells whether a resumed run still trains on the same data."""
-        digest = sha256()
-        for sample in self.samples:
-            for ids in (sample.prompt_token_ids, sample.completion_token_ids, sample.is_trained or ()):
-                digest.update(array("q", [len(ids), *ids]).tobytes())
-        return digest.hexdigest()
+        """SHA-256 over the trained tokens: tells whether a resumed run still trains on the same data."""
+        return self.samples.digest()
 
     def num_steps_per_epoch(self, batch_size: int) -> int:
         """Optimizer steps of an epoch; the last one may hold fewer samples."""
@@ -53,44 +56,92 @@ class SftDataset:
 
 
 def load_sft_dataset(spec: SftSpec, tokenizer: PreTrainedTokenizerBase) -> SftDataset:
-    """Read and tokenize the supervised pairs.
+    """Read, render and tokenize the supervised records, hold some of them out, and shorten those that are too long.
 
-    Raises ConfigError for unreadable rows, for prompts without a token, for samples beyond `max_length` where
-    `overlong` is `error` (with their count), and if nothing is left.
+    Raises ConfigError for records that cannot be used, for too many samples beyond `max_length`, and if nothing is left
+    to train or to measure on.
     """
-    rows = read_rows(spec.data.path, (spec.data.prompt_field, spec.data.completion_field))
-    prompts = tokenize_prompts(tokenizer, [row.values[0] for row in rows])
-    completions = tokenize_completions(tokenizer, [row.values[1] for row in rows])
-    _require_tokens(spec, rows, prompts, completions)
-    samples = [
-        TokenSequence(prompt_token_ids=tuple(prompt), completion_token_ids=tuple(completion))
-        for prompt, completion in zip(prompts, completions, strict=True)
-    ]
-    fitting = tuple(sample for sample in samples if sample.num_tokens <= spec.max_length)
-    num_overlong = len(samples) - len(fitting)
-    if num_overlong and (spec.overlong == "error" or not fitting):
-        raise _overlong_error(spec, rows, samples, num_overlong)
-    return SftDataset(samples=fitting, num_dropped=num_overlong)
+    dataset, refusals = read_sft_data(spec, tokenizer)
+    if refusals:
+        raise ConfigError("; ".join(refusals))
+    return dataset
 
 
-def _require_tokens(
-    spec: SftSpec, rows: list[Row], prompts: Sequence[list[int]], completions: Sequence[list[int]]
-) -> None:
-    for row, prompt, completion in zip(rows, prompts, completions, strict=True):
-        # A completion always has its end token; alone it would teach the model to say nothing.
-        for field, ids, least in ((spec.data.prompt_field, prompt, 1), (spec.data.completion_field, completion, 2)):
-            if len(ids) < least:
-                raise ConfigError(
-                    f"{spec.data.path}, line {row.line_index + 1}: {field!r} has no tokens under this tokenizer; "
-                    "check that the tokenizer fits the data or drop the row"
-                )
+def read_sft_data(
+    spec: SftSpec, tokenizer: PreTrainedTokenizerBase, *, max_records: int | None = None
+) -> tuple[SftDataset, list[str]]:
+    """The data set of the first `max_records` of each source (None: all), and why it cannot be trained on, if so.
+
+    Raises ConfigError for records that cannot be used.
+    """
+    reading = _Reading(spec, tokenizer, max_records)
+    reading.read_data()
+    if spec.eval_data is not None:
+        reading.read_eval_data()
+    return reading.dataset(), reading.refusals()
 
 
-def _overlong_error(spec: SftSpec, rows: list[Row], samples: list[TokenSequence], num_overlong: int) -> ConfigError:
-    first = next(index for index, sample in enumerate(samples) if sample.num_tokens > spec.max_length)
-    longest = max(sample.num_tokens for sample in samples)
-    return ConfigError(
-        f"{num_overlong} of {len(samples)} samples in {spec.data.path} exceed sft.max_length {spec.max_length} "
-        f"(first in line {rows[first].line_index + 1}; the longest has {longest} tokens, end token included); "
-        f"raise max_length to {longest}" + (" or set overlong to 'drop'" if num_overlong < len(samples) else "")
-    )
+class _Reading:
+    """One pass over the sources."""
+
+    def __init__(self, spec: SftSpec, tokenizer: PreTrainedTokenizerBase, max_records: int | None) -> None:
+        self._spec = spec
+        self._tokenizer = tokenizer
+        wanted = [data for data in (spec.data, spec.eval_data) if data is not None]
+        self._sources = [SupervisedSource(data, tokenizer, max_records) for data in wanted]
+        self._limits = [LengthLimit(spec, data) for data in wanted]
+        self._samples = TokenStore()
+        self._held_out = TokenStore()
+        self._num_held_out = 0
+
+    def read_data(self) -> None:
+        for record in self._sources[0]:
+            is_held_out = record.prompt_fraction < self._spec.holdout_fraction
+            for sample in record.samples:
+                fitting = self._limits[0].fit(sample, record.place)
+                if fitting is not None and is_held_out:
+                    self._hold_out(fitting)
+                elif fitting is not None:
+                    self._samples.append(fitting)
+
+    def read_eval_data(self) -> None:
+        for record in self._sources[1]:
+            for sample in record.samples:
+                if (fitting := self._limits[1].fit(sample, record.place)) is not None:
+                    self._hold_out(fitting)
+
+    def dataset(self) -> SftDataset:
+        templates = [source.template.sha256() for source in self._sources if source.template is not None]
+        return SftDataset(
+            samples=self._samples,
+            held_out=self._held_out,
+            num_records=self._sources[0].num_records,
+            num_held_out=self._num_held_out,
+            num_dropped=sum(limit.num_dropped for limit in self._limits),
+            num_truncated=sum(limit.num_truncated for limit in self._limits),
+            lineage=DataLineage(
+                data_sha256=combined_sha256([source.data_sha256 for source in self._sources]),
+                tokenizer_sha256=tokenizer_sha256(self._tokenizer),
+                template_sha256=combined_sha256(templates) if templates else None,
+            ),
+            is_cut_short=any(source.is_cut_short for source in self._sources),
+        )
+
+    def refusals(self) -> list[str]:
+        refusals = [refusal for limit in self._limits if (refusal := limit.refusal()) is not None]
+        if refusals:
+            return refusals
+        share = self._spec.holdout_fraction
+        if not len(self._samples):
+            refusals.append(f"sft.holdout_fraction {share:g} leaves no sample to train; lower it or add records")
+        if share and not self._num_held_out:
+            refusals.append(
+                f"sft.holdout_fraction {share:g} holds out none of {self._sources[0].num_records} records; raise it, "
+                "or give eval_data"
+            )
+        return refusals
+
+    def _hold_out(self, sample: TokenSequence) -> None:
+        self._num_held_out += 1
+        if self._spec.num_eval_samples is None or len(self._held_out) < self._spec.num_eval_samples:
+            self._held_out.append(sample)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
-from workers.data.batching import TokenSequence
+from workers.data.token_sequence import TokenSequence
 
 Plan: TypeAlias = list[list[int]]
 """Indices of the sequences of each micro-batch."""

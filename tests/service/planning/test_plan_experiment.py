@@ -23,7 +23,7 @@ def write_model(folder: Path, **config: Any) -> Path:
     content = {"vocab_size": 50, "max_position_embeddings": 64, "eos_token_id": 2, **config}
     (folder / "config.json").write_text(json.dumps(content))
     (folder / "tokenizer.json").write_text("{}")
-    (folder / "model.safetensors").write_bytes(b"")
+    (folder / "model.safetensors").write_bytes(b"\x02" + bytes(7) + b"{}")
     return folder
 
 

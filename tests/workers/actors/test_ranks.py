@@ -9,7 +9,8 @@ import torch
 from safetensors import SafetensorError
 
 from service.contract.data import SupervisedData
-from service.contract.objectives import CrossEntropyObjective, GemObjective, SedObjective
+from service.contract.objectives import CrossEntropyObjective, EksftObjective, GemObjective, SedObjective
+from service.contract.spec import LoraSpec
 from service.contract.stages import OptimizerSpec
 from tests.workers.actors.rank_processes import TrainerRanks, make_settings, trainer_ranks
 from tests.workers.tiny_model import (
@@ -73,8 +74,9 @@ def assert_close_weights(one: dict[str, torch.Tensor], two: dict[str, torch.Tens
         {"objective": GemObjective(), "max_tokens_per_microbatch": 1},
         {"objective": CrossEntropyObjective(), "batch_size": 1, "num_epochs": 3},
         {"objective": CrossEntropyObjective(), "packing": True, "neftune_alpha": 5.0},
+        {"objective": EksftObjective(), "max_tokens_per_microbatch": 13},
     ],
-    ids=["ce", "sed in micro-batches", "gem one by one", "a rank without samples", "packed with noise"],
+    ids=["ce", "sed in micro-batches", "gem one by one", "a rank without samples", "packed with noise", "eksft"],
 )
 def test_two_ranks_take_the_same_course_as_one(
     two: TrainerRanks, model_folder: Path, ten_pairs: str, tmp_path: Path, changes: dict[str, Any]
@@ -86,6 +88,32 @@ def test_two_ranks_take_the_same_course_as_one(
     two.load(**make_settings(model_folder))
     assert_same_course(expected, train_two(two, spec, tmp_path / "two"))
     assert_close_weights(weights_of(alone), two.call("weights")[0])
+
+
+@pytest.mark.parametrize(
+    "model",
+    [{"gradient_checkpointing": True}, {"lora": LoraSpec(rank=4)}, {"lora": LoraSpec(rank=4), "dtype": "bfloat16"}],
+    ids=["gradient checkpointing", "adapters", "adapters beside bfloat16"],
+)
+def test_settings_of_the_model_hold_on_two_ranks(
+    two: TrainerRanks, model_folder: Path, ten_pairs: str, tmp_path: Path, model: dict[str, Any]
+) -> None:
+    spec = make_sft_spec(ten_pairs, optimizer=OPTIMIZER)
+    settings = make_settings(model_folder, **model)
+    alone = Trainer(**settings)
+    alone.load()
+    expected = train_one(alone, spec, tmp_path / "one")
+    two.load(**settings)
+    found = train_two(two, spec, tmp_path / "two")
+    if model.get("dtype") == "bfloat16":
+        assert found[-1].values["sft/nll"] == pytest.approx(expected[-1].values["sft/nll"], abs=2e-2)
+        return
+    assert_same_course(expected, found)
+    assert_close_weights(weights_of(alone), two.call("weights")[0])
+    again = Trainer(**settings)
+    again.load()
+    again.prepare_sft(spec, str(tmp_path / "two"))
+    assert_close_weights(weights_of(again), two.call("weights")[0])
 
 
 def test_untied_output_layer_and_held_out_samples_are_shared_too(

@@ -8,48 +8,12 @@ from hypothesis import strategies as st
 from service.contract.data import PromptData
 from tests.workers.tiny_model import make_pairs, make_sft_spec, make_tokenizer, write_lines
 from workers.config_error import ConfigError
-from workers.data.json_lines import read_rows
 from workers.data.prompt_dataset import load_prompts, prompt_indices_for_step
 from workers.data.sample_order import epoch_permutation
 from workers.data.sft_dataset import load_sft_dataset
 from workers.data.tokenization import tokenize_completions, tokenize_prompts
 
 TOKENIZER = make_tokenizer()
-
-
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        ('{"promt": "w1", "completion": "w2"}', r"line 3: no key 'prompt' for this data; did you mean 'promt'\?"),
-        ('{"a": 1, "b": 2}', "its keys are: a, b"),
-        ('{"prompt": "w1", ', r"line 3: no valid JSON .* column"),
-        ('["w1"]', "line 3: a JSON list, expected an object"),
-        ('{"prompt": "w1", "completion": 7}', "'completion' is 7, which is no text"),
-        ('{"prompt": "w1", "completion": " "}', "line 3: 'completion' is empty"),
-    ],
-)
-def test_a_broken_row_is_named_by_its_line(tmp_path: Path, line: str, message: str) -> None:
-    path = tmp_path / "data.jsonl"
-    # The blank line counts.
-    path.write_text('{"prompt": "w1", "completion": "w2"}\n\n' + line + "\n")
-    with pytest.raises(ConfigError, match=message):
-        read_rows(str(path), ("prompt", "completion"))
-
-
-@pytest.mark.parametrize(
-    ("content", "message"), [(b"\n", "holds no rows"), (b"\xff\xfe", "not UTF-8"), (None, "does not exist")]
-)
-def test_an_unusable_file_is_a_config_error(tmp_path: Path, content: bytes | None, message: str) -> None:
-    path = tmp_path / "data.jsonl"
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(ConfigError, match=message):
-        read_rows(str(path), ("prompt",))
-
-
-def test_an_unknown_protocol_is_a_config_error() -> None:
-    with pytest.raises(ConfigError, match="cannot be read"):
-        read_rows("nowhere://data.jsonl", ("prompt",))
 
 
 def test_completions_end_with_the_end_token_and_prompts_do_not() -> None:
@@ -68,7 +32,7 @@ def test_an_end_token_that_the_tokenizer_appends_is_left_out_of_prompts() -> Non
 def test_dataset_keeps_file_order_and_counts_dropped_samples(tmp_path: Path) -> None:
     path = write_lines(tmp_path / "sft.jsonl", make_pairs(10))
     # Prompts have 2, 3, 4, 2, ... tokens and completions, end token included, 2, 3, 4, 5, 2, ...
-    dataset = load_sft_dataset(make_sft_spec(path, max_length=7, overlong="drop"), TOKENIZER)
+    dataset = load_sft_dataset(make_sft_spec(path, max_length=7, overlong="drop", max_overlong_fraction=0.2), TOKENIZER)
     assert dataset.num_dropped == 2
     assert [sample.num_tokens for sample in dataset.samples] == [4, 6, 7, 5, 7, 6, 6, 5]
 

@@ -1,0 +1,253 @@
+"""The memory that each actor needs at its peak, estimated from the model's shape and the specification. Pure.
+
+A trainer's rank is at its peak in one of three phases:
+
+    train     parameters + gradients + optimizer + activations of one micro-batch + loss
+    load      the whole model, before it is divided among the ranks
+    export    the whole trained model, gathered on the first rank, beside its own part
+
+Parameters, gradients and AdamW's two averages are float32 and divided by the number of ranks (FSDP2). T tokens go
+through the model at once; what autograd keeps of them for the backward pass was counted tensor by tensor on Llama and
+Qwen3, in floats per token and layer (h hidden, q and kv the widths of queries and of keys, i intermediate):
+
+    float32    4 * (6h + 2q + 2kv + 4i)                        4 * (2q + 2kv) more with norms of queries and keys
+    bfloat16   26h + 4q + 4kv + 8i                             6 * (q + kv) more
+
+The estimate is meant to lie above the truth, by up to a fifth: a refusal must be worth believing, and a run that dies
+of its memory is worse than one that asks for a smaller micro-batch.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import ceil
+from typing import Literal
+
+from service.contract.memory_sizes import (
+    KV_CACHE_BYTES_ON_CPU,
+    LOSS_CHUNK_BYTES,
+    MAX_NUM_BATCHED_TOKENS,
+    MAX_NUM_SEQUENCES,
+)
+from service.contract.objectives import needs_reference_model
+from service.contract.plan import MemoryPlan
+from service.contract.spec import ExperimentSpec, LoraSpec, ModelSpec
+from service.contract.stages import RlSpec, SftSpec
+from service.planning.model_shape import ModelShape
+
+Parts = dict[str, int]
+Device = Literal["cpu", "gpu"]
+
+_PROCESS_BYTES: Mapping[Device, int] = {"cpu": 350 * 2**20, "gpu": 700 * 2**20}
+"""Python, torch and Ray in a trainer's rank; on a GPU the context of CUDA and the workspaces of its libraries."""
+_ENGINE_PROCESS_BYTES: Mapping[Device, int] = {"cpu": 1000 * 2**20, "gpu": 1500 * 2**20}
+_HEAP_SHARE: Mapping[Device, float] = {"cpu": 0.75, "gpu": 0.1}
+"""What the allocator holds beyond what is alive, as a share of activations and loss. glibc's heap gives back little
+between micro-batches of different layouts: 0.4 to 0.9 measured."""
+_LOSS_BUFFERS = 4
+_FLOAT = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """What the cluster's machines have, in bytes; None where nobody knows."""
+
+    node_bytes: float | None = None
+    """Of the largest machine."""
+    total_bytes: float | None = None
+    """Of all machines together."""
+    gpu_bytes: float | None = None
+    """Of one GPU; where there are several kinds, of the largest."""
+
+
+NO_MEMORY_KNOWN = Memory()
+
+
+def plan_memory(spec: ExperimentSpec, shape: ModelShape | None, memory: Memory) -> list[MemoryPlan]:
+    """One entry for each training stage's rank and one for the rollout engine; none without a shape."""
+    if shape is None:
+        return []
+    plans = [
+        _as_plan(spec, "trainer", stage, _peak(spec, stage_spec, shape), memory)
+        for stage, stage_spec in _training(spec)
+    ]
+    if spec.rl or spec.evaluation:
+        plans.append(_as_plan(spec, "rollout", "all", _engine_parts(spec, shape), memory))
+    return plans
+
+
+def microbatch_tokens(stage: SftSpec | RlSpec, model: ModelSpec, num_ranks: int) -> int:
+    """Tokens of the largest forward pass of a rank, padding included.
+
+    A sequence that is longer than the budget by itself goes through alone.
+    """
+    if isinstance(stage, SftSpec):
+        longest, num_sequences = stage.max_length, stage.batch_size
+    else:
+        longest, num_sequences = model.max_model_len, stage.num_sequences_per_update
+    return max(longest, min(stage.max_tokens_per_microbatch, longest * ceil(num_sequences / num_ranks)))
+
+
+def trained_parameters(shape: ModelShape, lora: LoraSpec | None) -> int:
+    """Of the model, or of its adapters."""
+    if lora is None:
+        return shape.num_parameters
+    adapted = [size for name, size in shape.linear_layers.items() if _is_target(name, lora)]
+    return sum(lora.rank * (num_out + num_in) for num_out, num_in in adapted)
+
+
+def _is_target(name: str, lora: LoraSpec) -> bool:
+    return lora.target_modules == "all-linear" or any(
+        f".{name}".endswith(f".{target}") for target in lora.target_modules
+    )
+
+
+def _training(spec: ExperimentSpec) -> Iterator[tuple[str, SftSpec | RlSpec]]:
+    if spec.sft:
+        yield "sft", spec.sft
+    if spec.rl:
+        yield "rl", spec.rl
+
+
+def _device(num_gpus: float) -> Device:
+    return "gpu" if num_gpus > 0 else "cpu"
+
+
+def _peak(spec: ExperimentSpec, stage: SftSpec | RlSpec, shape: ModelShape) -> Parts:
+    phases = [_train_parts(spec, stage, shape), _whole_model_parts(spec, shape)]
+    return max(phases, key=lambda parts: sum(parts.values()))
+
+
+def _train_parts(spec: ExperimentSpec, stage: SftSpec | RlSpec, shape: ModelShape) -> Parts:
+    device = _device(spec.resources.trainer.num_gpus)
+    tokens = microbatch_tokens(stage, spec.model, spec.resources.trainer.num_ranks)
+    passing = {
+        "activations": _activation_bytes(spec.model, shape, tokens, _longest(stage, spec.model)),
+        "loss": _loss_bytes(spec.model, shape, tokens),
+    }
+    if isinstance(stage, SftSpec) and needs_reference_model(stage.objective):
+        # Weights in the dtype of the forward pass; a pass keeps nothing but one layer's values.
+        passing["loss"] += 2 * LOSS_CHUNK_BYTES + _FLOAT * tokens * shape.hidden_size
+        reference = {"reference_model": _width(spec.model) * shape.num_parameters}
+    else:
+        reference = {}
+    return {
+        **_held_parts(spec, shape),
+        "gradients": _FLOAT * trained_parameters(shape, spec.model.lora) // spec.resources.trainer.num_ranks,
+        **_copies(spec, shape),
+        **reference,
+        **passing,
+        "heap": int(_HEAP_SHARE[device] * sum(passing.values())),
+    }
+
+
+def _whole_model_parts(spec: ExperimentSpec, shape: ModelShape) -> Parts:
+    """Loading and exporting: the whole model beside the rank's own part, on the first rank at least."""
+    whole = _FLOAT if spec.resources.trainer.num_ranks > 1 else _width(spec.model)
+    return {**_held_parts(spec, shape), "whole_model": whole * shape.num_parameters}
+
+
+def _held_parts(spec: ExperimentSpec, shape: ModelShape) -> Parts:
+    """What stays from the first step to the last."""
+    num_ranks = spec.resources.trainer.num_ranks
+    trained = trained_parameters(shape, spec.model.lora)
+    adapters = trained if spec.model.lora else 0
+    return {
+        "process": _PROCESS_BYTES[_device(spec.resources.trainer.num_gpus)],
+        "parameters": _FLOAT * (shape.num_parameters + adapters) // num_ranks,
+        "optimizer": 2 * _FLOAT * trained // num_ranks,
+    }
+
+
+def _copies(spec: ExperimentSpec, shape: ModelShape) -> Parts:
+    """Weights in another form beside the rank's own: gathered from all ranks, or rounded to bfloat16."""
+    if spec.resources.trainer.num_ranks > 1:
+        # The root's weights and gradients, and those of the layer at work and of the next one.
+        gathered = shape.num_embedding_parameters + 2 * shape.num_layer_parameters
+        return {"gathered": (_width(spec.model) + _FLOAT) * gathered}
+    if spec.model.dtype == "bfloat16":
+        layers = 1 if spec.model.gradient_checkpointing else shape.num_layers
+        return {"bfloat16_copies": 2 * (layers * shape.num_layer_parameters + shape.vocab_size * shape.hidden_size)}
+    return {}
+
+
+def _activation_bytes(model: ModelSpec, shape: ModelShape, tokens: int, longest: int) -> int:
+    layer = _layer_bytes_per_token(model, shape)
+    if shape.caps_scores:
+        layer += 4 * _FLOAT * shape.num_heads * longest
+    # Embeddings in, last norm, hidden states out and their gradient.
+    ends = 5 * _FLOAT * shape.hidden_size
+    if model.gradient_checkpointing:
+        return tokens * (shape.num_layers * _FLOAT * shape.hidden_size + layer + ends)
+    return tokens * (shape.num_layers * layer + ends)
+
+
+def _layer_bytes_per_token(model: ModelSpec, shape: ModelShape) -> int:
+    """What autograd keeps of a layer; see the module's formulas. An adapter keeps its own input and inner product."""
+    h, q, kv, i = shape.hidden_size, shape.query_size, shape.kv_size, shape.intermediate_size
+    norms = q + kv if shape.normalises_heads else 0
+    if model.dtype == "bfloat16":
+        kept = 26 * h + 4 * q + 4 * kv + 8 * i + 6 * norms
+    else:
+        kept = _FLOAT * (6 * h + 2 * q + 2 * kv + 4 * i + 2 * norms)
+    if model.lora is None:
+        return kept
+    adapted = [size for name, size in shape.linear_layers.items() if _is_target(name, model.lora)]
+    return kept + sum(_FLOAT * model.lora.rank + _width(model) * num_out for num_out, _ in adapted) // shape.num_layers
+
+
+def _loss_bytes(model: ModelSpec, shape: ModelShape, tokens: int) -> int:
+    """Buffers of a chunk of logits, the gradients of output layer and embeddings before they join the
+    others."""
+    chunk = min(LOSS_CHUNK_BYTES, _FLOAT * tokens * shape.vocab_size)
+    chunk = max(chunk, _FLOAT * shape.vocab_size)
+    head = 2 * _FLOAT * shape.vocab_size * shape.hidden_size if model.lora is None else 0
+    return _LOSS_BUFFERS * chunk + head
+
+
+def _engine_parts(spec: ExperimentSpec, shape: ModelShape) -> Parts:
+    """vLLM: weights in the specification's dtype, its cache, and the logits of a full round of requests.
+
+    On a GPU the cache takes what is left of the engine's share; here stands what one request of full length needs.
+    """
+    device = _device(spec.resources.rollout.num_gpus)
+    shards = max(1, int(spec.resources.rollout.num_gpus))
+    width = _width(spec.model)
+    per_token = 2 * shape.num_layers * shape.kv_size * width
+    cache = KV_CACHE_BYTES_ON_CPU if device == "cpu" else per_token * spec.model.max_model_len
+    batched = max(MAX_NUM_BATCHED_TOKENS, spec.model.max_model_len)
+    return {
+        "process": _ENGINE_PROCESS_BYTES[device],
+        "parameters": width * shape.num_parameters // shards,
+        "kv_cache": cache // (shards if device == "gpu" else 1),
+        "activations": batched * width * (4 * shape.hidden_size + 3 * shape.intermediate_size),
+        "logits": 3 * _FLOAT * MAX_NUM_SEQUENCES * shape.vocab_size,
+    }
+
+
+def _as_plan(
+    spec: ExperimentSpec, role: Literal["trainer", "rollout"], stage: str, parts: Parts, memory: Memory
+) -> MemoryPlan:
+    needed = spec.resources.trainer if role == "trainer" else spec.resources.rollout
+    return MemoryPlan(
+        role=role,
+        stage=stage,
+        parts=parts,
+        total_bytes=sum(parts.values()),
+        available_bytes=_available(needed.num_gpus, memory),
+        device=_device(needed.num_gpus),
+    )
+
+
+def _available(num_gpus: float, memory: Memory) -> int | None:
+    """A role with a share of a GPU has that share of its memory."""
+    if num_gpus > 0:
+        return None if memory.gpu_bytes is None else int(min(1.0, num_gpus) * memory.gpu_bytes)
+    return None if memory.node_bytes is None else int(memory.node_bytes)
+
+
+def _longest(stage: SftSpec | RlSpec, model: ModelSpec) -> int:
+    return stage.max_length if isinstance(stage, SftSpec) else model.max_model_len
+
+
+def _width(model: ModelSpec) -> int:
+    return 2 if model.dtype == "bfloat16" else 4
