@@ -23,6 +23,7 @@ from math import ceil
 from typing import Literal
 
 from service.contract.memory_sizes import (
+    GPU_MEMORY_UTILIZATION,
     KV_CACHE_BYTES_ON_CPU,
     LOSS_CHUNK_BYTES,
     MAX_NUM_BATCHED_TOKENS,
@@ -36,6 +37,7 @@ from service.planning.model_shape import ModelShape
 
 Parts = dict[str, int]
 Device = Literal["cpu", "gpu"]
+Role = Literal["trainer", "rollout"]
 
 _PROCESS_BYTES: Mapping[Device, int] = {"cpu": 350 * 2**20, "gpu": 700 * 2**20}
 """Python, torch and Ray in a trainer's rank; on a GPU the context of CUDA and the workspaces of its libraries."""
@@ -224,24 +226,23 @@ def _engine_parts(spec: ExperimentSpec, shape: ModelShape) -> Parts:
     }
 
 
-def _as_plan(
-    spec: ExperimentSpec, role: Literal["trainer", "rollout"], stage: str, parts: Parts, memory: Memory
-) -> MemoryPlan:
+def _as_plan(spec: ExperimentSpec, role: Role, stage: str, parts: Parts, memory: Memory) -> MemoryPlan:
     needed = spec.resources.trainer if role == "trainer" else spec.resources.rollout
     return MemoryPlan(
         role=role,
         stage=stage,
         parts=parts,
         total_bytes=sum(parts.values()),
-        available_bytes=_available(needed.num_gpus, memory),
+        available_bytes=_available(role, needed.num_gpus, memory),
         device=_device(needed.num_gpus),
     )
 
 
-def _available(num_gpus: float, memory: Memory) -> int | None:
-    """A role with a share of a GPU has that share of its memory."""
+def _available(role: Role, num_gpus: float, memory: Memory) -> int | None:
+    """A role with a share of a GPU has that share of its memory; the engine leaves a part of it alone."""
     if num_gpus > 0:
-        return None if memory.gpu_bytes is None else int(min(1.0, num_gpus) * memory.gpu_bytes)
+        share = min(1.0, num_gpus) * (GPU_MEMORY_UTILIZATION if role == "rollout" else 1.0)
+        return None if memory.gpu_bytes is None else int(share * memory.gpu_bytes)
     return None if memory.node_bytes is None else int(memory.node_bytes)
 
 
