@@ -6,9 +6,9 @@ A trainer's rank is at its peak in one of three phases:
     load      the whole model, before it is divided among the ranks
     export    the whole trained model, gathered on the first rank, beside its own part
 
-Parameters, gradients and AdamW's two averages are float32 and divided by the number of ranks (FSDP2). T tokens go
-through the model at once; what autograd keeps of them for the backward pass was counted tensor by tensor on Llama and
-Qwen3, in floats per token and layer (h hidden, q and kv the widths of queries and of keys, i intermediate):
+Trained parameters, gradients and AdamW's two averages are float32 and divided by the number of ranks (FSDP2). T tokens
+go through the model at once; what autograd keeps of them for the backward pass was counted tensor by tensor on Llama
+and Qwen3, in floats per token and layer (h hidden, q and kv the widths of queries and of keys, i intermediate):
 
     float32    4 * (6h + 2q + 2kv + 4i)                        4 * (2q + 2kv) more with norms of queries and keys
     bfloat16   26h + 4q + 4kv + 8i                             6 * (q + kv) more
@@ -152,10 +152,13 @@ def _held_parts(spec: ExperimentSpec, shape: ModelShape) -> Parts:
     """What stays from the first step to the last."""
     num_ranks = spec.resources.trainer.num_ranks
     trained = trained_parameters(shape, spec.model.lora)
-    adapters = trained if spec.model.lora else 0
+    # Weights that are frozen beside adapters have the dtype of the forward pass.
+    parameters = _FLOAT * shape.num_parameters
+    if spec.model.lora is not None:
+        parameters = _width(spec.model) * shape.num_parameters + _FLOAT * trained
     return {
         "process": _PROCESS_BYTES[_device(spec.resources.trainer.num_gpus)],
-        "parameters": _FLOAT * (shape.num_parameters + adapters) // num_ranks,
+        "parameters": parameters // num_ranks,
         "optimizer": 2 * _FLOAT * trained // num_ranks,
     }
 
@@ -166,7 +169,7 @@ def _copies(spec: ExperimentSpec, shape: ModelShape) -> Parts:
         # The root's weights and gradients, and those of the layer at work and of the next one.
         gathered = shape.num_embedding_parameters + 2 * shape.num_layer_parameters
         return {"gathered": (_width(spec.model) + _FLOAT) * gathered}
-    if spec.model.dtype == "bfloat16":
+    if spec.model.dtype == "bfloat16" and spec.model.lora is None:
         layers = 1 if spec.model.gradient_checkpointing else shape.num_layers
         return {"bfloat16_copies": 2 * (layers * shape.num_layer_parameters + shape.vocab_size * shape.hidden_size)}
     return {}
