@@ -15,6 +15,7 @@ from transformers.core_model_loading import revert_weight_conversion
 from workers.actors.policy_model import PolicyModel
 from workers.actors.trainer_results import WeightManifest
 from workers.checkpoints import is_local, written_aside
+from workers.data.chat_template import tokenizer_with_template
 
 MAX_SHARD_SIZE = "5GB"
 """Of one safetensors file of an export."""
@@ -78,7 +79,7 @@ def _write_folder(policy: PolicyModel, folder: Path) -> None:
     policy.model.save_pretrained(folder, state_dict=_untied_state(policy), max_shard_size=MAX_SHARD_SIZE)
     if policy.adapters is not None:
         policy.adapters.save(_whole_state(policy), folder / ADAPTER_FOLDER)
-    policy.tokenizer.save_pretrained(folder)
+    tokenizer_with_template(policy.tokenizer, policy.chats).save_pretrained(folder)
     # save_pretrained notes the dtype of the weights in memory, which is float32 in any case.
     config_path = folder / "config.json"
     config = json.loads(config_path.read_text())

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from service.contract.data import ChatSpec
 from service.contract.spec import ModelSpec
 from workers.actors.activation_checkpointing import checkpoint_activations
 from workers.actors.adapters import Adapters
@@ -14,6 +15,7 @@ from workers.actors.hidden_states import SplitModel
 from workers.actors.trainer_results import ModelFacts
 from workers.config_error import ConfigError
 from workers.data.batching import collate
+from workers.data.chat_template import turn_end_token_ids
 from workers.data.token_sequence import TokenSequence
 from workers.model_loading import end_token_ids, load_model, torch_dtype
 from workers.objectives.base import (
@@ -34,9 +36,12 @@ NO_NEEDS = StatisticsNeeds()
 class PolicyModel:
     """A causal language model on its device. Trained weights are float32; `spec.dtype` is that of the forward pass."""
 
-    def __init__(self, spec: ModelSpec, device: torch.device, *, seed: int = 0) -> None:
-        """Load from `spec.path`; `seed` is that of adapters. Raises ConfigError if the folder cannot work."""
+    def __init__(
+        self, spec: ModelSpec, device: torch.device, *, seed: int = 0, chats: tuple[ChatSpec, ...] = ()
+    ) -> None:
+        """Load from `spec.path`; `seed` is that of adapters. Raises ConfigError if the folder or a chat cannot work."""
         self.spec = spec
+        self.chats = chats
         self.tokenizer: PreTrainedTokenizerBase = load_tokenizer(spec.path)
         self.dtype = torch_dtype(spec)
         # Frozen weights take no small steps and can have the dtype of the forward pass.
@@ -135,9 +140,10 @@ class PolicyModel:
                 "they do not belong together"
             )
         pad = self.tokenizer.pad_token_id
+        turn_ends = turn_end_token_ids(self.tokenizer, self.chats)
         return ModelFacts(
             num_parameters=sum(parameter.numel() for parameter in self.model.parameters()),
             vocab_size=vocab_size,
-            eos_token_ids=end_token_ids(self.model, self.tokenizer),
+            eos_token_ids=tuple(dict.fromkeys((*turn_ends, *end_token_ids(self.model, self.tokenizer)))),
             pad_token_id=int(pad if pad is not None else self.tokenizer.eos_token_id),
         )

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from service.contract.data import ChatSpec
 from service.contract.spec import ModelSpec
 from service.contract.stages import RlSpec, SftSpec
 from workers.actors.model_export import export_model, exported_weights, write_weights
@@ -34,9 +35,15 @@ PROBE_TOKENS_PER_MICROBATCH = 8192
 class Trainer:
     """Holds the model that is trained. Loads nothing until `load`."""
 
-    def __init__(self, *, model: ModelSpec, seed: int, num_cpus: float, num_gpus: float) -> None:
-        """`num_gpus` above 0 means CUDA; otherwise torch computes on `num_cpus` threads, at least one."""
+    def __init__(
+        self, *, model: ModelSpec, seed: int, num_cpus: float, num_gpus: float, chats: tuple[ChatSpec, ...] = ()
+    ) -> None:
+        """`num_gpus` above 0 means CUDA; otherwise torch computes on `num_cpus` threads, at least one.
+
+        `chats` are those of the experiment's data: their end-of-turn tokens end completions too.
+        """
         self._spec = model
+        self._chats = chats
         self._seed = seed
         self._num_cpus = num_cpus
         self._num_gpus = num_gpus
@@ -47,7 +54,7 @@ class Trainer:
     def load(self) -> ModelFacts:
         """Seed this process and load model and tokenizer. Raises ConfigError if they, or the device, cannot work."""
         make_deterministic(self._seed, "trainer")
-        self._policy = PolicyModel(self._spec, self._device(), seed=self._seed)
+        self._policy = PolicyModel(self._spec, self._device(), seed=self._seed, chats=self._chats)
         self._sft = self._rl = None
         logger.info("model loaded", extra={"num_parameters": self._policy.facts.num_parameters})
         return self._policy.facts

@@ -49,6 +49,7 @@ class RemoteTrainer:
             seed=self._spec.seed,
             num_cpus=demand.num_cpus,
             num_gpus=demand.num_gpus,
+            chats=self._spec.chats(),
         )
         self._loading = self._actor.load.remote()
 
@@ -121,6 +122,7 @@ class RemoteEngine:
             seed=self._spec.seed,
             num_cpus=demand.num_cpus,
             num_gpus=demand.num_gpus,
+            chats=self._spec.chats(),
         )
         self._starting = self._actor.start.remote(ENGINE_START_S)
 
