@@ -29,7 +29,7 @@ SFT_FACTS = {
     "data_sha256": "data (SHA-256)",
     "tokenizer_sha256": "tokenizer (SHA-256)",
     "template_sha256": "chat template (SHA-256)",
-    "lineage_sha256": "all three (SHA-256)",
+    "lineage_sha256": "lineage: all three (SHA-256)",
 }
 """What people want to know of a stage of supervised fine-tuning: keys of its result's detail."""
 

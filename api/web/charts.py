@@ -1,9 +1,13 @@
 """Which series belong into one picture. Titles and units come from the registry of metrics."""
 
 from dataclasses import dataclass
+from itertools import takewhile
 
 from service.contract.metric_names import describe_metric
 from service.contract.stages import EvaluationSpec
+
+_UNMARKED = "training"
+"""Label of the series that has no mark of its own, beside one that was measured on held-out samples."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,6 +22,15 @@ class Chart:
         """The unit of its vertical axis."""
         metric = describe_metric(self.names[0])
         return metric.unit if metric else ""
+
+    @property
+    def labels(self) -> list[str]:
+        """What tells its series apart: their names without the parts that all of them share at either end."""
+        if len(self.names) == 1:
+            return [*self.names]
+        parts = _without_shared_start([name.split("/") for name in self.names])
+        parts = [part[::-1] for part in _without_shared_start([part[::-1] for part in parts])]
+        return ["/".join(part) or _UNMARKED for part in parts]
 
     @property
     def meaning(self) -> str:
@@ -61,3 +74,9 @@ def chance_of_success(evaluation: EvaluationSpec) -> Chart:
     """What sampling the set between steps of SFT found, for up to three k."""
     names = tuple(f"eval/{evaluation.name}/pass@{k}" for k in evaluation.pass_at_k[:3])
     return Chart(title="Evaluation between the steps", names=names)
+
+
+def _without_shared_start(parts: list[list[str]]) -> list[list[str]]:
+    columns = zip(*parts, strict=False)
+    num_shared = sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))
+    return [part[num_shared:] for part in parts]

@@ -71,7 +71,7 @@ def stage_rows(experiment: Experiment) -> list[StageRow]:
             StageRow(
                 name=plan.stage,
                 label=LABELS[plan.stage],
-                num_steps=plan.num_steps,
+                num_steps=result.steps_planned if result else now.num_steps if now else plan.num_steps,
                 done=result.steps_done if result else now.step if now else 0,
                 phase="done" if result else now.phase if now else "",
                 duration_s=result.duration_s if result else None,

@@ -6,9 +6,9 @@ A trainer's rank is at its peak in one of three phases:
     load      the whole model, before it is divided among the ranks
     export    the whole trained model, gathered on the first rank, beside its own part
 
-Parameters, gradients and AdamW's two averages are float32 and divided by the number of ranks (FSDP2). T tokens go
-through the model at once; what autograd keeps of them for the backward pass was counted tensor by tensor on Llama and
-Qwen3, in floats per token and layer (h hidden, q and kv the widths of queries and of keys, i intermediate):
+Trained parameters, gradients and AdamW's two averages are float32 and divided by the number of ranks (FSDP2). T tokens
+go through the model at once; what autograd keeps of them for the backward pass was counted tensor by tensor on Llama
+and Qwen3, in floats per token and layer (h hidden, q and kv the widths of queries and of keys, i intermediate):
 
     float32    4 * (6h + 2q + 2kv + 4i)                        4 * (2q + 2kv) more with norms of queries and keys
     bfloat16   26h + 4q + 4kv + 8i                             6 * (q + kv) more
@@ -23,6 +23,7 @@ from math import ceil
 from typing import Literal
 
 from service.contract.memory_sizes import (
+    GPU_MEMORY_UTILIZATION,
     KV_CACHE_BYTES_ON_CPU,
     LOSS_CHUNK_BYTES,
     MAX_NUM_BATCHED_TOKENS,
@@ -36,6 +37,7 @@ from service.planning.model_shape import ModelShape
 
 Parts = dict[str, int]
 Device = Literal["cpu", "gpu"]
+Role = Literal["trainer", "rollout"]
 
 _PROCESS_BYTES: Mapping[Device, int] = {"cpu": 350 * 2**20, "gpu": 700 * 2**20}
 """Python, torch and Ray in a trainer's rank; on a GPU the context of CUDA and the workspaces of its libraries."""
@@ -150,10 +152,13 @@ def _held_parts(spec: ExperimentSpec, shape: ModelShape) -> Parts:
     """What stays from the first step to the last."""
     num_ranks = spec.resources.trainer.num_ranks
     trained = trained_parameters(shape, spec.model.lora)
-    adapters = trained if spec.model.lora else 0
+    # Weights that are frozen beside adapters have the dtype of the forward pass.
+    parameters = _FLOAT * shape.num_parameters
+    if spec.model.lora is not None:
+        parameters = _width(spec.model) * shape.num_parameters + _FLOAT * trained
     return {
         "process": _PROCESS_BYTES[_device(spec.resources.trainer.num_gpus)],
-        "parameters": _FLOAT * (shape.num_parameters + adapters) // num_ranks,
+        "parameters": parameters // num_ranks,
         "optimizer": 2 * _FLOAT * trained // num_ranks,
     }
 
@@ -164,7 +169,7 @@ def _copies(spec: ExperimentSpec, shape: ModelShape) -> Parts:
         # The root's weights and gradients, and those of the layer at work and of the next one.
         gathered = shape.num_embedding_parameters + 2 * shape.num_layer_parameters
         return {"gathered": (_width(spec.model) + _FLOAT) * gathered}
-    if spec.model.dtype == "bfloat16":
+    if spec.model.dtype == "bfloat16" and spec.model.lora is None:
         layers = 1 if spec.model.gradient_checkpointing else shape.num_layers
         return {"bfloat16_copies": 2 * (layers * shape.num_layer_parameters + shape.vocab_size * shape.hidden_size)}
     return {}
@@ -224,24 +229,23 @@ def _engine_parts(spec: ExperimentSpec, shape: ModelShape) -> Parts:
     }
 
 
-def _as_plan(
-    spec: ExperimentSpec, role: Literal["trainer", "rollout"], stage: str, parts: Parts, memory: Memory
-) -> MemoryPlan:
+def _as_plan(spec: ExperimentSpec, role: Role, stage: str, parts: Parts, memory: Memory) -> MemoryPlan:
     needed = spec.resources.trainer if role == "trainer" else spec.resources.rollout
     return MemoryPlan(
         role=role,
         stage=stage,
         parts=parts,
         total_bytes=sum(parts.values()),
-        available_bytes=_available(needed.num_gpus, memory),
+        available_bytes=_available(role, needed.num_gpus, memory),
         device=_device(needed.num_gpus),
     )
 
 
-def _available(num_gpus: float, memory: Memory) -> int | None:
-    """A role with a share of a GPU has that share of its memory."""
+def _available(role: Role, num_gpus: float, memory: Memory) -> int | None:
+    """A role with a share of a GPU has that share of its memory; the engine leaves a part of it alone."""
     if num_gpus > 0:
-        return None if memory.gpu_bytes is None else int(min(1.0, num_gpus) * memory.gpu_bytes)
+        share = min(1.0, num_gpus) * (GPU_MEMORY_UTILIZATION if role == "rollout" else 1.0)
+        return None if memory.gpu_bytes is None else int(share * memory.gpu_bytes)
     return None if memory.node_bytes is None else int(memory.node_bytes)
 
 

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from math import sqrt
 
 from service.contract.objectives import (
+    AsftObjective,
     EaftObjective,
+    EksftObjective,
     EntropyRegularisedObjective,
     FocalObjective,
     GemObjective,
@@ -117,6 +119,19 @@ def _warn_of_objective(objective: ObjectiveSpec) -> Iterator[str]:
             yield "sft.objective.epsilon 0: this is plain cross entropy"
         case EntropyRegularisedObjective(lambda_=0.0):
             yield "sft.objective.lambda is 0: this is plain cross entropy"
+        case AsftObjective() | EksftObjective():
+            yield from _warn_of_referenced(objective)
+
+
+def _warn_of_referenced(objective: AsftObjective | EksftObjective) -> Iterator[str]:
+    if isinstance(objective, AsftObjective):
+        if objective.kl_coef == 0.0:
+            yield "sft.objective.kl_coef is 0: this is dft, and no reference is loaded"
+        return
+    if objective.entropy_fraction == objective.kl_fraction == 0.0:
+        yield "sft.objective.entropy_fraction and kl_fraction are 0: this is plain cross entropy"
+    if 1.0 in (objective.entropy_fraction, objective.kl_fraction):
+        yield "sft.objective: a set of all tokens leaves none for cross entropy, so no label is learned"
 
 
 def _warn_of_sed(objective: SedObjective) -> Iterator[str]:

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from api.web.charts import RL_CHARTS, SFT_CHARTS
+from api.web.charts import RL_CHARTS, SFT_CHARTS, Chart
 from api.web.page_routes import HERE
 from service import attempts, reporting
 from service.contract.messages import RunEvent
@@ -158,6 +158,14 @@ def test_no_script_turns_text_into_markup(script: Path) -> None:
 )
 async def test_scripts_and_styles_come_from_the_service_itself(anonymous: httpx.AsyncClient, path: str) -> None:
     assert (await anonymous.get(f"/static/{path}")).status_code == 200
+
+
+def test_the_series_of_a_chart_are_told_apart_by_what_differs() -> None:
+    assert Chart(title="", names=("sft/entropy", "sft/eval/entropy")).labels == ["training", "eval"]
+    assert Chart(title="", names=("sft/sed/kept/prob", "sft/sed/penalised/prob")).labels == ["kept", "penalised"]
+    assert Chart(title="", names=("sft/loss", "sft/nll", "sft/eval/nll")).labels == ["loss", "nll", "eval/nll"]
+    assert Chart(title="", names=("reward/mean", "reward/std")).labels == ["mean", "std"]
+    assert Chart(title="", names=("actor/entropy",)).labels == ["actor/entropy"]
 
 
 def test_every_chart_shows_registered_metrics_of_one_unit() -> None:

@@ -17,14 +17,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import QueuePool
 
 from api.live_stream import Position, follow
-from service import attempts, experiments, log_store, metric_store
-from service.contract.messages import LogLine, MetricPoint, Progress, WorkerReport
+from service import attempts, experiments, reporting
+from service.contract.messages import LogLine, MetricPoint, Progress
 from service.contract.status import EndReason
 from service.live_updates import LiveUpdates
 from service.storage.database import Sessions, create_engine, create_sessions
 from service.storage.tables import Attempt, ExperimentEvent
-from service.storage.transitions import notify, record_event
-from tests.factories import NOW, make_attempt, make_experiment, make_user
+from tests.factories import NOW, make_attempt, make_experiment, make_report, make_run_event, make_user
 
 pytestmark = pytest.mark.anyio
 
@@ -66,13 +65,14 @@ async def messages(lines: AsyncIterator[str]) -> AsyncIterator[dict[str, Any]]:
 async def report(sessions: Sessions, attempt: Attempt, step: int) -> None:
     """What one report of a driver leaves: an event, a point, a line and the progress."""
     async with sessions.begin() as session:
-        await record_event(session, attempt.experiment_id, "note", f"note {step}")
-        progress = Progress(stage="sft", phase="training", step=step, num_steps=9, since=NOW)
-        await attempts.accept_report(session, attempt, WorkerReport(seq=step, progress=progress))
-        point = MetricPoint(name="sft/loss", step=step, value=nan, ts=NOW)
-        await metric_store.append_points(session, attempt, [point])
-        await log_store.append_lines(session, attempt, [LogLine(ts=NOW, text=f"line {step}")])
-        await notify(session, attempt.experiment_id)
+        body = make_report(
+            step,
+            progress=Progress(stage="sft", phase="training", step=step, num_steps=9, since=NOW),
+            points=[MetricPoint(name="sft/loss", step=step, value=nan, ts=NOW)],
+            log_lines=[LogLine(ts=NOW, text=f"line {step}")],
+            events=[make_run_event("remark", message=f"note {step}")],
+        )
+        await reporting.take_report(session, attempt, body)
 
 
 async def end(sessions: Sessions, attempt: Attempt) -> None:

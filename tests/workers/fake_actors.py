@@ -66,7 +66,13 @@ class FakeTrainer:
         self._resume(checkpoint_root)
         return SftPlan(
             num_samples=8,
+            num_held_out=2,
             num_dropped=1,
+            num_truncated=0,
+            data_sha256="0" * 64,
+            tokenizer_sha256="1" * 64,
+            template_sha256=None,
+            lineage_sha256="2" * 64,
             num_steps=spec.num_epochs * STEPS_PER_EPOCH,
             first_step=self._step + 1,
             tau=None,

@@ -1,5 +1,6 @@
 """`python -m workers.pipeline` as Ray runs it: real cluster, trainer and vLLM, against an HTTP service of the test."""
 
+import json
 import os
 import signal
 import subprocess
@@ -26,6 +27,8 @@ ROOT = Path(__file__).parents[2]
 COUNTDOWN = ROOT / "examples" / "countdown"
 NUM_RL_STEPS = 6
 SAVE_STEPS = 2
+NUM_SFT_STEPS = 6
+SAMPLED_SFT_STEP = 3
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +56,9 @@ def make_spec(folder: Path, **changes: Any) -> ExperimentSpec:
         "optimizer": {"learning_rate": 1e-3},
         "num_epochs": 2,
         "batch_size": 32,
+        "holdout_fraction": 0.1,
+        "eval_steps": 2,
+        "num_token_view_samples": 3,
     }
     rl = {
         "data": {"path": head_of("rl.jsonl", 50, folder)},
@@ -67,6 +73,7 @@ def make_spec(folder: Path, **changes: Any) -> ExperimentSpec:
     evaluation = {
         "data": {"path": head_of("test.jsonl", 16, folder)},
         "reward": reward,
+        "sft_steps": [SAMPLED_SFT_STEP],
         "num_generations": 4,
         "pass_at_k": [1, 4],
         "max_completion_length": 12,
@@ -140,13 +147,40 @@ def test_whole_run_reports_every_stage(whole_run: AttemptServer) -> None:
     assert [result.stage for result in results] == whole_run.orders.spec.stage_names()
     assert all(result.steps_done == result.steps_planned > 0 for result in results)
     assert all("timing_s/stage" in result.metrics for result in results)
-    assert results[0].detail["tau"] and results[0].detail["tau_histogram"]["counts"]
+    sft = results[1]
+    assert sft.steps_done == NUM_SFT_STEPS
+    assert sft.detail["tau"] and sft.detail["tau_histogram"]["counts"]
+    assert [entry["step"] for entry in sft.detail["sampled"]] == [SAMPLED_SFT_STEP]
 
 
 def test_whole_run_names_only_registered_metrics(whole_run: AttemptServer) -> None:
     assert [name for name in whole_run.metric_names() if describe_metric(name) is None] == []
-    expected = {"sft/loss", "reward/mean", "sampling/is_ratio_raw/mean", "timing_s/gen", "perf/throughput"}
+    expected = {
+        "sft/loss",
+        "sft/eval/nll",
+        "reward/mean",
+        "sampling/is_ratio_raw/mean",
+        "timing_s/gen",
+        "perf/throughput",
+    }
     assert expected <= whole_run.metric_names()
+
+
+def test_held_out_samples_are_measured_and_shown_token_by_token(whole_run: AttemptServer) -> None:
+    measured = [step for step, _ in whole_run.points("sft/eval/nll")]
+    assert measured == [0, 2, 4, NUM_SFT_STEPS]
+    views = whole_run.token_views()
+    assert [(view.step, view.sample_index) for view in views] == [(step, i) for step in measured for i in range(3)]
+    rows = [json.loads(line) for line in (COUNTDOWN / "data" / "sft.jsonl").read_text().splitlines()]
+    texts = {"".join(view.tokens).replace(" ", "") for view in views}
+    wanted = {(row["prompt"] + row["completion"]).replace(" ", "") for row in rows}
+    assert all(any(text.startswith(known) for known in wanted) for text in texts), texts
+    assert any(prob is not None for prob in views[-1].label_probs)
+
+
+def test_the_set_is_sampled_on_the_way(whole_run: AttemptServer) -> None:
+    steps = [step for step, _ in whole_run.points("eval/test/pass@1")]
+    assert steps == [0, SAMPLED_SFT_STEP, NUM_SFT_STEPS, NUM_SFT_STEPS + NUM_RL_STEPS]
 
 
 def test_trainer_and_engine_agree_on_every_token(whole_run: AttemptServer) -> None:
@@ -155,14 +189,14 @@ def test_trainer_and_engine_agree_on_every_token(whole_run: AttemptServer) -> No
 
 
 def test_engine_takes_the_weights_of_every_step(whole_run: AttemptServer) -> None:
-    assert whole_run.points("training/policy_version") == [(step, 1.0 + step) for step in range(1, NUM_RL_STEPS + 1)]
+    assert whole_run.points("training/policy_version") == [(step, 2.0 + step) for step in range(1, NUM_RL_STEPS + 1)]
 
 
 def test_models_and_logs_are_left(whole_run: AttemptServer) -> None:
     for stage in ("sft", "rl"):
         assert (Path(whole_run.orders.output_dir) / "models" / stage / "config.json").is_file()
     assert any("rollout engine ready" in line for line in whole_run.lines()), "the actors' output is carried too"
-    assert len(whole_run.rollouts()) == 8 * (NUM_RL_STEPS + 3)
+    assert len(whole_run.rollouts()) == 8 * (NUM_RL_STEPS + 4)
 
 
 def test_lost_engine_ends_the_attempt_and_its_successor_equals_the_whole_run(

@@ -132,7 +132,8 @@ def test_a_calibration_is_told_once(resumed_from: str | None, num_events: int) -
     world.trainer.prepare_sft = lambda spec, root: calibrated  # type: ignore[method-assign]
     world.run()
     told = [detail for kind, detail in world.reports.events if kind == "tau_calibrated"]
-    assert told == [{"tau": 0.5, "top_k": 3, "num_tokens": 10, "low": 0.0, "high": 1.0, "counts": (1, 9)}] * num_events
+    facts = {"tau": 0.5, "top_k": 3, "mask_ratio": 0.7, "num_tokens": 10, "low": 0.0, "high": 1.0, "counts": (1, 9)}
+    assert told == [facts] * num_events
 
 
 def test_damaged_checkpoints_are_told() -> None:

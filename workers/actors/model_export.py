@@ -16,6 +16,7 @@ from workers.actors.policy_model import PolicyModel
 from workers.actors.trainer_results import WeightManifest
 from workers.checkpoint_draft import written_aside
 from workers.checkpoints import is_local
+from workers.data.chat_template import tokenizer_with_template
 
 MAX_SHARD_SIZE = "5GB"
 """Of one safetensors file of an export."""
@@ -88,7 +89,7 @@ def _write_folder(policy: PolicyModel, state: dict[str, Tensor], folder: Path) -
     policy.model.save_pretrained(folder, state_dict=_leaving(policy, state), max_shard_size=MAX_SHARD_SIZE)
     if policy.adapters is not None:
         policy.adapters.save(state, folder / ADAPTER_FOLDER)
-    policy.tokenizer.save_pretrained(folder)
+    tokenizer_with_template(policy.tokenizer, policy.chats).save_pretrained(folder)
     # save_pretrained notes the dtype of the weights in memory, which is float32 in any case.
     config_path = folder / "config.json"
     config = json.loads(config_path.read_text())

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from service.contract.data import ChatSpec
 from service.contract.spec import ModelSpec
 from workers.actors.activation_checkpointing import checkpoint_activations
 from workers.actors.adapters import Adapters
@@ -19,6 +20,7 @@ from workers.actors.sharding import GatheredModel, shard
 from workers.actors.trainer_results import ModelFacts
 from workers.config_error import ConfigError
 from workers.data.batching import collate, plan_microbatches
+from workers.data.chat_template import turn_end_token_ids
 from workers.data.token_sequence import TokenSequence
 from workers.data.work_split import plans_of_ranks
 from workers.model_loading import end_token_ids, load_model, torch_dtype
@@ -44,13 +46,22 @@ class PolicyModel:
     Several ranks share it: each holds a part of the weights, and every pass is a meeting of all of them.
     """
 
-    def __init__(self, spec: ModelSpec, device: torch.device, *, seed: int = 0, ranks: RankGroup | None = None) -> None:
+    def __init__(
+        self,
+        spec: ModelSpec,
+        device: torch.device,
+        *,
+        seed: int = 0,
+        chats: tuple[ChatSpec, ...] = (),
+        ranks: RankGroup | None = None,
+    ) -> None:
         """Load from `spec.path`; `seed` is that of adapters, no `ranks` means this one alone.
 
-        Raises ConfigError if the folder cannot work.
+        Raises ConfigError if the folder or a chat cannot work.
         """
         self.ranks = ranks or RankGroup()
         self.spec = spec
+        self.chats = chats
         self.tokenizer: PreTrainedTokenizerBase = load_tokenizer(spec.path)
         self.dtype = torch_dtype(spec)
         # Frozen weights take no small steps and can have the dtype of the forward pass.
@@ -208,10 +219,11 @@ class PolicyModel:
                 "they do not belong together"
             )
         pad = self.tokenizer.pad_token_id
+        turn_ends = turn_end_token_ids(self.tokenizer, self.chats)
         return ModelFacts(
             num_parameters=sum(parameter.numel() for parameter in self.model.parameters()),
             vocab_size=vocab_size,
-            eos_token_ids=end_token_ids(self.model, self.tokenizer),
+            eos_token_ids=tuple(dict.fromkeys((*turn_ends, *end_token_ids(self.model, self.tokenizer)))),
             pad_token_id=int(pad if pad is not None else self.tokenizer.eos_token_id),
         )
 

@@ -18,9 +18,11 @@ from pathlib import Path
 
 from transformers import AutoConfig, GenerationConfig, PreTrainedTokenizerBase
 
+from service.contract.data import ChatSpec
 from service.contract.spec import ModelSpec
 from workers.actors.vllm_adapter import EngineFailed, EngineSettings, SampledTokens, VllmEngine, vllm_version
 from workers.config_error import ConfigError
+from workers.data.chat_template import turn_end_token_ids
 from workers.rollouts import Completion, GenerationRequest, Prompt, SamplingParameters
 from workers.tokenizer_loading import load_tokenizer
 from workers.weight_sync import WeightSource, WeightSyncFailed, check_source, tensor_shapes
@@ -41,9 +43,15 @@ class EngineFacts:
 class RolloutEngine:
     """One vLLM engine on one machine, holding one policy at a time."""
 
-    def __init__(self, *, model: ModelSpec, seed: int, num_cpus: float, num_gpus: float) -> None:
-        """`seed` is vLLM's own; each request brings another. `num_cpus` gives the threads, `num_gpus` the devices."""
+    def __init__(
+        self, *, model: ModelSpec, seed: int, num_cpus: float, num_gpus: float, chats: tuple[ChatSpec, ...] = ()
+    ) -> None:
+        """`seed` is vLLM's own; each request brings another. `num_cpus` gives the threads, `num_gpus` the devices.
+
+        `chats` are those of the experiment's data: completions stop at their end-of-turn tokens too.
+        """
         self._model = model
+        self._chats = chats
         self._seed = seed
         self._num_cpus = num_cpus
         self._num_gpus = num_gpus
@@ -64,7 +72,9 @@ class RolloutEngine:
         assert self._engine is None, "started twice"
         began = time.monotonic()
         self._tokenizer = load_tokenizer(self._model.path)
-        self._eos_token_ids = end_token_ids_of_folder(self._model.path, self._tokenizer)
+        turn_ends = turn_end_token_ids(self._tokenizer, self._chats)
+        folder_ends = end_token_ids_of_folder(self._model.path, self._tokenizer)
+        self._eos_token_ids = tuple(dict.fromkeys((*turn_ends, *folder_ends)))
         self._expected_shapes = checkpoint_shapes(self._model.path)
         settings = EngineSettings(
             model=self._model,
@@ -213,7 +223,9 @@ class RolloutEngine:
 
     def _completions(self, requests: list[GenerationRequest], sampled: list[SampledTokens]) -> list[Completion]:
         assert len(sampled) == len(requests), "one answer for each request"
-        texts = self._tokenizer.batch_decode([list(one.token_ids) for one in sampled], skip_special_tokens=True)
+        # An end token need not be a special one that decoding leaves out.
+        said = [[token for token in one.token_ids if token not in self._eos_token_ids] for one in sampled]
+        texts = self._tokenizer.batch_decode(said, skip_special_tokens=True)
         return [
             self._completion(request, one, text) for request, one, text in zip(requests, sampled, texts, strict=True)
         ]

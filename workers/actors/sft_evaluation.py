@@ -19,7 +19,6 @@ from workers.objectives.base import (
     ObjectiveOutput,
     StatisticsNeeds,
     SupervisedObjective,
-    SurveyObjective,
     TokenStatistics,
     WeightedObjective,
 )
@@ -42,7 +41,7 @@ class HeldOutEvaluation:
         self,
         policy: PolicyModel,
         spec: SftSpec,
-        objective: SupervisedObjective | SurveyObjective,
+        objective: SupervisedObjective,
         samples: Sequence[TokenSequence],
         *,
         tau: float | None,

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.distributed import TCPStore  # type: ignore[attr-defined]  # public, if not by mypy's rules
 
+from service.contract.data import ChatSpec
 from service.contract.spec import ModelSpec
 from service.contract.stages import RlSpec, SftSpec
 from workers.actors.model_export import export_model, exported_weights, write_weights
@@ -45,15 +46,18 @@ class Trainer:
         seed: int,
         num_cpus: float,
         num_gpus: float,
+        chats: tuple[ChatSpec, ...] = (),
         rank: int = 0,
         num_ranks: int = 1,
         host: str = "127.0.0.1",
     ) -> None:
         """`num_gpus` above 0 means CUDA; otherwise torch computes on `num_cpus` threads, at least one.
 
-        `host` is the IPv4 address under which the other ranks reach this one.
+        `chats` are those of the experiment's data: their end-of-turn tokens end completions too. `host` is the IPv4
+        address under which the other ranks reach this one.
         """
         self._spec = model
+        self._chats = chats
         self._seed = seed
         self._num_cpus = num_cpus
         self._num_gpus = num_gpus
@@ -79,7 +83,7 @@ class Trainer:
         make_deterministic(self._seed, "trainer")
         device = self._device()
         ranks = self._join(store_address, device)
-        self._policy = PolicyModel(self._spec, device, seed=self._seed, ranks=ranks)
+        self._policy = PolicyModel(self._spec, device, seed=self._seed, chats=self._chats, ranks=ranks)
         make_deterministic(self._seed, "trainer", self._rank)
         self._sft = self._rl = None
         logger.info("model loaded", extra={"num_parameters": self._policy.facts.num_parameters})

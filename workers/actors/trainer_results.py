@@ -49,8 +49,18 @@ class SftPlan:
 
     num_samples: int
     """Samples that are trained, without the dropped ones."""
+    num_held_out: int
+    """Samples that are not trained but held out, measured or not."""
     num_dropped: int
     """Samples left out because they exceed `max_length`."""
+    num_truncated: int
+    """Samples cut to `max_length`."""
+    data_sha256: str
+    tokenizer_sha256: str
+    template_sha256: str | None
+    """None where all records are plain text."""
+    lineage_sha256: str
+    """Of the three together: what the samples are made of."""
     num_steps: int
     first_step: int
     tau: float | None

@@ -54,7 +54,10 @@ class SftRun:
         self._is_looked_at = False
         self.plan = SftPlan(
             num_samples=len(self._dataset.samples),
+            num_held_out=self._dataset.num_held_out,
             num_dropped=self._dataset.num_dropped,
+            num_truncated=self._dataset.num_truncated,
+            **self._dataset.lineage.as_facts(),
             num_steps=self._num_steps,
             first_step=self._step + 1,
             tau=self._threshold.tau,

@@ -19,16 +19,15 @@ from typing import Any
 
 import psutil
 
+from service.contract.memory_sizes import (
+    GPU_MEMORY_UTILIZATION,
+    KV_CACHE_BYTES_ON_CPU,
+    MAX_NUM_BATCHED_TOKENS,
+    MAX_NUM_SEQUENCES,
+)
 from service.contract.spec import ModelSpec
 from workers.rollouts import SamplingParameters
 from workers.weight_sync import BACKEND
-
-KV_CACHE_BYTES_ON_CPU = 1 << 30
-"""Taken from the machine's memory at the start. What doesn't fit waits; a single request of full length must fit."""
-MAX_NUM_SEQUENCES = 512
-"""Requests in one forward pass; more wait their turn."""
-MAX_NUM_BATCHED_TOKENS = 8192
-"""Tokens of one forward pass: the prompts of a whole round of short requests."""
 
 _PLUGIN = "sedray_weight_transfer"
 _GONE_AFTER_S = 10.0
@@ -248,10 +247,9 @@ def _build(settings: EngineSettings, given_up: Event) -> Any:
 def _hardware_arguments(settings: EngineSettings) -> dict[str, Any]:
     if settings.num_gpus == 0:
         return {"kv_cache_memory_bytes": KV_CACHE_BYTES_ON_CPU, "distributed_executor_backend": "uni"}
-    # A share of a GPU leaves the others their part of its memory.
     return {
         "tensor_parallel_size": max(1, math.floor(settings.num_gpus)),
-        "gpu_memory_utilization": 0.9 * min(1.0, settings.num_gpus),
+        "gpu_memory_utilization": GPU_MEMORY_UTILIZATION * min(1.0, settings.num_gpus),
     }
 
 

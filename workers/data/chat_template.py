@@ -19,6 +19,7 @@ ends with it; all turns that agree with the longest rendering share one sample.
 
 import inspect
 import json
+from copy import copy
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -171,6 +172,16 @@ class ChatTemplate:
 def turn_end_token_ids(tokenizer: PreTrainedTokenizerBase, chats: tuple[ChatSpec, ...]) -> tuple[int, ...]:
     """The tokens that end the assistant's turn in these chats, each once. Raises ConfigError."""
     return tuple(dict.fromkeys(ChatTemplate(tokenizer, chat).turn_end_token_id for chat in chats))
+
+
+def tokenizer_with_template(tokenizer: PreTrainedTokenizerBase, chats: tuple[ChatSpec, ...]) -> PreTrainedTokenizerBase:
+    """The tokenizer as it is exported: with the template that was given for training, if one was, as its own."""
+    given = next((chat.template for chat in chats if chat.template is not None), None)
+    if given is None:
+        return tokenizer
+    exported = copy(tokenizer)
+    exported.chat_template = given
+    return exported
 
 
 def _own_template(tokenizer: PreTrainedTokenizerBase) -> str:

@@ -3,11 +3,20 @@
 import json
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import Any
+from typing import Any, TypedDict
 
 from transformers import PreTrainedTokenizerBase
 
 from service.contract.records import Conversation, TextPair
+
+
+class LineageFacts(TypedDict):
+    """For plans and previews."""
+
+    data_sha256: str
+    tokenizer_sha256: str
+    template_sha256: str | None
+    lineage_sha256: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +33,15 @@ class DataLineage:
     def lineage_sha256(self) -> str:
         """Of all three."""
         return sha256(f"{self.data_sha256} {self.tokenizer_sha256} {self.template_sha256}".encode()).hexdigest()
+
+    def as_facts(self) -> LineageFacts:
+        """All four digests by name."""
+        return LineageFacts(
+            data_sha256=self.data_sha256,
+            tokenizer_sha256=self.tokenizer_sha256,
+            template_sha256=self.template_sha256,
+            lineage_sha256=self.lineage_sha256,
+        )
 
 
 @dataclass(frozen=True, slots=True)

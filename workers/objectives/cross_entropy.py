@@ -2,7 +2,8 @@
 
     loss = -log p,     gradient by logit j = p_j - 1[j = y]
 
-p is the label's probability and y the label.
+p is the label's probability and y the label. As `torch.nn.functional.cross_entropy` computes it, summed, with float32
+statistics whatever the dtype of the logits.
 """
 
 from collections.abc import Mapping

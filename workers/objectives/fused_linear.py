@@ -22,6 +22,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from service.contract.memory_sizes import LOSS_CHUNK_BYTES
 from workers.objectives.base import (
     ChunkDistributions,
     DistributionObjective,
@@ -32,9 +33,6 @@ from workers.objectives.base import (
 )
 from workers.objectives.output_head import ChunkLogits, OutputHead, ReferenceRows
 from workers.objectives.step_metrics import merged
-
-CHUNK_BYTES = 24 * 2**20
-"""Size of one float32 buffer of a chunk: large enough for full speed of the matrix products, small beside W."""
 
 WeightedLoss: TypeAlias = Callable[[TokenStatistics, slice], ObjectiveOutput]
 """A loss by way of `nll_N` from the statistics of the tokens in the slice of [N]."""
@@ -54,8 +52,8 @@ def fused_loss(
     """The objective's sums over N label tokens; N may not be 0.
 
     `loss_sum` is differentiable by hidden states, weight and bias, once: its backward pass gives the gradients away.
-    `reference` must be there if `needs` says so. `chunk_tokens` overrides the size that `CHUNK_BYTES` gives; it changes
-    results by rounding only.
+    `reference` must be there if `needs` says so. `chunk_tokens` overrides the size that `LOSS_CHUNK_BYTES` gives; it
+    changes results by rounding only.
     """
     sweep = _Sweep(hidden_NH, head, labels_N, needs=needs, reference=reference, temperature=temperature)
     inputs = (hidden_NH, head.weight_VH, head.bias_V)
@@ -292,7 +290,7 @@ def _largest(exp_CV: Tensor, likeliest_C1: Tensor, top_k: int) -> Tensor:
 
 
 def _chunks(sweep: _Sweep, chunk_tokens: int | None, num_tokens: int) -> Iterator[slice]:
-    size = chunk_tokens or max(1, CHUNK_BYTES // (4 * sweep.num_classes))
+    size = chunk_tokens or max(1, LOSS_CHUNK_BYTES // (4 * sweep.num_classes))
     for start in range(0, num_tokens, size):
         yield slice(start, min(start + size, num_tokens))
 

@@ -7,7 +7,11 @@
 
 z are the logits, p = softmax(z), sg stops the gradient. Values may be negative: they are surrogates of which only the
 gradient matters. The sigmoid is near 1/2 everywhere, so `logsigmoid` has about half the gradient of `linear`. With
-beta 1 the gradient of `linear` is that of cross entropy. The authors' fused kernel knows `linear` only.
+beta 1 the gradient of `linear` is that of cross entropy.
+
+Differences from the authors' code: their fused kernel knows `linear` only, and their plain form holds several arrays of
+all logits; here both forms are fused, and the statistics are float32 whatever the dtype of the logits. Their program
+defaults to `linear`, their scripts pass `logsigmoid`.
 """
 
 from dataclasses import dataclass

@@ -9,7 +9,8 @@ the gradient by logit j is weight (p_j - 1[j = y]).
 
 Sources: EAFT arXiv 2601.02151, whose code divides by a constant 3 where the paper's normaliser is ln k (this module
 divides by ln k, so the weight lies in [0, 1]); ProFit arXiv 2601.09195, in the mode that keeps likely tokens, its
-denominator counting the dropped ones too, as in the authors' code; focal loss arXiv 1708.02002.
+denominator counting the dropped ones too, as in the authors' code; focal loss arXiv 1708.02002, there a sum of binary
+terms over classes, here of the softmax and without class weights. All statistics are float32 at least.
 """
 
 import math

@@ -5,9 +5,12 @@
 p is the label's probability. No gradient flows through M, the top-k mass or tau. The gradient is that of cross entropy
 times w = 1 - lambda * M * p * (2 p - 1), which is at most 1 + lambda / 8 and, for lambda <= 1, never negative.
 
-Differences from the authors' code: one k serves calibration and loss (theirs calibrates with 10, trains with 2 unless
-told otherwise), all statistics are float32 at least (theirs have the logits' dtype), tau comes from response tokens
-only and is never measured again, and `mask: none` really is the ablation without the mask.
+Where paper and code disagree this follows the paper, whose settings are the preset `paper`. Differences from the
+authors' code: one k serves calibration and loss (theirs calibrates with 10, trains with 2 unless told otherwise); all
+statistics are float32 at least (theirs have the logits' dtype, so that tau lies on a coarse grid with many ties); tau
+comes from response tokens only (theirs from prompts too), as an interpolated quantile, once for all ranks, and is never
+measured again; the denominator is the step's label tokens (theirs is multiplied by the number of ranks once more); and
+`mask: none` really is the ablation without the mask, which their script cannot run.
 """
 
 from collections.abc import Iterable

@@ -6,7 +6,7 @@
                           gradient_j = p_j - 1[j = y] + λ p_j (log p_j + H)
 
 H is the entropy in nats. Sources: label smoothing arXiv 1512.00567 in torch's convention, where the label itself has
-its part of ε; the entropy bonus arXiv 1701.06548.
+its part of ε; the entropy bonus arXiv 1701.06548, without that paper's threshold on the entropy and its annealing.
 """
 
 from dataclasses import dataclass

@@ -118,6 +118,7 @@ class RemoteTrainer:
             seed=self._spec.seed,
             num_cpus=demand.num_cpus,
             num_gpus=demand.num_gpus,
+            chats=self._spec.chats(),
             rank=rank,
             num_ranks=demand.num_ranks,
             host=self._placement.hosts[rank],
@@ -154,6 +155,7 @@ class RemoteEngine:
             seed=self._spec.seed,
             num_cpus=demand.num_cpus,
             num_gpus=demand.num_gpus,
+            chats=self._spec.chats(),
         )
         self._starting = self._actor.start.remote(ENGINE_START_S)
 

@@ -73,6 +73,7 @@ def restore_policy(context: StageContext, completed: Collection[StageName]) -> N
 
 
 def _require_last_step(stage: StageName, plan: SftPlan | RlPlan, context: StageContext) -> None:
+    report_skipped(context, stage, plan.skipped_checkpoints)
     if plan.first_step <= plan.num_steps:
         raise CheckpointMissing(
             f"stage {stage} is finished, but the newest whole checkpoint in {context.checkpoint_root(stage)} is that "

@@ -82,11 +82,12 @@ def _report_calibration(context: StageContext, spec: SftSpec, plan: SftPlan) -> 
     """Tell people what tau is and what it was taken from, once: a resumed run has it from its checkpoint."""
     if plan.tau_histogram is not None and plan.resumed_from is None:
         assert isinstance(spec.objective, SedObjective), "no other objective has a threshold"
-        facts = {"tau": plan.tau, "top_k": spec.objective.top_k, "num_tokens": plan.tau_num_tokens}
+        asked = {"top_k": spec.objective.top_k, "mask_ratio": spec.objective.mask_ratio}
+        found = {"tau": plan.tau, "num_tokens": plan.tau_num_tokens, **asdict(plan.tau_histogram)}
         context.reports.event(
             "tau_calibrated",
             f"tau is {plan.tau:.4f}, calibrated on {plan.tau_num_tokens} tokens",
-            facts | asdict(plan.tau_histogram),
+            asked | found,
         )
 
 

@@ -7,13 +7,16 @@ const OPTIONS = { responsive: true, displaylogo: false, displayModeBar: false };
 export const charts = [...document.querySelectorAll(".chart[data-names]")].map((element) => ({
   element,
   names: element.dataset.names.split(","),
+  labels: element.dataset.labels.split(","),
   drawn: false,
 }));
 
-function traces(series, names) {
-  return series.flatMap((one) => {
-    const colour = COLOURS[names.indexOf(one.name) % COLOURS.length];
-    const label = names.length > 1 ? one.name.split("/").slice(1).join("/") : one.name;
+function traces(series, { names, labels }) {
+  const inOrder = names.map((name) => series.find((one) => one.name === name)).filter(Boolean);
+  return inOrder.flatMap((one) => {
+    const place = names.indexOf(one.name);
+    const colour = COLOURS[place % COLOURS.length];
+    const label = labels[place];
     if (one.kind === "points") {
       return [{ x: one.points.map((p) => p.step), y: one.points.map((p) => Number(p.value)), name: label, mode: "lines", line: { color: colour, width: 1.6 } }];
     }
@@ -62,30 +65,38 @@ export async function draw(chart) {
   }
   if (!chart.drawn) chart.element.textContent = "";
   chart.drawn = true;
-  await Plotly.react(chart.element, traces(series, chart.names), layout("step", chart.names.length > 1), OPTIONS);
+  await Plotly.react(chart.element, traces(series, chart), layout("step", chart.names.length > 1), OPTIONS);
 }
 
-// Shares of the calibration tokens by top-k mass; those left of tau are flexible.
-export function drawHistogram(element, { low, high, counts, tau, top_k: topK }) {
-  const total = counts.reduce((sum, count) => sum + count, 0) || 1;
+// Shares of the calibration tokens by top-k mass. Tau is the quantile that leaves `mask_ratio` of them rigid, which says
+// how its own bin divides.
+export function drawHistogram(element, { low, high, counts, tau, top_k: topK, mask_ratio: maskRatio }) {
+  const total = counts.reduce((sum, count) => sum + count, 0);
   const width = (high - low) / counts.length;
-  const middles = counts.map((_, place) => low + (place + 0.5) * width);
-  const colours = { flexible: colourOf("--flexible"), rigid: colourOf("--rigid"), ink: colourOf("--ink") };
-  const bars = {
+  let left = (1 - maskRatio) * total;
+  const flexible = counts.map((count) => {
+    const taken = Math.min(count, left);
+    left -= taken;
+    return taken;
+  });
+  const bars = (name, values) => ({
     type: "bar",
-    x: middles,
-    y: counts.map((count) => count / total),
+    name,
+    x: counts.map((_, place) => low + (place + 0.5) * width),
+    y: values.map((count) => count / total),
     width,
-    marker: { color: middles.map((middle) => (middle < tau ? colours.flexible : colours.rigid)) },
-    hovertemplate: "%{x:.3f}: %{y:.1%}<extra></extra>",
-  };
-  const line = { x0: tau, x1: tau, yref: "paper", y0: 0, y1: 1, line: { color: colours.ink, width: 1.5, dash: "dot" } };
-  const side = tau > (low + high) / 2 ? { xanchor: "right", xshift: -4 } : { xanchor: "left", xshift: 4 };
+    marker: { color: colourOf(`--${name}`) },
+    hovertemplate: `%{x:.3f}: %{y:.1%} ${name}<extra></extra>`,
+  });
+  const line = { x0: tau, x1: tau, yref: "paper", y0: 0, y1: 1, line: { color: colourOf("--ink"), width: 1.5, dash: "dot" } };
+  const first = low + Math.max(counts.findIndex((count) => count > 0) - 1, 0) * width;
+  const side = tau > (first + high) / 2 ? { xanchor: "right", xshift: -4 } : { xanchor: "left", xshift: 4 };
   const label = { x: tau, yref: "paper", y: 1, yanchor: "top", text: `tau ${tau.toFixed(3)}`, showarrow: false, ...side };
-  const plan = layout(`top-${topK} mass`, false);
-  Object.assign(plan, { hovermode: "closest", bargap: 0.05, shapes: [line], annotations: [label] });
-  Object.assign(plan.xaxis, { range: [low, high] });
+  const plan = layout(`top-${topK} mass`, true);
+  Object.assign(plan, { barmode: "stack", hovermode: "closest", shapes: [line], annotations: [label] });
+  Object.assign(plan.xaxis, { range: [first, high] });
   Object.assign(plan.yaxis, { tickformat: ".0%" });
   element.textContent = "";
-  return Plotly.react(element, [bars], plan, OPTIONS);
+  const rigid = counts.map((count, place) => count - flexible[place]);
+  return Plotly.react(element, [bars("flexible", flexible), bars("rigid", rigid)], plan, OPTIONS);
 }

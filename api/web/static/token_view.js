@@ -13,25 +13,16 @@ let touched = false; // as long as nobody has chosen steps, the newest is shown
 let shown = []; // the views on the page, each with its tokens and their spans
 let request = 0; // answers to older choices are dropped
 
-// Each way to colour: whether a view has what it needs, a token's class and shade in [0, 1], and what the colours mean.
+// Each way to colour: whether the views have what it needs, a token's class and shade in [0, 1], and what colours mean.
+// The first that fits is shown first.
 const COLOURINGS = {
   flexible: {
     label: "flexible tokens",
-    fits: (view) => view.tau !== null,
+    fits: (views) => views.every((view) => view.tau !== null),
     paint: (token) => (token.flexible ? ["flexible", 0.25 + 0.75 * (1 - token.prob)] : ["rigid", 0]),
     legend: (views) => [
       ["flexible", 0.6, `flexible: top-${views[0].top_k} mass below tau ${number(views[0].tau)}; the stronger, the less likely the token`],
       ["rigid", 0, "rigid: plain cross entropy"],
-    ],
-  },
-  weight: {
-    label: "weight",
-    fits: (view) => view.tokens.some((token) => token.weight !== null),
-    paint: (token, scale) => [token.weight > 1 ? "harder" : "softer", Math.abs(token.weight - 1) / scale.weight],
-    legend: (_, scale) => [
-      ["harder", 1, "learnt harder than with cross entropy (weight above 1)"],
-      ["softer", 1, "held back (weight below 1)"],
-      ["rigid", 0, `weight 1; full colour is ${number(scale.weight)} away from it`],
     ],
   },
   entropy: {
@@ -50,6 +41,16 @@ const COLOURINGS = {
     legend: () => [
       ["unlikely", 0, "p = 1"],
       ["unlikely", 1, "p = 0"],
+    ],
+  },
+  weight: {
+    label: "weight",
+    fits: (views) => views.some((view) => view.tokens.some((token) => token.weight !== null && token.weight !== 1)),
+    paint: (token, scale) => [token.weight > 1 ? "harder" : "softer", Math.abs(token.weight - 1) / scale.weight],
+    legend: (_, scale) => [
+      ["harder", 1, "learnt harder than with cross entropy (weight above 1)"],
+      ["softer", 1, "held back (weight below 1)"],
+      ["rigid", 0, `weight 1; full colour is ${number(scale.weight)} away from it`],
     ],
   },
 };
@@ -178,7 +179,7 @@ async function show() {
   const views = await Promise.all(steps.map((step) => getJson(`/token-views/sft/${step}/${choice.sample.value}`)));
   if (mine !== request) return;
   shown = views.map((view) => ({ ...view, tau: value(view.tau), tokens: tokensOf(view) }));
-  const colourings = Object.entries(COLOURINGS).filter(([, colouring]) => shown.every(colouring.fits));
+  const colourings = Object.entries(COLOURINGS).filter(([, colouring]) => colouring.fits(shown));
   fill(choice.colour, colourings.map(([key, { label }]) => [key, label]), choice.colour.value);
   panel.querySelector(".mass").textContent = `top-${shown[0].top_k} mass`;
   panes.replaceChildren(...shown.map(paneOf));

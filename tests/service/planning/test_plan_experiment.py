@@ -189,7 +189,7 @@ async def test_bad_lines_are_named_and_counted(body: dict[str, Any], tmp_path: P
     assert "line 3: a JSON list" in found["sft.data.path"]
     assert "9 bad lines in all" in found["sft.data.path"]
     assert "line 4: 'completion' is empty" in found["sft.data.completion_field"]
-    assert "line 12: 'prompt' is a JSON int" in found["sft.data.prompt_field"]
+    assert "line 12: 'prompt' is 1, which is no text" in found["sft.data.prompt_field"]
 
 
 async def test_gold_answers_that_do_not_parse_are_named_and_counted(body: dict[str, Any], tmp_path: Path) -> None:
@@ -273,6 +273,9 @@ async def test_odd_objectives_are_warned_of(body: dict[str, Any], change: dict[s
         ({"type": "focal", "gamma": 0.0}, "plain cross entropy"),
         ({"type": "label_smoothing", "epsilon": 0.0}, "plain cross entropy"),
         ({"type": "entropy_regularised", "lambda": 0.0}, "plain cross entropy"),
+        ({"type": "asft", "kl_coef": 0.0}, "this is dft"),
+        ({"type": "eksft", "entropy_fraction": 0.0, "kl_fraction": 0.0}, "plain cross entropy"),
+        ({"type": "eksft", "entropy_fraction": 1.0}, "no label is learned"),
     ],
 )
 async def test_objectives_that_are_cross_entropy_by_another_name_are_warned_of(
