@@ -11,9 +11,9 @@ from api.shapes import read_experiment
 from service import experiments, queue
 from service.contract.plan import ExperimentPlan
 from service.contract.spec import ExperimentSpec
-from service.planning import Capacity
+from service.planning import Capacity, Memory
 from service.storage.database import Sessions
-from service.storage.tables import User
+from service.storage.tables import ClusterState, User
 
 
 class PlanExperiment(Protocol):
@@ -65,8 +65,14 @@ async def plan_now(sessions: Sessions, plan: PlanExperiment, spec: ExperimentSpe
     """The plan against the cluster as last seen. Files are read with no session open. Raises CannotRun."""
     async with sessions() as session:
         state = await queue.cluster_state(session)
-    capacity = Capacity(num_cpus=state.num_cpus, num_gpus=state.num_gpus) if state and state.reachable else None
-    return await plan(spec, capacity)
+    return await plan(spec, _capacity(state) if state and state.reachable else None)
+
+
+def _capacity(state: ClusterState) -> Capacity:
+    memory = Memory(
+        node_bytes=state.node_memory_bytes, total_bytes=state.memory_bytes, gpu_bytes=state.gpu_memory_bytes
+    )
+    return Capacity(num_cpus=state.num_cpus, num_gpus=state.num_gpus, memory=memory)
 
 
 async def _find_replay(sessions: Sessions, submission: Submission) -> Experiment | None:

@@ -6,7 +6,13 @@ from typing import Any
 
 import yaml
 
-_PATHS = (("model", "path"), ("sft", "data", "path"), ("rl", "data", "path"), ("evaluation", "data", "path"))
+_PATHS = (
+    ("model", "path"),
+    ("sft", "data", "path"),
+    ("sft", "eval_data", "path"),
+    ("rl", "data", "path"),
+    ("evaluation", "data", "path"),
+)
 """Where a specification names files."""
 
 
@@ -53,5 +59,8 @@ def _make_absolute(spec: dict[str, Any], path: tuple[str, ...], folder: Path) ->
     for key in path[:-1]:
         node = node.get(key) if isinstance(node, dict) else None
     value = node.get(path[-1]) if isinstance(node, dict) else None
-    if isinstance(value, str) and "://" not in value and not Path(value).is_absolute():
+    if not isinstance(value, str) or "://" in value or Path(value).is_absolute():
+        return
+    # `owner/name` of a hub dataset looks like a relative path; a folder begins with a dot.
+    if node.get("type") != "huggingface" or value.startswith("."):
         node[path[-1]] = str((folder / value).resolve())

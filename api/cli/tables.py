@@ -90,6 +90,8 @@ def experiment_view(experiment: Experiment) -> RenderableType:
         parts += [Text(), results_table(experiment)]
     if known := sft_facts(experiment):
         learnt = Table.grid(padding=(0, 2))
+        learnt.add_column(no_wrap=True)
+        learnt.add_column(overflow="fold")
         for label, value in known.items():
             learnt.add_row(Text(label, style="dim"), Text(value))
         parts += [Text("\nSFT", style="italic"), learnt]

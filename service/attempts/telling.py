@@ -3,17 +3,20 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import func
+from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from service.attempts.rows import lock_attempt, lock_both, refuse_ended, stage_names, update_attempt
-from service.contract.messages import RunEvent, StageResult, WorkerReport
+from service.contract.messages import SERVICE_EVENT_KINDS, RunEvent, StageResult, WorkerReport
 from service.contract.status import AttemptStatus
 from service.errors import InvalidReport, NotAllowedNow, ReportGap
 from service.storage.json_values import storable_model, storable_text, storable_value
-from service.storage.tables import Attempt, StageResultRow
+from service.storage.tables import Attempt, ExperimentEvent, StageResultRow
 from service.storage.transitions import record_event
+
+MAX_RUN_EVENTS = 1_000
+"""Of one attempt. Whoever tells more than that has gone round in a circle."""
 
 
 async def accept_report(session: AsyncSession, attempt: Attempt, report: WorkerReport) -> bool:
@@ -47,9 +50,18 @@ async def accept_report(session: AsyncSession, attempt: Attempt, report: WorkerR
 async def record_run_events(session: AsyncSession, attempt: Attempt, events: Sequence[RunEvent]) -> None:
     """Puts what the driver wants a person to know among the experiment's events, with the driver's times.
 
-    Belongs behind the `accept_report` of the report that holds them, in the same transaction.
+    An attempt may tell `MAX_RUN_EVENTS`; a last one says that more are left out. Belongs behind the `accept_report` of
+    the report that holds them, in the same transaction.
     """
-    for event in events:
+    if not events:
+        return
+    of_driver = (ExperimentEvent.attempt_id == attempt.id, ExperimentEvent.kind.not_in(SERVICE_EVENT_KINDS))
+    num_told = await session.scalar(select(func.count()).select_from(ExperimentEvent).where(*of_driver)) or 0
+    kept = [*events[: max(MAX_RUN_EVENTS - num_told, 0)]]
+    if num_told <= MAX_RUN_EVENTS < num_told + len(events):
+        message = f"attempt {attempt.number} tells of more than {MAX_RUN_EVENTS:,} events; the rest is left out"
+        kept.append(RunEvent(ts=events[-1].ts, kind="events_left_out", message=message))
+    for event in kept:
         await record_event(
             session,
             attempt.experiment_id,

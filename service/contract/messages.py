@@ -97,6 +97,7 @@ class TokenView(WireModel):
 
 SERVICE_EVENT_KINDS = frozenset({"status", "attempt", "stage", "cancel_requested", "note"})
 """Kinds of events that the service itself writes; readers trust their `detail`."""
+MAX_DETAIL_CHARACTERS = 20_000
 
 
 class RunEvent(WireModel):
@@ -106,6 +107,7 @@ class RunEvent(WireModel):
     kind: str = Field(pattern=r"^[a-z0-9_]{1,60}$")
     message: str = Field(max_length=2000)
     detail: dict[str, Any] = {}
+    """Facts for machines, at most `MAX_DETAIL_CHARACTERS` as JSON."""
 
     @field_validator("kind")
     @classmethod
@@ -113,6 +115,13 @@ class RunEvent(WireModel):
         if kind in SERVICE_EVENT_KINDS:
             raise ValueError(f"events of kind {kind!r} are written by the service alone; choose another word")
         return kind
+
+    @model_validator(mode="after")
+    def _is_short(self) -> Self:
+        length = len(self.model_dump_json(include={"detail"}))
+        if length > MAX_DETAIL_CHARACTERS:
+            raise ValueError(f"detail is {length} characters long; {MAX_DETAIL_CHARACTERS} are allowed: shorten it")
+        return self
 
 
 class Progress(WireModel):

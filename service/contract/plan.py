@@ -11,6 +11,7 @@ class StagePlan(WireModel):
 
     stage: StageName
     num_steps: int
+    """0 where only the run can tell how many records there are."""
     numbers: dict[str, float | int | str]
     """By name: `samples`, `steps_per_epoch`, `prompts_per_step`, `samples_per_step`, `updates_per_step`, …"""
 

@@ -1,19 +1,25 @@
-"""Looks through a data file: JSON lines with the wanted text fields, and gold answers that the reward can read."""
+"""Looks through the data: records that can be read as the specification says, gold answers that the reward can read."""
 
-import json
-from collections.abc import Callable, Iterator, Mapping
+import csv
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import IO, Any
+from typing import Any
 
-import fsspec
-
-from service.contract.data import CountdownReward, ExactMatchReward, RewardSpec
+from service.contract.data import CountdownReward, ExactMatchReward, PromptData, RewardSpec, SupervisedData
 from service.contract.gold_answers import parse_countdown_gold, parse_exact_match_gold
+from service.contract.records import RecordFault, read_prompt, read_supervised
 from service.planning.deadline import Deadline
-from service.planning.findings import BadLines, Finding, nearest
-
-MAX_BYTES = 256 * 1024 * 1024
-"""Larger files are refused: they would take longer to look through than a person waits for a submission."""
+from service.planning.findings import BadLines, Finding
+from service.planning.record_readers import (
+    MAX_BYTES,
+    Entry,
+    NotLookedThrough,
+    TooLarge,
+    open_table,
+    read_entries,
+    table_entries,
+)
 
 PROTOCOLS = frozenset({"file", "s3", "gs", "gcs", "az", "abfs", "abfss", "hf", "memory"})
 """Stores that need credentials of their own, and files. No plain HTTP: it would reach whatever the service reaches."""
@@ -21,13 +27,11 @@ PROTOCOLS = frozenset({"file", "s3", "gs", "gcs", "az", "abfs", "abfss", "hf", "
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataQuestion:
-    """What to ask of one data file."""
+    """What to ask of one data set."""
 
     where: str
     """Dotted path of the data in the specification, such as `rl.data`."""
-    path: str
-    text_fields: Mapping[str, str]
-    """Key in a row by its name in the specification: {"prompt_field": "prompt", …}."""
+    data: SupervisedData | PromptData
     reward: RewardSpec | None = None
     """Reads the rows' gold answers, if they have one."""
     limit: int | None = None
@@ -36,11 +40,57 @@ class DataQuestion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataFacts:
-    """What is known of a data file."""
+    """What is known of a data set."""
 
-    num_rows: int
-    """Blank lines left out."""
+    num_rows: int | None
+    """Blank lines left out; None where only the run can tell."""
     findings: list[Finding]
+    warnings: tuple[str, ...] = ()
+
+
+def inspect_data(question: DataQuestion, deadline: Deadline) -> DataFacts:
+    """Reads the data once. Blocks; raises TimeoutError when the deadline passes between two reads."""
+    if unreachable := find_unreachable(question.where, question.data):
+        return DataFacts(num_rows=0, findings=[unreachable])
+    path = question.data.path
+    try:
+        return _inspect(question, deadline)
+    except NotLookedThrough as error:
+        warning = f"{question.where}: {error}, so its rows were not counted and not checked"
+        return DataFacts(num_rows=None, findings=[], warnings=(warning,))
+    except FileNotFoundError:
+        return _refused(question, f"{path} does not exist for the service", "give a path that all workers can read too")
+    except TooLarge:
+        hint = "store it as Parquet, which need not be read to the end, or leave rows out that no stage needs"
+        return _refused(question, f"{path} is larger than {MAX_BYTES // 2**20} MiB", hint)
+    except UnicodeDecodeError as error:
+        return _refused(question, f"{path} is not UTF-8 text ({error.reason})", "save it as UTF-8")
+    except ImportError as error:
+        hint = "install that package beside the service and the workers, or copy the file to a shared folder"
+        return _refused(question, f"{path} needs a package that is not installed: {error}", hint)
+    except TimeoutError:
+        raise
+    except (OSError, ValueError, LookupError, csv.Error) as error:
+        hint = f"check that it is {question.data.type}, and that the service may read it"
+        return _refused(question, f"{path} cannot be read: {error}", hint)
+
+
+def find_unreachable(where: str, data: SupervisedData | PromptData) -> Finding | None:
+    """Why the service will not even try to open this place; None if it will."""
+    if data.is_on_hub:
+        return None
+    if not data.path.startswith("/") and "://" not in data.path:
+        hint = (
+            "give an absolute path or a URL; the command line makes paths absolute that are relative to the "
+            "specification's file"
+        )
+        problem = f"{data.path!r} is a relative path, and the service runs in another folder than you"
+        return Finding(field=f"{where}.path", problem=problem, hint=hint)
+    if strange := [protocol for protocol in _protocols(data.path) if protocol not in PROTOCOLS]:
+        hint = f"copy the file to a folder or a store that the team shares ({', '.join(sorted(PROTOCOLS))})"
+        problem = f"data is not read through {strange[0]}://: the service would open any address that a user names"
+        return Finding(field=f"{where}.path", problem=problem, hint=hint)
+    return None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -48,48 +98,72 @@ class _Faults:
     question: DataQuestion
     by_kind: dict[str, BadLines] = field(default_factory=dict)
 
-    def add(self, line: int, part: str, problem: str, hint: str) -> None:
-        """`part` of the data is at fault: `path`, or the name of a field."""
-        kind = f"{part} {hint}"
+    def add(self, number: int, fault: RecordFault) -> None:
+        """Notes the fault of a record, counted from 1."""
+        kind = f"{fault.part} {fault.hint}"
         if kind not in self.by_kind:
-            self.by_kind[kind] = BadLines(field=f"{self.question.where}.{part}", hint=hint)
-        self.by_kind[kind].add(line, problem)
+            unit = "line" if self.question.data.type == "jsonl" else "row"
+            self.by_kind[kind] = BadLines(field=f"{self.question.where}.{fault.part}", hint=fault.hint, unit=unit)
+        self.by_kind[kind].add(number, str(fault))
+
+    def findings(self) -> list[Finding]:
+        """One for each kind."""
+        return [bad.as_finding() for bad in self.by_kind.values()]
 
 
-def inspect_data(question: DataQuestion, deadline: Deadline) -> DataFacts:
-    """Reads the file once. Blocks; raises TimeoutError when the deadline passes between two lines."""
-    if not question.path.startswith("/") and "://" not in question.path:
-        return _refused(
-            question,
-            f"{question.path!r} is a relative path, and the service runs in another folder than you",
-            "give an absolute path or a URL; the command line makes paths absolute that are relative to the "
-            "specification's file",
-        )
-    if strange := [protocol for protocol in _protocols(question.path) if protocol not in PROTOCOLS]:
-        return _refused(
-            question,
-            f"data is not read through {strange[0]}://: the service would open any address that a user names",
-            f"copy the file to a folder or a store that the team shares ({', '.join(sorted(PROTOCOLS))})",
-        )
+def _inspect(question: DataQuestion, deadline: Deadline) -> DataFacts:
+    faults = _Faults(question=question)
+    if question.data.type in ("jsonl", "csv"):
+        num_rows = _look_at(question, read_entries(question.data, deadline), faults)
+        if not num_rows:
+            return _refused(question, f"{question.data.path} holds no rows", "give at least one")
+        return DataFacts(num_rows=num_rows, findings=faults.findings())
+    with ExitStack() as stack:
+        table = open_table(question.data, stack, deadline)
+        num_rows = table.num_rows if question.limit is None else min(table.num_rows, question.limit)
+        if not num_rows:
+            return _refused(question, f"{question.data.path} holds no rows", "give at least one")
+        seen = _look_at(question, table_entries(table, deadline), faults)
+    warning = f"{question.where}: only the first {seen} of {num_rows} rows were checked, the data being large"
+    return DataFacts(num_rows=num_rows, findings=faults.findings(), warnings=(warning,) if seen < num_rows else ())
+
+
+def _look_at(question: DataQuestion, entries: Iterator[tuple[int, Entry]], faults: _Faults) -> int:
+    """Notes the faults of the records that are used; returns how many were looked at."""
+    num_rows = 0
+    for number, entry in entries:
+        if num_rows == question.limit:
+            break
+        num_rows += 1
+        try:
+            _read(question, entry)
+        except RecordFault as fault:
+            faults.add(number, fault)
+    return num_rows
+
+
+def _read(question: DataQuestion, entry: Entry) -> None:
+    if isinstance(entry, RecordFault):
+        raise entry
+    if isinstance(question.data, SupervisedData):
+        read_supervised(entry, question.data)
+        return
+    _, answer = read_prompt(entry, question.data)
+    if question.reward is not None:
+        _read_gold(answer, question.reward)
+
+
+def _read_gold(answer: str, reward: RewardSpec) -> None:
+    parse: Callable[[str], Any]
+    match reward:
+        case CountdownReward():
+            parse, hint = parse_countdown_gold, "a Countdown gold answer looks like '3 5 7 -> 22', all of them 0..36"
+        case ExactMatchReward():
+            parse, hint = parse_exact_match_gold, "give the expected text"
     try:
-        with fsspec.open(question.path, "rb") as file:
-            return _inspect_lines(question, _bounded(file, deadline))
-    except FileNotFoundError:
-        hint = "give a path or URL that the service and all workers can read"
-        return _refused(question, f"{question.path} does not exist for the service", hint)
-    except _TooLarge:
-        hint = "split the file, or leave rows out that no stage needs"
-        return _refused(question, f"{question.path} is larger than {MAX_BYTES // 2**20} MiB", hint)
-    except UnicodeDecodeError as error:
-        return _refused(question, f"{question.path} is not UTF-8 text ({error.reason})", "save it as UTF-8")
-    except ImportError as error:
-        hint = "install that package beside the service and the workers, or copy the file to a shared folder"
-        return _refused(question, f"{question.path} needs a package that is not installed: {error}", hint)
-    except TimeoutError:
-        raise
-    except (OSError, ValueError) as error:
-        hint = "check the path and that the service may read it"
-        return _refused(question, f"{question.path} cannot be read: {error}", hint)
+        parse(answer)
+    except ValueError as error:
+        raise RecordFault("answer_field", str(error).rpartition(": ")[0], hint) from error
 
 
 def _protocols(path: str) -> list[str]:
@@ -99,79 +173,5 @@ def _protocols(path: str) -> list[str]:
     ]
 
 
-class _TooLarge(Exception):
-    """The file goes beyond MAX_BYTES."""
-
-
 def _refused(question: DataQuestion, problem: str, hint: str) -> DataFacts:
     return DataFacts(num_rows=0, findings=[Finding(field=f"{question.where}.path", problem=problem, hint=hint)])
-
-
-def _bounded(file: IO[bytes], deadline: Deadline) -> Iterator[str]:
-    """The file's lines; not every file system knows a size beforehand, so the bytes are counted."""
-    num_bytes = 0
-    while line := file.readline(MAX_BYTES + 1):
-        num_bytes += len(line)
-        if num_bytes > MAX_BYTES:
-            raise _TooLarge
-        deadline.check()
-        yield line.decode("utf-8")
-
-
-def _inspect_lines(question: DataQuestion, lines: Iterator[str]) -> DataFacts:
-    faults = _Faults(question=question)
-    num_rows = 0
-    for number, line in enumerate(lines, start=1):
-        if num_rows == question.limit:
-            break
-        if line.strip():
-            num_rows += 1
-            _inspect_line(question, number, line, faults)
-    if not num_rows:
-        return _refused(question, f"{question.path} holds no rows", "give one JSON object a line")
-    return DataFacts(num_rows=num_rows, findings=[bad.as_finding() for bad in faults.by_kind.values()])
-
-
-def _inspect_line(question: DataQuestion, number: int, line: str, faults: _Faults) -> None:
-    hint = "write one JSON object a line"
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        problem = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
-        faults.add(number, "path", f"no valid JSON ({problem})", hint)
-        return
-    except RecursionError:
-        faults.add(number, "path", "JSON nested too deeply", hint)
-        return
-    if not isinstance(row, dict):
-        faults.add(number, "path", f"a JSON {type(row).__name__}, no object", hint)
-        return
-    for name, key in question.text_fields.items():
-        if _is_text(row, name, key, number, faults) and name == "answer_field" and question.reward is not None:
-            _inspect_gold(row[key], question.reward, number, faults)
-
-
-def _is_text(row: dict[str, Any], name: str, key: str, number: int, faults: _Faults) -> bool:
-    if key not in row:
-        faults.add(number, name, f"no key {key!r}", nearest(key, row))
-    elif not isinstance(row[key], str):
-        problem = f"{key!r} is a JSON {type(row[key]).__name__}, no text"
-        faults.add(number, name, problem, "put the value into quotes")
-    elif not row[key].strip():
-        faults.add(number, name, f"{key!r} is empty", "fill it or drop the row")
-    else:
-        return True
-    return False
-
-
-def _inspect_gold(answer: str, reward: RewardSpec, number: int, faults: _Faults) -> None:
-    parse: Callable[[str], object]
-    match reward:
-        case CountdownReward():
-            parse, hint = parse_countdown_gold, "a Countdown gold answer looks like '3 5 7 -> 22', all of them 0..36"
-        case ExactMatchReward():
-            parse, hint = parse_exact_match_gold, "give the expected text"
-    try:
-        parse(answer)
-    except ValueError as error:
-        faults.add(number, "answer_field", str(error).rpartition(": ")[0], hint)

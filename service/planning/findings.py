@@ -1,9 +1,7 @@
 """Findings: what is wrong with a specification, where, and what to do. All of them are collected before one refusal."""
 
 import dataclasses
-from collections.abc import Iterable
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
 _SHOWN_LINES = 5
@@ -29,6 +27,8 @@ class BadLines:
 
     field: str
     hint: str
+    unit: str
+    """`line` of a text file, or `row` of a table."""
     first: list[str] = dataclasses.field(default_factory=list)
     lines: set[int] = dataclasses.field(default_factory=set)
 
@@ -36,17 +36,10 @@ class BadLines:
         """Notes a fault in a line, counted from 1."""
         self.lines.add(line)
         if len(self.first) < _SHOWN_LINES:
-            self.first.append(f"line {line}: {problem}")
+            self.first.append(f"{self.unit} {line}: {problem}")
 
     def as_finding(self) -> Finding:
         """All lines as one finding."""
         named = "; ".join(self.first)
-        more = f"; {len(self.lines)} bad lines in all" if len(self.lines) > _SHOWN_LINES else ""
+        more = f"; {len(self.lines)} bad {self.unit}s in all" if len(self.lines) > _SHOWN_LINES else ""
         return Finding(field=self.field, problem=named + more, hint=self.hint)
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint that names the nearest known name, or all of them."""
-    names = sorted(known)
-    near = get_close_matches(name, names, n=1, cutoff=0.5)
-    return f"did you mean {near[0]!r}?" if near else f"its keys are: {', '.join(names) or '(none)'}"

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from service.planning.chat_checks import has_chat_template
 from service.planning.findings import Finding
 from service.planning.model_shape import ModelShape, model_shape
 from service.planning.safetensors_headers import read_tensor_shapes
@@ -21,6 +22,8 @@ class ModelFacts:
     max_position_embeddings: int | None = None
     shape: ModelShape | None = None
     """None where the config does not tell the sizes."""
+    has_chat_template: bool | None = None
+    """None where the folder could not be read."""
     findings: list[Finding]
 
 
@@ -56,6 +59,7 @@ def _inspect(folder: Path) -> ModelFacts:
         vocab_size=_positive(sizes.get("vocab_size")),
         max_position_embeddings=_positive(sizes.get("max_position_embeddings")),
         shape=model_shape(sizes, read_tensor_shapes(folder)),
+        has_chat_template=has_chat_template(folder),
         findings=findings,
     )
 

@@ -8,12 +8,15 @@ from service.contract.spec import ExperimentSpec
 from service.contract.stages import EvaluationSpec, RlSpec, SftSpec, StageName
 
 
-def plan_stages(spec: ExperimentSpec, num_rows: Mapping[str, int]) -> list[StagePlan]:
-    """Every stage in its order; `num_rows` is the size of each data set by `sft`, `rl`, `evaluation`."""
+def plan_stages(spec: ExperimentSpec, num_rows: Mapping[str, int | None]) -> list[StagePlan]:
+    """Every stage in its order; `num_rows` is the size of each data set by `sft`, `rl`, `evaluation`.
+
+    What follows from a size that is not known (None) is left out, and steps that depend on one are 0.
+    """
     return [_plan_stage(stage, spec, num_rows) for stage in spec.stage_names()]
 
 
-def _plan_stage(stage: StageName, spec: ExperimentSpec, num_rows: Mapping[str, int]) -> StagePlan:
+def _plan_stage(stage: StageName, spec: ExperimentSpec, num_rows: Mapping[str, int | None]) -> StagePlan:
     match stage:
         case "sft":
             assert spec.sft is not None, "stage_names names stages that the specification has"
@@ -28,47 +31,52 @@ def _plan_stage(stage: StageName, spec: ExperimentSpec, num_rows: Mapping[str, i
             assert_never(stage)
 
 
-def _plan_sft(sft: SftSpec, num_samples: int) -> StagePlan:
-    """Samples beyond `max_length` that `overlong: drop` leaves out are known only to the tokenizer: an upper bound."""
-    steps_per_epoch = -(-num_samples // sft.batch_size)
+def _plan_sft(sft: SftSpec, num_records: int | None) -> StagePlan:
+    """An estimate where the tokenizer or hashes decide: which samples are too long, and which are held out."""
+    known: dict[str, float | int | str] = {}
+    num_steps = 0
+    if num_records is not None:
+        num_held_out = round(num_records * sft.holdout_fraction)
+        steps_per_epoch = -(-(num_records - num_held_out) // sft.batch_size)
+        num_steps = steps_per_epoch * sft.num_epochs
+        known = {"samples": num_records - num_held_out, "steps_per_epoch": steps_per_epoch, "steps": num_steps}
+        if num_held_out:
+            known["held_out"] = num_held_out
     return StagePlan(
         stage="sft",
-        num_steps=steps_per_epoch * sft.num_epochs,
-        numbers={
-            "samples": num_samples,
-            "steps_per_epoch": steps_per_epoch,
-            "steps": steps_per_epoch * sft.num_epochs,
-            "sequences_per_step": sft.batch_size,
-            "max_tokens_per_microbatch": sft.max_tokens_per_microbatch,
-        },
+        num_steps=num_steps,
+        numbers=known
+        | {"sequences_per_step": sft.batch_size, "max_tokens_per_microbatch": sft.max_tokens_per_microbatch},
     )
 
 
-def _plan_rl(rl: RlSpec, num_prompts: int) -> StagePlan:
+def _plan_rl(rl: RlSpec, num_prompts: int | None) -> StagePlan:
+    known: dict[str, float | int | str] = {}
+    if num_prompts is not None:
+        epochs = round(rl.num_steps * rl.num_prompts_per_step / num_prompts, 4)
+        known = {"prompts": num_prompts, "epochs_over_prompts": epochs}
     updates_per_step = rl.num_samples_per_step // rl.num_sequences_per_update * rl.num_iterations
     return StagePlan(
         stage="rl",
         num_steps=rl.num_steps,
-        numbers={
-            "prompts": num_prompts,
+        numbers=known
+        | {
             "prompts_per_step": rl.num_prompts_per_step,
             "samples_per_step": rl.num_samples_per_step,
             "updates_per_step": updates_per_step,
             "total_updates": updates_per_step * rl.num_steps,
             "total_samples": rl.num_samples_per_step * rl.num_steps,
-            "epochs_over_prompts": round(rl.num_steps * rl.num_prompts_per_step / num_prompts, 4),
             "max_tokens_per_microbatch": rl.max_tokens_per_microbatch,
         },
     )
 
 
-def _plan_evaluation(stage: StageName, evaluation: EvaluationSpec, num_prompts: int) -> StagePlan:
+def _plan_evaluation(stage: StageName, evaluation: EvaluationSpec, num_prompts: int | None) -> StagePlan:
+    known: dict[str, float | int | str] = {}
+    if num_prompts is not None:
+        known = {"prompts": num_prompts, "samples": num_prompts * evaluation.num_generations}
     return StagePlan(
         stage=stage,
-        num_steps=num_prompts,  # a step of an evaluation is one prompt
-        numbers={
-            "prompts": num_prompts,
-            "samples_per_prompt": evaluation.num_generations,
-            "samples": num_prompts * evaluation.num_generations,
-        },
+        num_steps=num_prompts or 0,  # a step of an evaluation is one prompt
+        numbers=known | {"samples_per_prompt": evaluation.num_generations},
     )

@@ -8,6 +8,7 @@ from typing import TypeVar
 from service.contract.plan import ExperimentPlan
 from service.contract.spec import ExperimentSpec
 from service.errors import CannotRun
+from service.planning.chat_checks import find_missing_templates, warn_of_chats
 from service.planning.data_files import DataFacts, DataQuestion, inspect_data
 from service.planning.deadline import Deadline, in_thread
 from service.planning.findings import Finding
@@ -46,6 +47,7 @@ async def plan_experiment(
     findings = [
         *model.findings,
         *(finding for facts in data.values() for finding in facts.findings),
+        *find_missing_templates(spec, model.has_chat_template),
         *find_lengths_beyond(spec, model),
         *find_objective_faults(spec, model),
         *_too_few_prompts(spec, data),
@@ -55,12 +57,19 @@ async def plan_experiment(
     if findings:
         raise CannotRun(_refusal(findings), errors=[finding.as_detail() for finding in findings])
     num_rows = {name: facts.num_rows for name, facts in data.items()}
+    unchecked = [warning for facts in data.values() for warning in facts.warnings]
     return ExperimentPlan(
         stages=plan_stages(spec, num_rows),
         num_cpus=spec.resources.num_cpus,
         num_gpus=spec.resources.num_gpus,
         memory=memory,
-        warnings=[*warn_of_settings(spec, capacity), *warn_of_memory(memory), *_warn_of_rows(spec, num_rows)],
+        warnings=[
+            *warn_of_settings(spec, capacity),
+            *warn_of_memory(memory),
+            *warn_of_chats(spec),
+            *_warn_of_rows(spec, num_rows),
+            *unchecked,
+        ],
     )
 
 
@@ -78,18 +87,14 @@ async def _inspect_all(spec: ExperimentSpec, deadline: Deadline) -> dict[str, Da
 def _questions(spec: ExperimentSpec) -> dict[str, DataQuestion]:
     questions = {}
     if spec.sft:
-        pairs = spec.sft.data
-        questions["sft"] = DataQuestion(
-            where="sft.data",
-            path=pairs.path,
-            text_fields={"prompt_field": pairs.prompt_field, "completion_field": pairs.completion_field},
-        )
+        questions["sft"] = DataQuestion(where="sft.data", data=spec.sft.data)
+        if spec.sft.eval_data:
+            questions["sft_eval"] = DataQuestion(where="sft.eval_data", data=spec.sft.eval_data)
     for name, stage in (("rl", spec.rl), ("evaluation", spec.evaluation)):
         if stage:
             questions[name] = DataQuestion(
                 where=f"{name}.data",
-                path=stage.data.path,
-                text_fields={"prompt_field": stage.data.prompt_field, "answer_field": stage.data.answer_field},
+                data=stage.data,
                 reward=stage.reward,
                 limit=spec.evaluation.num_prompts if spec.evaluation and name == "evaluation" else None,
             )
@@ -118,11 +123,12 @@ def _too_few_prompts(spec: ExperimentSpec, data: Mapping[str, DataFacts]) -> lis
     return [Finding(field="rl.num_prompts_per_step", problem=problem, hint=hint)]
 
 
-def _warn_of_rows(spec: ExperimentSpec, num_rows: Mapping[str, int]) -> list[str]:
+def _warn_of_rows(spec: ExperimentSpec, num_rows: Mapping[str, int | None]) -> list[str]:
     wanted = spec.evaluation.num_prompts if spec.evaluation else None
-    if wanted is None or num_rows["evaluation"] >= wanted:
+    present = num_rows.get("evaluation")
+    if wanted is None or present is None or present >= wanted:
         return []
-    return [f"evaluation.num_prompts is {wanted}, but the set has {num_rows['evaluation']} prompts: all are used"]
+    return [f"evaluation.num_prompts is {wanted}, but the set has {present} prompts: all are used"]
 
 
 def _refusal(findings: list[Finding]) -> str:

@@ -35,6 +35,9 @@ async def record_sight(session: AsyncSession, view: ClusterView, bounds: Bounds,
         ray_session=view.session_name,
         num_cpus=_bounded(view.num_cpus, bounds.num_cpus),
         num_gpus=_bounded(view.num_gpus, bounds.num_gpus),
+        node_memory_bytes=view.memory.node_bytes,
+        memory_bytes=view.memory.total_bytes,
+        gpu_memory_bytes=view.memory.gpu_bytes,
         message=f"{view.num_nodes} node{'' if view.num_nodes == 1 else 's'}",
     )
 

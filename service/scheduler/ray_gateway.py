@@ -12,6 +12,7 @@ from typing import Any, Self
 import httpx
 
 from service.errors import RayUnreachable
+from service.scheduler.node_memory import read_node_memory
 from service.scheduler.ray_jobs import (
     ClusterView,
     ForeignJob,
@@ -96,6 +97,7 @@ class RayDashboard:
                 num_cpus=sum(float(node["resources_total"].get("CPU", 0)) for node in nodes),
                 num_gpus=sum(float(node["resources_total"].get("GPU", 0)) for node in nodes),
                 num_nodes=len(nodes),
+                memory=read_node_memory([node["resources_total"] for node in nodes]),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise _not_understood("the list of nodes") from error

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from service.scheduler.node_memory import UNKNOWN_MEMORY, NodeMemory
+
 
 class RayJobStatus(StrEnum):
     """What Ray says of a job. A hint, not the truth: the driver's own report is."""
@@ -58,6 +60,7 @@ class ClusterView:
     num_cpus: float
     num_gpus: float
     num_nodes: int
+    memory: NodeMemory = UNKNOWN_MEMORY
 
 
 class RayGateway(Protocol):

@@ -333,4 +333,10 @@ class ClusterState(Base):
     num_cpus: Mapped[float]
     """Capacity that may be handed out."""
     num_gpus: Mapped[float]
+    node_memory_bytes: Mapped[float | None]
+    """Of the largest node; this and the next two are NULL where Ray does not tell."""
+    memory_bytes: Mapped[float | None]
+    """Of all nodes."""
+    gpu_memory_bytes: Mapped[float | None]
+    """Of one GPU."""
     message: Mapped[str] = mapped_column(server_default="")

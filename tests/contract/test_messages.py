@@ -32,6 +32,11 @@ def test_a_driver_cannot_write_the_services_own_events(kind: str) -> None:
         make_run_event(kind)
 
 
+def test_an_events_detail_is_bounded() -> None:
+    with pytest.raises(ValidationError, match="shorten it"):
+        make_run_event(detail={"text": "x" * 20_000})
+
+
 def test_metric_names_are_unique() -> None:
     assert len({metric.name for metric in METRICS}) == len(METRICS)
 

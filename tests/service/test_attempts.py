@@ -1,5 +1,6 @@
 """Attempts from admission to release, on PostgreSQL."""
 
+from collections import Counter
 from datetime import timedelta
 
 import pytest
@@ -119,6 +120,17 @@ async def test_events_of_a_report_join_the_experiments_own_once_with_the_drivers
         [stored] = [row for row in rows if row.kind == event.kind]
         assert (stored.message, stored.detail, stored.ts) == ("odd \ufffd", {"loss": "NaN"}, NOW)
         assert stored.attempt_id == attempt.id
+
+
+async def test_of_a_flood_of_events_the_first_are_kept_and_the_rest_is_told_once(sessions: Sessions) -> None:
+    async with sessions.begin() as session:
+        attempt = await make_attempt(session)
+        for seq, count in ((1, 995), (2, 10), (3, 10)):
+            events = [make_run_event("flood") for _ in range(count)]
+            await reporting.take_report(session, attempt, make_report(seq, events=events))
+        rows = await experiments.events_after(session, attempt.experiment_id, after=0, limit=2000)
+        kinds = Counter(row.kind for row in rows)
+        assert (kinds["flood"], kinds["events_left_out"]) == (1000, 1)
 
 
 async def test_stale_attempt_can_neither_start_report_record_nor_end(sessions: Sessions) -> None:

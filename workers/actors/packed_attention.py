@@ -12,7 +12,8 @@ On the CPU a packed row is cut into its sequences: on mixed lengths that takes a
 rows take, and an eighth to a fiftieth of that of one mask over the whole row. On CUDA, half precision goes to torch's
 own variable-length flash attention.
 
-Dims: B rows, T positions, A heads of queries, G heads of keys and values (A is a multiple of G), D width of a head.
+Dims: B rows, T positions, Q queries and K keys of a block of them, A heads of queries, G heads of keys and values (A is
+a multiple of G), D width of a head.
 """
 
 from functools import lru_cache
@@ -106,20 +107,19 @@ class _Attention:
         self._softcap = softcap
 
     def rows(self, query_BATD: Tensor, key_BGTD: Tensor, value_BGTD: Tensor) -> Tensor:
-        """Causal attention within each row, [B, A, T, D]."""
-        if self._softcap is not None:
-            return self._capped(query_BATD, key_BGTD, value_BGTD)
-        num_tokens = query_BATD.shape[2]
-        windowed = self._window is not None and self._window < num_tokens
-        return scaled_dot_product_attention(
-            query_BATD,
-            key_BGTD,
-            value_BGTD,
-            attn_mask=_visible(num_tokens, self._window, query_BATD.device) if windowed else None,
-            is_causal=not windowed,
-            scale=self._scale,
-            enable_gqa=query_BATD.shape[1] != key_BGTD.shape[1],
-        )
+        """Causal attention within each row, [B, A, T, D].
+
+        With a window, queries go in blocks of its length, and each block meets the keys that it can see: two windows
+        of them instead of all.
+        """
+        num_tokens, window = query_BATD.shape[2], self._window
+        if window is None or window >= num_tokens:
+            return self._block(query_BATD, key_BGTD, value_BGTD)
+        blocks = []
+        for start in range(0, num_tokens, window):
+            queries, keys = slice(start, start + window), slice(max(0, start - window + 1), start + window)
+            blocks.append(self._block(query_BATD[:, :, queries], key_BGTD[:, :, keys], value_BGTD[:, :, keys]))
+        return torch.cat(blocks, dim=2)
 
     def flash(self, query_1ATD: Tensor, key_1GTD: Tensor, value_1GTD: Tensor, lengths: tuple[int, ...]) -> Tensor:
         """The same for a packed row on CUDA, [1, T, A, D]."""
@@ -144,34 +144,45 @@ class _Attention:
         assert isinstance(attended_TAD, Tensor)
         return attended_TAD.unsqueeze(0)
 
-    def _capped(self, query_BATD: Tensor, key_BGTD: Tensor, value_BGTD: Tensor) -> Tensor:
-        """Written out, with all scores of a row in memory: no fused attention of torch caps them."""
+    def _block(self, query_BAQD: Tensor, key_BGKD: Tensor, value_BGKD: Tensor) -> Tensor:
+        """Attention of the last Q of K tokens, [B, A, Q, D]."""
+        num_queries, num_keys = query_BAQD.shape[2], key_BGKD.shape[2]
+        fits = num_queries == num_keys and (self._window is None or self._window >= num_keys)
+        if fits and self._softcap is None:
+            return scaled_dot_product_attention(
+                query_BAQD,
+                key_BGKD,
+                value_BGKD,
+                is_causal=True,
+                scale=self._scale,
+                enable_gqa=query_BAQD.shape[1] != key_BGKD.shape[1],
+            )
+        # With a mask, the fast kernels want as many heads of keys as of queries.
+        num_groups = query_BAQD.shape[1] // key_BGKD.shape[1]
+        key_BAKD, value_BAKD = (tensor.repeat_interleave(num_groups, dim=1) for tensor in (key_BGKD, value_BGKD))
+        visible_QK = _visible(num_queries, num_keys, self._window, query_BAQD.device)
+        if self._softcap is not None:
+            return self._capped(query_BAQD, key_BAKD, value_BAKD, visible_QK)
+        return scaled_dot_product_attention(query_BAQD, key_BAKD, value_BAKD, attn_mask=visible_QK, scale=self._scale)
+
+    def _capped(self, query_BAQD: Tensor, key_BAKD: Tensor, value_BAKD: Tensor, visible_QK: Tensor) -> Tensor:
+        """Written out, with all scores of a block in memory: no fused attention of torch caps them."""
         assert self._softcap is not None
-        num_tokens, width = query_BATD.shape[2:]
-        num_groups = query_BATD.shape[1] // key_BGTD.shape[1]
-        key_BATD = key_BGTD.repeat_interleave(num_groups, dim=1)
-        value_BATD = value_BGTD.repeat_interleave(num_groups, dim=1)
-        scale = width**-0.5 if self._scale is None else self._scale
-        scores_BATT = (query_BATD @ key_BATD.transpose(2, 3)) * scale
-        scores_BATT = self._softcap * torch.tanh(scores_BATT / self._softcap)
-        visible_TT = _visible(num_tokens, self._window, query_BATD.device)
-        scores_BATT = scores_BATT.masked_fill(~visible_TT, float("-inf"))
-        return (
-            scores_BATT.softmax(-1, dtype=torch.promote_types(scores_BATT.dtype, torch.float32)).to(value_BATD.dtype)
-            @ value_BATD
-        )
+        scale = query_BAQD.shape[-1] ** -0.5 if self._scale is None else self._scale
+        scores_BAQK = (query_BAQD @ key_BAKD.transpose(2, 3)) * scale
+        scores_BAQK = self._softcap * torch.tanh(scores_BAQK / self._softcap)
+        scores_BAQK = scores_BAQK.masked_fill(~visible_QK, float("-inf"))
+        probs_BAQK = scores_BAQK.softmax(-1, dtype=torch.promote_types(scores_BAQK.dtype, torch.float32))
+        return probs_BAQK.to(value_BAKD.dtype) @ value_BAKD
 
 
-def _visible(num_tokens: int, window: int | None, device: torch.device) -> Tensor:
-    """bool [T, T]: which keys a query sees, itself and up to `window` - 1 before it."""
-    # Sequences of like length share the next larger mask.
-    return _band(1 << (num_tokens - 1).bit_length(), window, device)[:num_tokens, :num_tokens]
-
-
-@lru_cache(maxsize=4)
-def _band(num_tokens: int, window: int | None, device: torch.device) -> Tensor:
-    causal_TT = torch.ones(num_tokens, num_tokens, dtype=torch.bool, device=device).tril()
-    return causal_TT if window is None else causal_TT.triu(1 - window)
+# The layers of a forward pass, and the blocks of a row, ask for the same few.
+@lru_cache(maxsize=16)
+def _visible(num_queries: int, num_keys: int, window: int | None, device: torch.device) -> Tensor:
+    """bool [Q, K]: which keys the last Q of K tokens see: up to their own, and `window` of them."""
+    num_before = num_keys - num_queries
+    visible_QK = torch.ones(num_queries, num_keys, dtype=torch.bool, device=device).tril(num_before)
+    return visible_QK if window is None else visible_QK.triu(num_before - window + 1)
 
 
 @lru_cache(maxsize=8)

@@ -6,6 +6,7 @@ import httpx
 import pytest
 
 from service.errors import RayUnreachable
+from service.scheduler.node_memory import NodeMemory
 from service.scheduler.ray_gateway import RayDashboard
 from service.scheduler.ray_jobs import ClusterView, ForeignJob, RayJobRequest, RayJobStatus, SubmitRefused
 from tests.fakes import FakeRay
@@ -72,7 +73,8 @@ async def test_an_unknown_job_is_none_and_stopping_it_does_nothing(gateway: RayD
 
 async def test_only_living_nodes_count(ray: FakeRay, gateway: RayDashboard) -> None:
     ray.num_gpus = 1.0
-    view = ClusterView(session_name="session_1", num_cpus=2.0, num_gpus=1.0, num_nodes=1)
+    memory = NodeMemory(node_bytes=1e9, total_bytes=1e9)
+    view = ClusterView(session_name="session_1", num_cpus=2.0, num_gpus=1.0, num_nodes=1, memory=memory)
     assert await gateway.cluster() == view
 
 

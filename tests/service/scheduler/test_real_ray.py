@@ -129,6 +129,13 @@ def request_for(name: str, entrypoint: str) -> RayJobRequest:
     return RayJobRequest(submission_id=name, entrypoint=entrypoint, env_vars=env_vars, metadata=metadata)
 
 
+async def test_ray_tells_the_memory_of_its_nodes(gateway: RayDashboard) -> None:
+    memory = (await gateway.cluster()).memory
+    assert memory.node_bytes is not None
+    assert 2**28 < memory.node_bytes < psutil.virtual_memory().total
+    assert (memory.total_bytes, memory.gpu_bytes) == (memory.node_bytes, None)
+
+
 async def test_a_job_runs_to_its_end_and_leaves_its_log(gateway: RayDashboard) -> None:
     await gateway.submit(request_for("greeter", "seq 300; echo $GREETING; exit 7"))
     job = await job_in(gateway, "greeter", RayJobStatus.FAILED)

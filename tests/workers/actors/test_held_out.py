@@ -8,6 +8,7 @@ import pytest
 
 from service.contract.data import SupervisedData
 from service.contract.objectives import SedObjective
+from service.contract.spec import LoraSpec
 from service.contract.stages import OptimizerSpec, SftSpec
 from tests.workers.tiny_model import (
     assert_same_weights,
@@ -22,6 +23,7 @@ from workers.actors.trainer_results import SftEnd, SftSlice, StepMetrics
 from workers.config_error import ConfigError
 
 SED = SedObjective(calibration_samples=5)
+either_kind = pytest.mark.parametrize("lora", [None, LoraSpec(rank=2)], ids=["weights", "adapters"])
 
 
 @pytest.fixture
@@ -62,6 +64,21 @@ def test_measuring_leaves_no_trace_in_the_training(
     assert len(found.evaluations) == 10 and len(found.token_views) == 70
     assert found.steps == expected.steps
     assert_same_weights(weights_of(measured), weights_of(plain))
+
+
+@either_kind
+def test_weights_written_on_the_way_leave_no_trace(
+    model_folder: Path, ten_pairs: str, tmp_path: Path, lora: LoraSpec | None
+) -> None:
+    plain, sampled = (make_trainer(model_folder, lora=lora) for _ in range(2))
+    spec = make_sft_spec(ten_pairs)
+    expected = run_all(plain, spec, tmp_path / "plain")
+    sampled.prepare_sft(spec, str(tmp_path / "sampled"))
+    first = sampled.sft_steps(max_steps=4, max_seconds=1000.0)
+    sampled.write_weights(str(tmp_path / "policy.safetensors"))
+    rest = sampled.sft_steps(max_steps=1000, max_seconds=1000.0)
+    assert first.steps + rest.steps == expected.steps
+    assert_same_weights(weights_of(sampled), weights_of(plain))
 
 
 @pytest.mark.parametrize("slice_steps", [1, 2, 1000])
@@ -158,11 +175,12 @@ def test_the_best_checkpoints_are_kept_beside_the_newest(
     assert manifest["body"]["facts"]["best_checkpoints"][0] == [best[0], nlls[best[0]]]
 
 
+@either_kind
 def test_the_stage_may_end_with_the_best_checkpoint(
-    model_folder: Path, ten_pairs: str, held_out: SupervisedData, tmp_path: Path
+    model_folder: Path, ten_pairs: str, held_out: SupervisedData, tmp_path: Path, lora: LoraSpec | None
 ) -> None:
     spec = make_overfitting_spec(ten_pairs, held_out, export="best")
-    trainer, same = make_trainer(model_folder), make_trainer(model_folder)
+    trainer, same, resumed = (make_trainer(model_folder, lora=lora) for _ in range(3))
     run_all(trainer, spec, tmp_path / "sft")
     end = trainer.end_sft()
     same.prepare_sft(spec, str(tmp_path / "again"))
@@ -170,7 +188,6 @@ def test_the_stage_may_end_with_the_best_checkpoint(
     assert end.exported_step == end.best_checkpoints[0].step < 20
     assert_same_weights(weights_of(trainer), weights_of(same))
 
-    resumed = make_trainer(model_folder)
     resumed.prepare_sft(spec, str(tmp_path / "sft"))
     assert resumed.end_sft() == end
     assert_same_weights(weights_of(resumed), weights_of(same))

@@ -8,7 +8,7 @@ import torch
 from pydantic import TypeAdapter
 
 from service.contract.objectives import ObjectiveSpec
-from service.contract.spec import ModelSpec
+from service.contract.spec import LoraSpec, ModelSpec
 from service.contract.stages import OptimizerSpec
 from tests.workers.tiny_model import (
     assert_same_weights,
@@ -35,7 +35,7 @@ def data(tmp_path: Path) -> str:
 
 def prepared(model_folder: Path, data: str, root: Path, body: dict[str, Any], **changes: Any) -> Trainer:
     objective = TypeAdapter[Any](ObjectiveSpec).validate_python(body)
-    trainer = make_trainer(model_folder, dtype=changes.pop("dtype", "float32"))
+    trainer = make_trainer(model_folder, dtype=changes.pop("dtype", "float32"), lora=changes.pop("lora", None))
     trainer.prepare_sft(make_sft_spec(data, objective=objective, **changes), str(root))
     return trainer
 
@@ -52,6 +52,18 @@ def test_the_divergence_begins_at_zero_and_grows(
     metrics = run(prepared(model_folder, data, tmp_path / "sft", body, packing=packing))
     assert metrics[0].values["sft/reference/kl"] == 0.0
     assert metrics[-1].values["sft/reference/kl"] > metrics[1].values["sft/reference/kl"] > 0.0
+
+
+@pytest.mark.parametrize(
+    ("dtype", "lora", "first"),
+    [("float32", LoraSpec(), 0.0), ("bfloat16", LoraSpec(), 0.0), ("bfloat16", None, 1e-3)],
+)
+def test_the_reference_is_the_model_without_adapters_in_its_own_dtype(
+    model_folder: Path, data: str, tmp_path: Path, dtype: str, lora: LoraSpec | None, first: float
+) -> None:
+    metrics = run(prepared(model_folder, data, tmp_path / "sft", {"type": "asft"}, dtype=dtype, lora=lora))
+    assert metrics[0].values["sft/reference/kl"] <= first
+    assert metrics[-1].values["sft/reference/kl"] > 10 * first
 
 
 def test_an_anchor_holds_the_model_near_its_reference(model_folder: Path, data: str, tmp_path: Path) -> None:
