@@ -22,6 +22,9 @@ class ModelFacts:
     max_position_embeddings: int | None = None
     shape: ModelShape | None = None
     """None where the config does not tell the sizes."""
+    model_type: str | None = None
+    layer_types: frozenset[str] = frozenset()
+    """Kinds of the layers, where the config tells."""
     has_chat_template: bool | None = None
     """None where the folder could not be read."""
     findings: list[Finding]
@@ -58,6 +61,8 @@ def _inspect(folder: Path) -> ModelFacts:
     return ModelFacts(
         vocab_size=_positive(sizes.get("vocab_size")),
         max_position_embeddings=_positive(sizes.get("max_position_embeddings")),
+        model_type=str(sizes.get("model_type", "")) or None,
+        layer_types=_layer_types(sizes.get("layer_types")),
         shape=model_shape(sizes, read_tensor_shapes(folder)),
         has_chat_template=has_chat_template(folder),
         findings=findings,
@@ -113,6 +118,10 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     if not isinstance(content, dict):
         raise ValueError(f"{path.name} holds no JSON object")
     return content
+
+
+def _layer_types(kinds: object) -> frozenset[str]:
+    return frozenset(map(str, kinds)) if isinstance(kinds, list) else frozenset()
 
 
 def _positive(value: object) -> int | None:

@@ -6,6 +6,7 @@ from typing import assert_never
 from service.contract.plan import StagePlan
 from service.contract.spec import ExperimentSpec
 from service.contract.stages import EvaluationSpec, RlSpec, SftSpec, StageName
+from service.planning.step_checks import num_sft_steps
 
 
 def plan_stages(spec: ExperimentSpec, num_rows: Mapping[str, int | None]) -> list[StagePlan]:
@@ -19,8 +20,7 @@ def plan_stages(spec: ExperimentSpec, num_rows: Mapping[str, int | None]) -> lis
 def _plan_stage(stage: StageName, spec: ExperimentSpec, num_rows: Mapping[str, int | None]) -> StagePlan:
     match stage:
         case "sft":
-            assert spec.sft is not None, "stage_names names stages that the specification has"
-            return _plan_sft(spec.sft, num_rows["sft"])
+            return _plan_sft(spec, num_rows)
         case "rl":
             assert spec.rl is not None, "stage_names names stages that the specification has"
             return _plan_rl(spec.rl, num_rows["rl"])
@@ -31,23 +31,46 @@ def _plan_stage(stage: StageName, spec: ExperimentSpec, num_rows: Mapping[str, i
             assert_never(stage)
 
 
-def _plan_sft(sft: SftSpec, num_records: int | None) -> StagePlan:
+def num_trained_records(sft: SftSpec, num_records: int | None) -> int | None:
+    """About what is left when the held-out share is taken away; hashes decide, so it is not exact."""
+    return None if num_records is None else num_records - round(num_records * sft.holdout_fraction)
+
+
+def _plan_sft(spec: ExperimentSpec, num_rows: Mapping[str, int | None]) -> StagePlan:
     """An estimate where the tokenizer or hashes decide: which samples are too long, and which are held out."""
-    known: dict[str, float | int | str] = {}
-    num_steps = 0
-    if num_records is not None:
-        num_held_out = round(num_records * sft.holdout_fraction)
-        steps_per_epoch = -(-(num_records - num_held_out) // sft.batch_size)
-        num_steps = steps_per_epoch * sft.num_epochs
-        known = {"samples": num_records - num_held_out, "steps_per_epoch": steps_per_epoch, "steps": num_steps}
-        if num_held_out:
-            known["held_out"] = num_held_out
-    return StagePlan(
-        stage="sft",
-        num_steps=num_steps,
-        numbers=known
-        | {"sequences_per_step": sft.batch_size, "max_tokens_per_microbatch": sft.max_tokens_per_microbatch},
-    )
+    sft = spec.sft
+    assert sft is not None, "stage_names names stages that the specification has"
+    num_ranks = spec.resources.trainer.num_ranks
+    numbers: dict[str, float | int | str] = {
+        "sequences_per_step": sft.batch_size,
+        "ranks": num_ranks,
+        "max_tokens_per_microbatch": sft.max_tokens_per_microbatch,
+        "max_microbatches_per_step": _most_microbatches(sft, num_ranks),
+    }
+    num_records, num_samples = num_rows["sft"], num_trained_records(sft, num_rows["sft"])
+    if num_records is None or num_samples is None:
+        return StagePlan(stage="sft", num_steps=0, numbers=numbers)
+    num_steps = num_sft_steps(sft, num_samples)
+    known: dict[str, float | int | str] = {
+        "samples": num_samples,
+        "steps_per_epoch": num_steps // sft.num_epochs,
+        "steps": num_steps,
+        "checkpoints": -(-num_steps // sft.save_steps),
+    }
+    num_held_out = num_rows.get("sft_eval") if sft.eval_data else num_records - num_samples
+    if sft.has_held_out and num_held_out is not None:
+        known |= {
+            "held_out": num_held_out,
+            "held_out_measured": min(num_held_out, sft.num_eval_samples or num_held_out),
+            "measurements": len({0, num_steps, *range(0, num_steps, sft.eval_steps or num_steps)}),
+        }
+    return StagePlan(stage="sft", num_steps=num_steps, numbers=known | numbers)
+
+
+def _most_microbatches(sft: SftSpec, num_ranks: int) -> int:
+    """Of one rank, if every sample were of full length."""
+    samples_per_rank = -(-sft.batch_size // num_ranks)
+    return -(-samples_per_rank // max(1, sft.max_tokens_per_microbatch // (sft.max_length - 1)))
 
 
 def _plan_rl(rl: RlSpec, num_prompts: int | None) -> StagePlan:

@@ -15,7 +15,7 @@ from service.planning.findings import Finding
 from service.planning.memory_checks import find_memory_beyond, warn_of_memory
 from service.planning.memory_plan import NO_MEMORY_KNOWN, plan_memory
 from service.planning.model_folder import ModelFacts, inspect_model
-from service.planning.numbers import plan_stages
+from service.planning.numbers import num_trained_records, plan_stages
 from service.planning.settings_checks import (
     Capacity,
     find_lengths_beyond,
@@ -23,6 +23,8 @@ from service.planning.settings_checks import (
     find_resources_beyond,
     warn_of_settings,
 )
+from service.planning.step_checks import find_steps_beyond, warn_of_steps
+from service.planning.trainer_checks import find_trainer_faults, warn_of_trainer
 
 INSPECTION_S = 20.0
 
@@ -50,6 +52,8 @@ async def plan_experiment(
         *find_missing_templates(spec, model.has_chat_template),
         *find_lengths_beyond(spec, model),
         *find_objective_faults(spec, model),
+        *find_trainer_faults(spec, model),
+        *find_steps_beyond(spec, data["sft"].num_rows if spec.sft else None),
         *_too_few_prompts(spec, data),
         *find_resources_beyond(spec, capacity),
         *find_memory_beyond(spec, model.shape, room, memory),
@@ -65,6 +69,8 @@ async def plan_experiment(
         memory=memory,
         warnings=[
             *warn_of_settings(spec, capacity),
+            *warn_of_trainer(spec),
+            *warn_of_steps(spec, num_trained_records(spec.sft, num_rows.get("sft")) if spec.sft else None),
             *warn_of_memory(memory),
             *warn_of_chats(spec),
             *_warn_of_rows(spec, num_rows),

@@ -86,7 +86,7 @@ def attention_forward(
     Nothing may be masked beyond causality: padding stands behind every real token. Dropout is off while training here.
     """
     assert attention_mask is None and dropout == 0.0
-    attention = _Attention(scale=scaling, window=sliding_window, softcap=softcap)
+    attention = Attention(scale=scaling, window=sliding_window, softcap=softcap)
     if packed_lengths is None:
         return attention.rows(query_BATD, key_BGTD, value_BGTD).transpose(1, 2).contiguous(), None
     if softcap is None and _takes_flash(query_BATD):
@@ -98,7 +98,7 @@ def attention_forward(
     return torch.cat([attention.rows(*part).transpose(1, 2) for part in parts], dim=1), None
 
 
-class _Attention:
+class Attention:
     """One layer's way to attend."""
 
     def __init__(self, *, scale: float | None, window: int | None, softcap: float | None) -> None:
@@ -201,8 +201,8 @@ def _takes_flash(query_BATD: Tensor) -> bool:
 
 def _flash_dtype(query_BATD: Tensor) -> torch.dtype:
     """Under autocast the rotary embedding leaves queries and keys in float32."""
-    kind = query_BATD.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else query_BATD.dtype
+    is_mixed = query_BATD.is_cuda and torch.is_autocast_enabled("cuda")
+    return torch.get_autocast_dtype("cuda") if is_mixed else query_BATD.dtype
 
 
 @torch.no_grad()

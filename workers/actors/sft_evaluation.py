@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from service.contract.messages import TokenView
+from service.contract.messages import MAX_VIEWED_TOKENS, TokenView
 from service.contract.stages import SftSpec
 from workers.actors.policy_model import PolicyModel
 from workers.actors.trainer_results import StepMetrics
@@ -30,8 +30,6 @@ MEASURED = ("nll", "entropy", "mean_token_accuracy", "sed/penalised_fraction")
 """Metrics of training steps, `sft/…`, that the held-out samples have as `sft/eval/…`; the last one with SED only."""
 VIEW_TOP_K = 2
 """Likeliest tokens whose mass a view shows where the objective names no number."""
-MAX_VIEW_TOKENS = 8192
-"""Of a longer sample the beginning is shown, so that a view fits into one report: it takes about 50 bytes a token."""
 
 
 class HeldOutEvaluation:
@@ -117,11 +115,11 @@ class HeldOutEvaluation:
 
     def _view(self, step: int, index: int, values: dict[str, list[float] | None]) -> TokenView:
         sample = self._viewed[index]
-        token_ids = [*sample.prompt_token_ids, *sample.completion_token_ids][:MAX_VIEW_TOKENS]
+        token_ids = [*sample.prompt_token_ids, *sample.completion_token_ids][:MAX_VIEWED_TOKENS]
         is_trained = [False] * len(sample.prompt_token_ids) + list(
             sample.is_trained or (True,) * len(sample.completion_token_ids)
         )
-        columns = {name: _spread(column, is_trained)[:MAX_VIEW_TOKENS] for name, column in values.items()}
+        columns = {name: _spread(column, is_trained)[:MAX_VIEWED_TOKENS] for name, column in values.items()}
         return TokenView(
             stage="sft",
             step=step,

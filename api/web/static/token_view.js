@@ -9,8 +9,9 @@ const panel = document.getElementById("token-view");
 const choice = Object.fromEntries([...panel.querySelectorAll("select")].map((select) => [select.name, select]));
 const panes = panel.querySelector(".panes");
 const readout = panel.querySelector(".readout tbody");
-let touched = false; // as long as nobody has chosen steps, the newest is shown
+let touched = false; // as long as nobody has looked closer, the newest step is shown
 let shown = []; // the views on the page, each with its tokens and their spans
+let shownFor = ""; // the choice that they answer
 let request = 0; // answers to older choices are dropped
 
 // Each way to colour: whether the views have what it needs, a token's class and shade in [0, 1], and what colours mean.
@@ -109,6 +110,7 @@ function scaleOf(views) {
 
 function caption(view) {
   const trained = view.tokens.filter((token) => token.trained);
+  if (!trained.length) return element("figcaption", `after step ${view.step}: the prompt fills the view`);
   const mean = (name) => number(trained.reduce((sum, token) => sum + token[name], 0) / trained.length);
   const flexible = view.tau === null ? "" : `${trained.filter((token) => token.flexible).length} of ${trained.length} tokens flexible · `;
   const made = element("figcaption", view.step === 0 ? "before training" : `after step ${view.step}`);
@@ -173,11 +175,16 @@ function reach(view, place) {
   view.spans[place].tabIndex = 0;
 }
 
+const wanted = () => [choice.sample, choice.before, choice.after].map((select) => select.value).join();
+
 async function show() {
+  if (wanted() === shownFor) return;
   const mine = ++request;
+  const choosing = wanted();
   const steps = [choice.before.value, choice.after.value].filter((step) => step !== NOTHING);
   const views = await Promise.all(steps.map((step) => getJson(`/token-views/sft/${step}/${choice.sample.value}`)));
   if (mine !== request) return;
+  shownFor = choosing;
   shown = views.map((view) => ({ ...view, tau: value(view.tau), tokens: tokensOf(view) }));
   const colourings = Object.entries(COLOURINGS).filter(([, colouring]) => colouring.fits(shown));
   fill(choice.colour, colourings.map(([key, { label }]) => [key, label]), choice.colour.value);
@@ -221,8 +228,14 @@ function move(event) {
   view.spans[Math.min(Math.max(goal, 0), last)].focus();
 }
 
-panes.addEventListener("mouseover", (event) => placeOf(event) !== null && point(placeOf(event)));
-panes.addEventListener("focusin", (event) => placeOf(event) !== null && point(placeOf(event)));
+for (const kind of ["mouseover", "focusin"]) {
+  panes.addEventListener(kind, (event) => {
+    const place = placeOf(event);
+    if (place === null) return;
+    touched = true;
+    point(place);
+  });
+}
 panes.addEventListener("keydown", move);
 choice.colour.addEventListener("change", paint);
 choice.sample.addEventListener("change", () => show().catch(() => {}));

@@ -324,3 +324,98 @@ async def test_too_small_an_evaluation_set_is_warned_of(body: dict[str, Any]) ->
 async def test_an_unknown_cluster_is_said_to_be_unknown(body: dict[str, Any]) -> None:
     [only] = await warnings_of(body, None)
     assert "not known" in only
+
+
+async def test_held_out_samples_and_measurements_are_counted(body: dict[str, Any], tmp_path: Path) -> None:
+    held_out = str(write_rows(tmp_path / "held_out.jsonl", pairs(7)))
+    body["sft"] |= {"eval_data": {"path": held_out}, "eval_steps": 5, "num_eval_samples": 4, "save_steps": 5}
+    plan = await plan_experiment(ExperimentSpec.model_validate(body), ROOM)
+    numbers = plan.stages[0].numbers
+    # Before the first step, after steps 5 and 10, after the last one, 12.
+    assert (numbers["held_out"], numbers["held_out_measured"], numbers["measurements"]) == (7, 4, 4)
+    assert numbers["checkpoints"] == 3
+
+
+async def test_a_held_out_share_is_not_trained(body: dict[str, Any]) -> None:
+    body["sft"]["holdout_fraction"] = 0.2
+    numbers = (await plan_experiment(ExperimentSpec.model_validate(body), ROOM)).stages[0].numbers
+    assert (numbers["samples"], numbers["held_out"], numbers["steps"], numbers["measurements"]) == (20, 5, 9, 2)
+
+
+@pytest.mark.parametrize(
+    ("num_ranks", "budget", "microbatches"), [(1, 8192, 1), (1, 126, 4), (2, 126, 2), (4, 63, 2), (8, 1, 1)]
+)
+async def test_micro_batches_of_a_rank_are_counted_at_full_length(
+    body: dict[str, Any], num_ranks: int, budget: int, microbatches: int
+) -> None:
+    body["sft"]["max_tokens_per_microbatch"] = budget
+    body["resources"] = {"trainer": {"num_ranks": num_ranks}}
+    plan = await plan_experiment(ExperimentSpec.model_validate(body), Capacity(num_cpus=16, num_gpus=0))
+    numbers = plan.stages[0].numbers
+    assert (numbers["ranks"], numbers["max_microbatches_per_step"]) == (num_ranks, microbatches)
+
+
+async def test_evaluations_beyond_the_last_step_of_sft_are_refused(body: dict[str, Any]) -> None:
+    body["evaluation"]["sft_steps"] = [4, 12, 13]
+    assert "13: SFT has 12 steps at most" in (await findings_of(body))["evaluation.sft_steps"]
+
+
+@pytest.mark.parametrize(
+    ("sft", "warning"),
+    [
+        ({"eval_steps": 12, "holdout_fraction": 0.01}, "sft.eval_steps 12 is not reached before the end of 12 steps"),
+        ({"optimizer": {"learning_rate": 1e-3, "warmup_steps": 12}}, "warmup_steps 12 covers all 12 steps"),
+    ],
+)
+async def test_steps_that_never_come_are_warned_of(body: dict[str, Any], sft: dict[str, Any], warning: str) -> None:
+    body["sft"] |= sft
+    [only] = await warnings_of(body)
+    assert warning in only
+
+
+async def test_a_warm_up_of_the_whole_of_rl_is_warned_of(body: dict[str, Any]) -> None:
+    body["rl"]["optimizer"]["warmup_steps"] = 5
+    [only] = await warnings_of(body)
+    assert only.startswith("rl.optimizer.warmup_steps 5 covers all 5 steps")
+
+
+async def test_adapters_of_unknown_layers_are_refused(body: dict[str, Any]) -> None:
+    folder = Path(body["model"]["path"])
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = json.loads((folder / "config.json").read_text()) | sizes
+    (folder / "config.json").write_text(json.dumps(config))
+    header = json.dumps(
+        {"layers.0.q_proj.weight": {"dtype": "F32", "shape": [8, 8], "data_offsets": [0, 256]}}
+    ).encode()
+    (folder / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    body["model"]["lora"] = {"target_modules": ["q_prj"]}
+    assert "did you mean 'q_proj'?" in (await findings_of(body))["model.lora.target_modules"]
+
+
+@pytest.mark.parametrize(
+    ("config", "why"), [({"model_type": "mamba"}, "mamba"), ({"layer_types": ["full_attention", "conv"]}, "conv")]
+)
+async def test_packing_for_a_model_that_cannot_keep_samples_apart_is_refused(
+    body: dict[str, Any], tmp_path: Path, config: dict[str, Any], why: str
+) -> None:
+    body["model"]["path"] = str(write_model(tmp_path / "strange", **config))
+    body["sft"]["packing"] = True
+    assert why in (await findings_of(body))["sft.packing"]
+
+
+@pytest.mark.parametrize(("num_gpus", "num_ranks"), [(0.5, 2), (1.5, 1)])
+async def test_gpus_that_nobody_can_hand_out_are_refused(body: dict[str, Any], num_gpus: float, num_ranks: int) -> None:
+    body["resources"] = {"trainer": {"num_gpus": num_gpus, "num_ranks": num_ranks}}
+    assert "resources.trainer.num_gpus" in await findings_of(body, Capacity(num_cpus=8, num_gpus=8))
+
+
+async def test_more_gpus_than_a_rank_uses_are_warned_of(body: dict[str, Any]) -> None:
+    body["resources"] = {"trainer": {"num_gpus": 4.0}}
+    [only] = await warnings_of(body, Capacity(num_cpus=8, num_gpus=8))
+    assert "num_ranks 4 with num_gpus 1" in only
+
+
+async def test_ranks_without_work_are_warned_of(body: dict[str, Any]) -> None:
+    body["resources"] = {"trainer": {"num_ranks": 10}}
+    [only] = await warnings_of(body, Capacity(num_cpus=16, num_gpus=0))
+    assert "sft.batch_size gives only 8 sequences" in only

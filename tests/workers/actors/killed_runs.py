@@ -42,11 +42,13 @@ class SftRunUnderTest:
         return self.folder / "final.safetensors"
 
     def reports(self) -> dict[int, dict[str, float]]:
-        """Metrics by step as the service would have them; asserts that a step reported twice says the same."""
+        """Metrics by step as the service would have them; asserts that a point reported twice says the same."""
         known: dict[int, dict[str, float]] = {}
         for line in (self.folder / "reports.jsonl").read_text().splitlines():
             step, values = json.loads(line)
-            assert known.setdefault(step, values) == values, f"step {step} was reported with other values"
+            for name, value in values.items():
+                told = known.setdefault(step, {}).setdefault(name, value)
+                assert told == value, f"{name} of step {step} was reported with another value"
         return known
 
     def start(self, *, die_after_step: int | None = None) -> BaseProcess:
@@ -90,10 +92,11 @@ def _attempt(run: SftRunUnderTest, die_after_step: int | None) -> None:
     trainer = make_trainer(run.model_folder)
     plan = trainer.prepare_sft(run.spec, str(run.checkpoints))
     _report(run, plan.carried_metrics)
-    while steps := trainer.sft_steps(max_steps=SLICE_STEPS, max_seconds=_DEADLINE_S).steps:
-        if steps[-1].step == die_after_step:
+    while (made := trainer.sft_steps(max_steps=SLICE_STEPS, max_seconds=_DEADLINE_S)).steps:
+        if made.steps[-1].step == die_after_step:
             os.kill(os.getpid(), signal.SIGKILL)
-        _report(run, steps)
+        _report(run, (*made.steps, *made.evaluations))
+    trainer.end_sft()
     trainer.write_weights(str(run.weights))
 
 

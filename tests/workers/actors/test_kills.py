@@ -2,11 +2,12 @@
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
 
+from service.contract.data import SupervisedData
 from service.contract.objectives import SedObjective
 from service.contract.stages import SftSpec
 from tests.workers.actors.killed_runs import SLICE_STEPS, SftRunUnderTest, kill_after, kill_when
@@ -18,6 +19,7 @@ from tests.workers.tiny_model import (
     weights_of,
     write_lines,
 )
+from workers.actors.trainer_results import StepMetrics
 
 NUM_KILLS = 20
 STEPS_PER_EPOCH = 3
@@ -25,9 +27,19 @@ STEPS_PER_EPOCH = 3
 
 @pytest.fixture(scope="module")
 def spec(tmp_path_factory: pytest.TempPathFactory) -> SftSpec:
-    """Epochs of three steps, 60 steps in all; every second step writes a checkpoint."""
-    data = write_lines(tmp_path_factory.mktemp("data") / "sft.jsonl", make_pairs(10))
-    return make_sft_spec(data, objective=SedObjective(calibration_samples=5), num_epochs=20, save_steps=2)
+    """Epochs of three steps, 60 steps in all; every second step writes a checkpoint, of which the best is kept."""
+    folder = tmp_path_factory.mktemp("data")
+    held_out = SupervisedData(path=write_lines(folder / "held out.jsonl", make_pairs(13)[10:]))
+    return make_sft_spec(
+        write_lines(folder / "sft.jsonl", make_pairs(10)),
+        objective=SedObjective(calibration_samples=5),
+        num_epochs=20,
+        save_steps=2,
+        eval_data=held_out,
+        eval_steps=5,
+        num_best_checkpoints=1,
+        export="best",
+    )
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +54,7 @@ def start_run(
 def undisturbed(start_run: Callable[[], SftRunUnderTest]) -> SftRunUnderTest:
     run = start_run()
     run.finish()
-    assert list(run.reports()) == list(range(1, 61))
+    assert sorted(run.reports()) == list(range(61))
     return run
 
 
@@ -123,7 +135,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_gives_the_same_end(
     short = spec.model_copy(update={"num_epochs": 2})
     whole = make_trainer(model_folder)
     whole.prepare_sft(short, str(tmp_path / "whole"))
-    expected = whole.sft_steps(max_steps=1000, max_seconds=60.0).steps
+    expected = whole.sft_steps(max_steps=1000, max_seconds=60.0)
     broken_off = make_trainer(model_folder)
     broken_off.prepare_sft(short, str(tmp_path / "broken off"))
     broken_off.sft_steps(max_steps=5, max_seconds=60.0)
@@ -133,8 +145,14 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_gives_the_same_end(
 
     resumed = make_trainer(model_folder)
     plan = resumed.prepare_sft(short, str(tmp_path / "broken off"))
-    again = resumed.sft_steps(max_steps=1000, max_seconds=60.0).steps
+    again = resumed.sft_steps(max_steps=1000, max_seconds=60.0)
 
     assert [skipped.name for skipped in plan.skipped_checkpoints] == [newest.name]
-    assert (*plan.carried_metrics, *again) == expected
+    told = (*plan.carried_metrics, *again.steps, *again.evaluations)
+    assert points_of(told) == points_of((*expected.steps, *expected.evaluations))
     assert_same_weights(weights_of(resumed), weights_of(whole))
+
+
+def points_of(told: Iterable[StepMetrics]) -> dict[tuple[int, str], float]:
+    """Values by step and name."""
+    return {(metrics.step, name): value for metrics in told for name, value in metrics.values.items()}

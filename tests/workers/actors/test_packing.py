@@ -16,7 +16,7 @@ from tests.workers.architectures import CONFIGS, SIZES, WINDOW, make_model
 from tests.workers.tiny_model import make_sft_spec, make_trainer
 from workers.actors.embedding_noise import EmbeddingNoise
 from workers.actors.hidden_states import SplitModel
-from workers.actors.packed_attention import IMPLEMENTATION
+from workers.actors.packed_attention import IMPLEMENTATION, Attention
 from workers.config_error import ConfigError
 from workers.data.batching import collate, plan_microbatches
 from workers.data.token_sequence import TokenSequence
@@ -129,6 +129,20 @@ def test_gemma2_caps_its_attention_which_transformers_own_fused_attention_does_n
     uncapped_BTV = model(input_ids=ids_BT, use_cache=False).logits
     SplitModel(model, "a folder")
     assert float((model(input_ids=ids_BT, use_cache=False).logits - uncapped_BTV).abs().max()) > 0.1
+
+
+@pytest.mark.parametrize("window", [None, 4])
+def test_the_kernel_for_packed_rows_on_cuda_takes_what_it_is_given(window: int | None) -> None:
+    """On tensors without values: shapes and arguments are checked in both directions, where there is no such device."""
+    query_1ATD, key_1GTD, value_1GTD = (
+        torch.empty(1, num_heads, 10, 32, dtype=torch.bfloat16, device="meta", requires_grad=True)
+        for num_heads in (8, 2, 2)
+    )
+    attention = Attention(scale=0.1, window=window, softcap=None)
+    attended_1TAD = attention.flash(query_1ATD, key_1GTD, value_1GTD, (3, 7))
+    assert attended_1TAD.shape == (1, 10, 8, 32)
+    torch.autograd.backward(attended_1TAD.sum())
+    assert key_1GTD.grad is not None and key_1GTD.grad.shape == key_1GTD.shape
 
 
 SMALL = {name: value for name, value in SIZES.items() if name != "head_dim"}

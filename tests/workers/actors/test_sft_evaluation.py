@@ -83,9 +83,11 @@ def test_the_usual_metrics_are_the_same_for_every_objective(policy: PolicyModel,
     assert make_evaluation(policy, objective).measure(1).values == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.parametrize("packing", [False, True], ids=["padded", "packed"])
 @pytest.mark.parametrize("budget", [1, 6, 8192])
-def test_micro_batches_change_nothing_but_rounding(policy: PolicyModel, budget: int) -> None:
-    whole, cut = make_evaluation(policy), make_evaluation(policy, max_tokens_per_microbatch=budget)
+def test_micro_batches_change_nothing_but_rounding(policy: PolicyModel, budget: int, packing: bool) -> None:
+    whole = make_evaluation(policy)
+    cut = make_evaluation(policy, max_tokens_per_microbatch=budget, packing=packing)
     assert cut.measure(1).values == pytest.approx(whole.measure(1).values, rel=1e-6)
     for one, other in zip(whole.token_views(1), cut.token_views(1), strict=True):
         assert one.token_ids == other.token_ids
