@@ -154,7 +154,7 @@ class SftRun:
             "threshold": self._threshold.as_facts(),
             "metric_tail": self._tail.as_facts(),
             "num_steps": self._num_steps,
-            "consumed_samples": self._dataset.consumed(self._step, batch_size=self._spec.batch_size),
+            "consumed_samples": self._consumed_samples(),
             "best_checkpoints": self._best.as_facts(),
         }
         save_training_state(
@@ -167,3 +167,10 @@ class SftRun:
             protect=self._best.names,
         )
         self._tail.checkpointed()
+
+    def _consumed_samples(self) -> dict[str, int]:
+        """Samples trained in all, and how many of them in which epoch (from 0). The order is that of the seed."""
+        num_samples = len(self._dataset.samples)
+        epoch, position = divmod(self._step, self._dataset.num_steps_per_epoch(self._spec.batch_size))
+        in_epoch = min(position * self._spec.batch_size, num_samples)
+        return {"count": epoch * num_samples + in_epoch, "epoch": epoch, "in_epoch": in_epoch}

@@ -48,12 +48,6 @@ class SftDataset:
         order = epoch_permutation(len(self.samples), seed=seed, stream="sft order", epoch=epoch)
         return [self.samples[index] for index in order[position * batch_size : (position + 1) * batch_size]]
 
-    def consumed(self, step: int, *, batch_size: int) -> dict[str, int]:
-        """Where `step` leaves off: samples trained in all, and how many of them in which epoch (from 0)."""
-        epoch, position = divmod(step, self.num_steps_per_epoch(batch_size))
-        in_epoch = min(position * batch_size, len(self.samples))
-        return {"count": epoch * len(self.samples) + in_epoch, "epoch": epoch, "in_epoch": in_epoch}
-
 
 def load_sft_dataset(spec: SftSpec, tokenizer: PreTrainedTokenizerBase) -> SftDataset:
     """Read, render and tokenize the supervised records, hold some of them out, and shorten those that are too long.
