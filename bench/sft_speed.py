@@ -109,7 +109,10 @@ def measure(
         for number in range(len(num_tokens) - 1):
             for program, contestant in contestants.items():
                 turns[program].append(contestant.take_turn())
-            seconds = ", ".join(f"{program} {taken[-1].seconds:.2f} s" for program, taken in turns.items())
+            seconds = ", ".join(
+                f"{program} {taken[-1].seconds:.2f} s (CPU {taken[-1].cpu_seconds:.2f})"
+                for program, taken in turns.items()
+            )
             logger.info("speed: round %d of %d: %s", number, len(num_tokens) - 2, seconds)
     return {program: _measured(num_tokens, taken) for program, taken in turns.items()}
 

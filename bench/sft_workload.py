@@ -95,7 +95,7 @@ def equal_lengths(num_samples: int, num_tokens: int) -> list[PairLengths]:
 def code_lengths(num_samples: int, max_tokens: int) -> list[PairLengths]:
     """Lengths of real text, drawn at random: docstrings of Python's standard library and the functions they describe.
 
-    In words and punctuation marks. Most are short, a few very long: half stay below 90 tokens, a tenth exceed 300.
+    In words and punctuation marks. Most are short, a few very long: half stay below 90 tokens, a tenth exceed 270.
     """
     found = [
         lengths

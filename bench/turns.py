@@ -1,9 +1,9 @@
 """Programs that are timed in turns: each in a process of its own, one step at a time, all others asleep meanwhile.
 
     driver (`Contestant.take_turn`)        program (`Turns.next`)
-        "go"            ──stdin──>         returns True: the program runs its step
-        seconds, peak   <─stdout──         is called again: the step is over
-        end of input    ──stdin──>         returns False: the program ends
+        "go"              ──stdin──>       returns True: the program runs its step
+        times and peak    <─stdout──       is called again: the step is over
+        end of input      ──stdin──>       returns False: the program ends
 
 Standard library only: programs may run in interpreters that have nothing of this project.
 """
@@ -25,6 +25,8 @@ class Turn:
 
     seconds: float
     """Wall time until the program was ready for its next step."""
+    cpu_seconds: float
+    """Of all its threads; what the step costs where others use the machine too."""
     peak_mib: float
     """The process's largest resident size so far; Linux only."""
 
@@ -35,15 +37,16 @@ class Turns:
     def __init__(self) -> None:
         self._answers: TextIO = os.fdopen(os.dup(1), "w", buffering=1)
         os.dup2(2, 1)
-        self._start: float | None = None
+        self._start: tuple[float, float] | None = None
 
     def next(self) -> bool:
         """End the step that runs, wait for the next turn, and say whether there is one."""
         if self._start is not None:
-            answer = {"seconds": time.perf_counter() - self._start, "peak_mib": _peak_mib()}
+            wall_s, cpu_s = time.perf_counter() - self._start[0], time.process_time() - self._start[1]
+            answer = {"seconds": wall_s, "cpu_seconds": cpu_s, "peak_mib": _peak_mib()}
             self._answers.write(json.dumps(answer) + "\n")
         going = sys.stdin.readline() != ""
-        self._start = time.perf_counter()
+        self._start = time.perf_counter(), time.process_time()
         return going
 
 
