@@ -18,6 +18,7 @@ MYPY_TARGETS = (
     "api",
     "service",
     "workers",
+    "bench",
     "migrations/env.py",
     "migrations/apply.py",
     ".ci/gate.py",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 FILE_CAP = 400
 FUNCTION_CAP = 80
-ROOTS = ("api", "service", "workers", "tests", "examples", ".ci", "migrations/env.py", "migrations/apply.py")
+ROOTS = ("api", "service", "workers", "tests", "bench", "examples", ".ci", "migrations/env.py", "migrations/apply.py")
 
 
 def violations(repository: Path) -> list[str]:

@@ -30,7 +30,7 @@ from transformers import (
 from bench.turns import Turns
 
 
-class TakesTurns(TrainerCallback):
+class TakesTurns(TrainerCallback):  # type: ignore[misc]  # transformers is not checked
     """From the beginning of one step to that of the next, so that logging and the next batch are part of a turn."""
 
     def __init__(self, turns: Turns) -> None:
@@ -44,7 +44,7 @@ class TakesTurns(TrainerCallback):
             raise SystemExit
 
 
-class Records(TrainerCallback):
+class Records(TrainerCallback):  # type: ignore[misc]
     """Keeps what the trainer logs about each step."""
 
     def __init__(self) -> None:
@@ -84,7 +84,7 @@ def make_trainer(peer: str, folder: Path, callback: TrainerCallback) -> Trainer:
     samples = Dataset.from_list(workload["samples"])
     parts = {"model": model, "train_dataset": samples, "processing_class": tokenizer, "callbacks": [callback]}
     if peer == "trl":
-        import trl
+        import trl  # type: ignore[import-not-found]  # in the peers' environment alone
 
         trainer: Trainer = trl.SFTTrainer(args=trl.SFTConfig(max_length=None, **settings), **parts)
     else:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 
 from service.contract.metric_names import describe_metric
+from service.contract.objectives import ObjectiveSpec, needs_reference_model
 from service.contract.stages import EvaluationSpec
 
 _UNMARKED = "training"
@@ -53,6 +54,8 @@ SFT_CHARTS = (
         title="Top-k mass (SED)",
         names=("sft/sed/topk_mass/p10", "sft/sed/topk_mass/p50", "sft/sed/topk_mass/p90"),
     ),
+    Chart(title="Divergence from the reference", names=("sft/reference/kl",)),
+    Chart(title="Tokens in the sets (EKSFT)", names=("sft/eksft/entropy_fraction", "sft/eksft/kl_fraction")),
 )
 RL_CHARTS = (
     Chart(title="Reward", names=("reward/mean", "reward/std")),
@@ -68,6 +71,17 @@ RL_CHARTS = (
     ),
     Chart(title="Completion length", names=("completions/mean_length", "completions/max_length")),
 )
+
+
+def sft_charts(objective: ObjectiveSpec) -> tuple[Chart, ...]:
+    """The charts of SFT whose metrics the objective writes."""
+    is_written = {
+        "sft/sed/": objective.type == "sed",
+        "sft/eksft/": objective.type == "eksft",
+        "sft/reference/": needs_reference_model(objective),
+    }
+    foreign = tuple(prefix for prefix, written in is_written.items() if not written)
+    return tuple(chart for chart in SFT_CHARTS if not chart.names[0].startswith(foreign))
 
 
 def chance_of_success(evaluation: EvaluationSpec) -> Chart:

@@ -6,7 +6,7 @@ from typing import Any
 
 from api.results import POINT_LABELS, evaluations_of, metric_names_of, shown_number
 from api.schemas import Event, Experiment
-from api.web.charts import RL_CHARTS, SFT_CHARTS, Chart, chance_of_success
+from api.web.charts import RL_CHARTS, Chart, chance_of_success, sft_charts
 from service.contract.metric_names import describe_metric
 from service.contract.objectives import SedObjective
 from service.contract.stages import StageName
@@ -96,8 +96,7 @@ def chart_groups(experiment: Experiment, events: Sequence[Event]) -> list[ChartG
     """Charts for the stages that the specification has."""
     groups = []
     if experiment.spec.sft is not None:
-        has_sed = experiment.spec.sft.objective.type == "sed"
-        charts = tuple(chart for chart in SFT_CHARTS if has_sed or "sft/sed" not in chart.names[0])
+        charts = sft_charts(experiment.spec.sft.objective)
         if experiment.spec.evaluation and experiment.spec.evaluation.sft_steps:
             charts += (chance_of_success(experiment.spec.evaluation),)
         groups.append(ChartGroup(title="SFT", charts=charts, calibration=_calibration(experiment, events)))

@@ -10,13 +10,22 @@ from typing import Any
 import httpx
 import pytest
 
-from api.web.charts import RL_CHARTS, SFT_CHARTS, Chart
+from api.web.charts import RL_CHARTS, SFT_CHARTS, Chart, sft_charts
 from api.web.page_routes import HERE
 from service import attempts, reporting
 from service.contract.messages import RunEvent
 from service.contract.metric_names import describe_metric
+from service.contract.objectives import CrossEntropyObjective, EksftObjective, GiftObjective, SedObjective
 from service.storage.database import Sessions
-from tests.factories import make_attempt, make_experiment, make_report, make_run_event, make_stage_result, spec_body
+from tests.factories import (
+    make_attempt,
+    make_experiment,
+    make_report,
+    make_run_event,
+    make_stage_result,
+    make_token_view,
+    spec_body,
+)
 
 pytestmark = pytest.mark.anyio
 ATTACK = "'><script>alert(1)</script>"
@@ -147,6 +156,22 @@ async def test_what_sft_left_is_shown_and_escaped(anonymous: httpx.AsyncClient, 
     assert "step 20 (0.5)" in page
 
 
+async def test_tokens_reach_a_browser_as_json_alone(
+    anonymous: httpx.AsyncClient, token: str, sessions: Sessions
+) -> None:
+    async with sessions.begin() as session:
+        attempt = await make_attempt(session, sft={**spec_body()["sft"], "holdout_fraction": 0.1})
+        views = [make_token_view(tokens=["a", ATTACK, "b"])]
+        await reporting.take_report(session, attempt, make_report(token_views=views))
+    await log_in(anonymous, token)
+
+    page = await anonymous.get(f"/experiments/{attempt.experiment_id}")
+    view = await anonymous.get(f"/api/v1/experiments/{attempt.experiment_id}/token-views/sft/0/0")
+
+    assert "alert(1)" not in page.text
+    assert (view.headers["content-type"], view.json()["tokens"][1]) == ("application/json", ATTACK)
+
+
 @pytest.mark.parametrize("script", sorted((HERE / "static").glob("*.js")), ids=lambda script: script.name)
 def test_no_script_turns_text_into_markup(script: Path) -> None:
     orders = r"\.(inner|outer)HTML\s*=[^=]|insertAdjacentHTML|document\.write|\beval\(|new Function"
@@ -154,7 +179,8 @@ def test_no_script_turns_text_into_markup(script: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["plotly.min.js", "style.css", "service.js", "charts.js", "experiment.js", "token_view.js"]
+    "path",
+    ["plotly.min.js", "style.css", "service.js", "charts.js", "experiment.js", "token_view.js", "token_panes.js"],
 )
 async def test_scripts_and_styles_come_from_the_service_itself(anonymous: httpx.AsyncClient, path: str) -> None:
     assert (await anonymous.get(f"/static/{path}")).status_code == 200
@@ -173,3 +199,12 @@ def test_every_chart_shows_registered_metrics_of_one_unit() -> None:
         metrics = [describe_metric(name) for name in chart.names]
         assert all(metrics), chart.names
         assert len({metric.unit for metric in metrics if metric}) == 1, chart.names
+
+
+def test_an_objective_gets_the_charts_of_its_own_metrics() -> None:
+    own = {
+        objective.type: {name.split("/")[1] for chart in sft_charts(objective) for name in chart.names}
+        & {"sed", "eksft", "reference"}
+        for objective in (CrossEntropyObjective(), SedObjective(), GiftObjective(), EksftObjective())
+    }
+    assert own == {"ce": set(), "sed": {"sed"}, "gift": {"reference"}, "eksft": {"eksft", "reference"}}
