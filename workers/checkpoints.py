@@ -1,35 +1,35 @@
-"""Checkpoints that are either whole or not there.
+"""Checkpoints that are either whole or not there: finding, checking and deleting them.
 
     root/
       step-00000100/
-        model.pt, optimizer.pt, ...      hashed while they are written
-        manifest.json                    last: facts, SHA-256 and size of each file, and a digest of itself
+        tensors-00000.bin, tensors-00001.bin, ...   hashed while they are written, one by each rank
+        tensors.json                                what lies where in them
+        manifest.json                               last: facts, SHA-256 and size of each file, a digest of itself
 
 A checkpoint without a manifest that verifies does not exist for the reader. Names sort by age: `checkpoint_name`.
-On a local file system the folder is written aside, synced and renamed; elsewhere (any fsspec URL) the objects are
-uploaded and the manifest comes last.
+`checkpoint_draft` writes them.
 """
 
 import json
-import os
-import shutil
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
-from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias, cast
-from uuid import uuid4
+from typing import Any, BinaryIO, TypedDict, cast
 
 import fsspec
 
 MANIFEST = "manifest.json"
-FORMAT = 1
-_ASIDE = ".writing-"
+FORMAT = 2
+ASIDE = ".writing-"
+"""Begins the names of folders that are being written."""
 _CHUNK_BYTES = 1 << 20
 
-FileContent: TypeAlias = bytes | Callable[[BinaryIO], None]
-"""The bytes of a file, or a function that writes them to a stream (forward only, no seek)."""
+
+class FileEntry(TypedDict):
+    """What a manifest says about a file."""
+
+    sha256: str
+    num_bytes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,21 +72,6 @@ def checkpoint_name(step: int) -> str:
     return f"step-{step:08d}"
 
 
-def save_checkpoint(root: str, name: str, files: Mapping[str, FileContent], facts: dict[str, Any]) -> str:
-    """Write a checkpoint below `root` so that a crash at any moment leaves the old state or the new one.
-
-    One of the same name is replaced. `facts` must be JSON without NaN; they are covered by the manifest's digest.
-    Returns the checkpoint's folder or URL. Raises OSError if it cannot be written; nothing half-written counts then.
-    """
-    assert MANIFEST not in files and not any("/" in file_name for file_name in files), "names of files within a folder"
-    filesystem, path = fsspec.core.url_to_fs(root)
-    if is_local(root):
-        _save_locally(Path(path) / name, files, facts)
-    else:
-        _upload(filesystem, f"{path}/{name}", files, facts)
-    return f"{root.rstrip('/')}/{name}"
-
-
 def load_latest(root: str) -> LatestCheckpoint:
     """The newest checkpoint below `root` that verifies, and the newer ones that do not, with the reasons.
 
@@ -109,33 +94,6 @@ def load_checkpoint(root: str, name: str) -> Checkpoint:
     filesystem, path = fsspec.core.url_to_fs(root)
     facts = _verified_facts(filesystem, f"{path}/{name}")
     return Checkpoint(name=name, location=f"{root.rstrip('/')}/{name}", facts=facts)
-
-
-@contextmanager
-def written_aside(target: Path) -> Iterator[Path]:
-    """Yield an empty local folder that takes the place of `target`, synced, when the block ends without an error.
-
-    Readers see the old folder or the whole new one. What an interrupted writer of the same target left is removed, so
-    only one writer may be at work.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    for leftover in target.parent.glob(f"{_ASIDE}{target.name}-*"):
-        shutil.rmtree(leftover)
-    aside = target.parent / f"{_ASIDE}{target.name}-{uuid4().hex}"
-    replaced = target.parent / f"{_ASIDE}{target.name}-{uuid4().hex}"
-    aside.mkdir()
-    try:
-        yield aside
-        for path in aside.iterdir():
-            _sync(path)
-        _sync(aside)
-        if target.exists():
-            target.rename(replaced)
-        aside.rename(target)
-        _sync(target.parent)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-    shutil.rmtree(replaced, ignore_errors=True)
 
 
 def is_local(url: str) -> bool:
@@ -164,67 +122,9 @@ def prune(root: str, keep: int, *, protect: Collection[str] = ()) -> list[str]:
     return doomed
 
 
-class _HashingStream:
-    """Passes writes on while it hashes and counts them."""
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
-        self._digest = sha256()
-        self._num_bytes = 0
-
-    def write(self, data: bytes) -> int:
-        self._digest.update(data)
-        self._num_bytes += memoryview(data).nbytes
-        self._stream.write(data)
-        return memoryview(data).nbytes
-
-    def flush(self) -> None:
-        self._stream.flush()
-
-    def entry(self) -> dict[str, Any]:
-        return {"sha256": self._digest.hexdigest(), "num_bytes": self._num_bytes}
-
-
-def _save_locally(folder: Path, files: Mapping[str, FileContent], facts: dict[str, Any]) -> None:
-    with written_aside(folder) as aside:
-        entries = {}
-        for file_name, content in files.items():
-            with (aside / file_name).open("wb") as file:
-                entries[file_name] = _write(file, content)
-        (aside / MANIFEST).write_bytes(_manifest_bytes(folder.name, entries, facts))
-
-
-def _write(file: BinaryIO, content: FileContent) -> dict[str, Any]:
-    stream = _HashingStream(file)
-    if isinstance(content, bytes):
-        stream.write(content)
-    else:
-        content(cast(BinaryIO, stream))
-    return stream.entry()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _upload(filesystem: Any, folder: str, files: Mapping[str, FileContent], facts: dict[str, Any]) -> None:
-    # Without its manifest an older checkpoint of this name is gone before the first of its objects is replaced.
-    if filesystem.exists(f"{folder}/{MANIFEST}"):
-        filesystem.rm_file(f"{folder}/{MANIFEST}")
-    filesystem.makedirs(folder, exist_ok=True)
-    entries = {}
-    for file_name, content in files.items():
-        with filesystem.open(f"{folder}/{file_name}", "wb") as file:
-            entries[file_name] = _write(file, content)
-    filesystem.pipe_file(f"{folder}/{MANIFEST}", _manifest_bytes(folder.rsplit("/", 1)[-1], entries, facts))
-
-
-def _manifest_bytes(name: str, entries: dict[str, dict[str, Any]], facts: dict[str, Any]) -> bytes:
-    body = {"format": FORMAT, "name": name, "files": entries, "facts": facts}
+def manifest_bytes(name: str, files: Mapping[str, FileEntry], facts: dict[str, Any]) -> bytes:
+    """The manifest of a checkpoint. Raises ValueError for facts that JSON cannot hold, such as NaN."""
+    body = {"format": FORMAT, "name": name, "files": dict(files), "facts": facts}
     return json.dumps({"body": body, "sha256": _digest(body)}, indent=1, allow_nan=False).encode()
 
 
@@ -239,7 +139,7 @@ def _names(filesystem: Any, path: str, *, aside: bool = False) -> list[str]:
         return []
     entries = filesystem.ls(path, detail=True)
     names = [entry["name"].rstrip("/").rsplit("/", 1)[-1] for entry in entries if entry["type"] == "directory"]
-    return sorted(name for name in names if name.startswith(_ASIDE) == aside)
+    return sorted(name for name in names if name.startswith(ASIDE) == aside)
 
 
 def _verified_facts(filesystem: Any, folder: str) -> dict[str, Any]:
@@ -261,7 +161,7 @@ def _verified_facts(filesystem: Any, folder: str) -> dict[str, Any]:
     return cast(dict[str, Any], body["facts"])
 
 
-def _verify_file(filesystem: Any, folder: str, file_name: str, entry: dict[str, Any]) -> None:
+def _verify_file(filesystem: Any, folder: str, file_name: str, entry: FileEntry) -> None:
     digest = sha256()
     num_bytes = 0
     try:

@@ -9,6 +9,7 @@ import fsspec
 import pytest
 import torch
 
+from workers.checkpoint_draft import save_checkpoint
 from workers.checkpoints import (
     MANIFEST,
     DamagedCheckpoint,
@@ -16,7 +17,6 @@ from workers.checkpoints import (
     load_checkpoint,
     load_latest,
     prune,
-    save_checkpoint,
 )
 
 

@@ -14,7 +14,8 @@ from transformers.core_model_loading import revert_weight_conversion
 
 from workers.actors.policy_model import PolicyModel
 from workers.actors.trainer_results import WeightManifest
-from workers.checkpoints import is_local, written_aside
+from workers.checkpoint_draft import written_aside
+from workers.checkpoints import is_local
 from workers.data.chat_template import tokenizer_with_template
 
 MAX_SHARD_SIZE = "5GB"
@@ -27,9 +28,9 @@ def exported_weights(policy: PolicyModel) -> Iterator[tuple[str, Tensor]]:
     """Every tensor once, under the name and in the form of the Hugging Face checkpoint.
 
     Contiguous CPU tensors of their own in the specification's dtype (integer buffers keep theirs); tied weights come
-    once, under the name that a saved model uses.
+    once, under the name that a saved model uses. On other ranks than the first there are none.
     """
-    for name, tensor in revert_weight_conversion(policy.model, _untied_state(policy)).items():
+    for name, tensor in revert_weight_conversion(policy.model, _leaving(policy, policy.whole_state())).items():
         # Copied: an optimizer step must not change what a reader still holds.
         yield name, tensor.to(device="cpu", copy=True).contiguous()
 
@@ -37,6 +38,10 @@ def exported_weights(policy: PolicyModel) -> Iterator[tuple[str, Tensor]]:
 def write_weights(policy: PolicyModel, path: str) -> WeightManifest:
     """Write all weights as one safetensors file, which appears under `path` only when it is complete."""
     tensors = dict(exported_weights(policy))
+    return policy.ranks.from_first(lambda: _write_file(tensors, path))
+
+
+def _write_file(tensors: dict[str, Tensor], path: str) -> WeightManifest:
     part = f"{path}.part"
     save_file(tensors, part)
     with open(part, "rb") as file:
@@ -53,15 +58,20 @@ def export_model(policy: PolicyModel, folder: str) -> str:
 
     A local folder appears whole or not at all and replaces an older one; to another fsspec URL it is uploaded.
     """
+    state = policy.whole_state()
+    return policy.ranks.from_first(lambda: _export(policy, state, folder))
+
+
+def _export(policy: PolicyModel, state: dict[str, Tensor], folder: str) -> str:
     if is_local(folder):
         _, local = fsspec.core.url_to_fs(folder)
         target = Path(local)
         with written_aside(target) as aside:
-            _write_folder(policy, aside)
+            _write_folder(policy, state, aside)
         return str(target)
     filesystem, remote = fsspec.core.url_to_fs(folder)
     with tempfile.TemporaryDirectory() as scratch:
-        _write_folder(policy, Path(scratch))
+        _write_folder(policy, state, Path(scratch))
         for path in sorted(path for path in Path(scratch).rglob("*") if path.is_file()):
             name = path.relative_to(scratch).as_posix()
             filesystem.makedirs(f"{remote}/{name}".rpartition("/")[0], exist_ok=True)
@@ -69,16 +79,16 @@ def export_model(policy: PolicyModel, folder: str) -> str:
     return folder
 
 
-def _write_folder(policy: PolicyModel, folder: Path) -> None:
+def _write_folder(policy: PolicyModel, state: dict[str, Tensor], folder: Path) -> None:
     ends = list(policy.facts.eos_token_ids)
     generation = policy.model.generation_config
     assert generation is not None
     # The end token that was trained must be the one that stops generation.
     generation.eos_token_id = ends[0] if len(ends) == 1 else ends
     generation.pad_token_id = policy.facts.pad_token_id
-    policy.model.save_pretrained(folder, state_dict=_untied_state(policy), max_shard_size=MAX_SHARD_SIZE)
+    policy.model.save_pretrained(folder, state_dict=_leaving(policy, state), max_shard_size=MAX_SHARD_SIZE)
     if policy.adapters is not None:
-        policy.adapters.save(_whole_state(policy), folder / ADAPTER_FOLDER)
+        policy.adapters.save(state, folder / ADAPTER_FOLDER)
     tokenizer_with_template(policy.tokenizer, policy.chats).save_pretrained(folder)
     # save_pretrained notes the dtype of the weights in memory, which is float32 in any case.
     config_path = folder / "config.json"
@@ -87,15 +97,8 @@ def _write_folder(policy: PolicyModel, folder: Path) -> None:
     config_path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
-def _untied_state(policy: PolicyModel) -> dict[str, Tensor]:
-    """The state without the second names of tied weights, adapters merged, in the dtype that leaves the trainer."""
-    state = _whole_state(policy)
+def _leaving(policy: PolicyModel, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A whole state as it leaves the trainer: adapters merged, in the specification's dtype."""
     if policy.adapters is not None:
         state = policy.adapters.merged(state)
     return {name: tensor.to(policy.dtype) if tensor.is_floating_point() else tensor for name, tensor in state.items()}
-
-
-def _whole_state(policy: PolicyModel) -> dict[str, Tensor]:
-    unique = {name for name, _ in policy.model.named_parameters()}
-    aliases = {name for name, _ in policy.model.named_parameters(remove_duplicate=False)} - unique
-    return {name: tensor for name, tensor in policy.model.state_dict().items() if name not in aliases}

@@ -1,10 +1,11 @@
 """AdamW, the learning rate's course, and the guarded step that both stages take."""
 
 import math
-from typing import Any
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from service.contract.stages import OptimizerSpec
 from workers.actors.trainer_results import NonFinite
@@ -39,14 +40,15 @@ def learning_rate_at(spec: OptimizerSpec, step: int, num_steps: int) -> float:
 class Optimization:
     """AdamW over a model's parameters. Weight decay acts on matrices only, not on biases and norms."""
 
-    def __init__(self, parameters: list[torch.nn.Parameter], spec: OptimizerSpec, num_steps: int) -> None:
-        self._parameters = parameters
+    def __init__(self, parameters: Mapping[str, torch.nn.Parameter], spec: OptimizerSpec, num_steps: int) -> None:
+        self._named = dict(parameters)
+        self._parameters = list(parameters.values())
         self._spec = spec
         self._num_steps = num_steps
         self._optimizer = torch.optim.AdamW(
             [
-                {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": spec.weight_decay},
-                {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+                {"params": [p for p in self._parameters if p.ndim >= 2], "weight_decay": spec.weight_decay},
+                {"params": [p for p in self._parameters if p.ndim < 2], "weight_decay": 0.0},
             ],
             lr=spec.learning_rate,
             betas=(spec.adam_beta1, spec.adam_beta2),
@@ -62,6 +64,8 @@ class Optimization:
         before clipping). Raises NonFinite, with the weights as they were, if loss or norm is NaN or infinite.
         """
         norm = torch.nn.utils.clip_grad_norm_(self._parameters, self._spec.max_grad_norm)
+        if isinstance(norm, DTensor):
+            norm = norm.full_tensor()
         loss_value, norm_value = torch.stack([loss.double(), norm.double()]).tolist()
         if not (math.isfinite(loss_value) and math.isfinite(norm_value)):
             self._optimizer.zero_grad(set_to_none=True)
@@ -76,10 +80,24 @@ class Optimization:
         self._optimizer.zero_grad(set_to_none=True)
         return learning_rate, norm_value
 
-    def state(self) -> dict[str, Any]:
-        """For a checkpoint."""
-        return self._optimizer.state_dict()
+    def state(self) -> dict[str, Tensor]:
+        """Its tensors by parameter and kind, for a checkpoint to be written from or read into.
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Take up a state from a checkpoint."""
-        self._optimizer.load_state_dict(state)
+        Learning rate, betas and the like are the specification's. Before the first step it is what AdamW begins with.
+        """
+        for parameter in self._parameters:
+            if parameter not in self._optimizer.state:
+                self._optimizer.state[parameter] = _first_state(parameter)
+        return {
+            f"{name}.{kind}": value
+            for name, parameter in self._named.items()
+            for kind, value in self._optimizer.state[parameter].items()
+        }
+
+
+def _first_state(parameter: torch.nn.Parameter) -> dict[str, Tensor]:
+    return {
+        "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
+        "exp_avg": torch.zeros_like(parameter, memory_format=torch.preserve_format, requires_grad=False),
+        "exp_avg_sq": torch.zeros_like(parameter, memory_format=torch.preserve_format, requires_grad=False),
+    }

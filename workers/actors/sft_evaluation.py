@@ -13,7 +13,6 @@ from service.contract.messages import MAX_VIEWED_TOKENS, TokenView
 from service.contract.stages import SftSpec
 from workers.actors.policy_model import PolicyModel
 from workers.actors.trainer_results import StepMetrics
-from workers.data.batching import plan_microbatches
 from workers.data.token_pieces import token_pieces
 from workers.data.token_sequence import TokenSequence
 from workers.objectives.base import (
@@ -58,11 +57,12 @@ class HeldOutEvaluation:
         return bool(self._samples) and (asked or step in (0, num_steps))
 
     def measure(self, step: int) -> StepMetrics:
-        """Means over the label tokens of all held-out samples; no micro-batch has a say in a denominator."""
+        """Means over the label tokens of all held-out samples, whatever the micro-batches and ranks."""
         outputs = []
         for indices in self._microbatches(self._samples):
             outputs.append(self._sums(self._statistics([self._samples[index] for index in indices])))
-        means = token_means(outputs, sum(sample.num_labels for sample in self._samples))
+        whole = self._policy.ranks.merge(outputs)
+        means = token_means([whole], sum(sample.num_labels for sample in self._samples))
         values = {f"sft/eval/{name}": means[f"sft/{name}"] for name in MEASURED if f"sft/{name}" in means}
         return StepMetrics(step=step, values=values)
 
@@ -78,7 +78,8 @@ class HeldOutEvaluation:
                 own = {name: None if values is None else values[begin:end] for name, values in columns.items()}
                 views.append(self._view(step, index, own))
                 begin = end
-        return sorted(views, key=lambda view: view.sample_index)
+        of_all = [view for share in self._policy.ranks.gather(views) for view in share]
+        return sorted(of_all, key=lambda view: view.sample_index)
 
     @property
     def _top_k(self) -> int:
@@ -92,7 +93,7 @@ class HeldOutEvaluation:
         return self._policy.statistics(samples, needs=needs, packing=self._spec.packing)
 
     def _microbatches(self, samples: Sequence[TokenSequence]) -> list[list[int]]:
-        return plan_microbatches(samples, self._spec.max_tokens_per_microbatch, packing=self._spec.packing)
+        return self._policy.microbatches(samples, self._spec.max_tokens_per_microbatch, packing=self._spec.packing)
 
     def _sums(self, statistics: TokenStatistics) -> ObjectiveOutput:
         objective = self._objective if isinstance(self._objective, WeightedObjective) else CrossEntropy()

@@ -13,7 +13,6 @@ from workers.actors.embedding_noise import EmbeddingNoise
 from workers.actors.optimization import Optimization
 from workers.actors.policy_model import PolicyModel
 from workers.actors.reference_model import ReferenceModel
-from workers.data.batching import plan_microbatches
 from workers.data.token_sequence import TokenSequence
 from workers.objectives.base import ObjectiveOutput, RowObjective, SupervisedObjective, SurveyObjective
 from workers.objectives.build import row_loss
@@ -59,15 +58,18 @@ class SftStep:
     def run(self, step: int, samples: Sequence[TokenSequence]) -> dict[str, float]:
         """Update the weights once; returns the step's metrics. Raises NonFinite, the weights as they were."""
         num_tokens = sum(sample.num_labels for sample in samples)
+        plan = self._policy.microbatches(samples, self._spec.max_tokens_per_microbatch, packing=self._spec.packing)
         microbatches = [
             MicroBatch(samples=[samples[index] for index in indices], noise=self._noise(step, indices))
-            for indices in plan_microbatches(samples, self._spec.max_tokens_per_microbatch, packing=self._spec.packing)
+            for indices in plan
         ]
         objective = self._settled(microbatches)
-        outputs = [self._backward(objective, microbatch, num_tokens) for microbatch in microbatches]
-        loss = torch.stack([output.metric_sums["sft/loss"] for output in outputs]).sum() / num_tokens
+        whole = self._policy.ranks.merge(
+            [self._backward(objective, microbatch, num_tokens) for microbatch in microbatches]
+        )
+        loss = whole.metric_sums["sft/loss"] / num_tokens
         learning_rate, grad_norm = self._optimization.apply(step, loss, "sft")
-        return token_means(outputs, num_tokens) | {
+        return token_means([whole], num_tokens) | {
             "sft/learning_rate": learning_rate,
             "sft/grad_norm": grad_norm,
             "sft/num_tokens": float(num_tokens),
@@ -90,7 +92,7 @@ class SftStep:
             )
             for microbatch in microbatches
         ]
-        return objective.settled(torch.cat(observed))
+        return objective.settled(self._policy.ranks.gather_values(torch.cat(observed)))
 
     def _backward(self, objective: RowObjective, microbatch: MicroBatch, num_tokens: int) -> ObjectiveOutput:
         output = self._policy.loss(
@@ -101,7 +103,7 @@ class SftStep:
             noise=microbatch.noise,
             packing=self._spec.packing,
         )
-        # The step's denominator, not the micro-batch's: the gradients of the parts add up to that of the whole.
+        # The step's denominator, not the micro-batch's nor the rank's: the gradients add up to that of the whole.
         torch.autograd.backward(output.loss_sum / num_tokens)
         return output
 

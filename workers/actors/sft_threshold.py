@@ -12,7 +12,6 @@ from service.contract.stages import SftSpec
 from workers.actors.policy_model import PolicyModel
 from workers.actors.trainer_results import Histogram
 from workers.config_error import ConfigError
-from workers.data.batching import plan_microbatches
 from workers.data.token_sequence import TokenSequence
 from workers.objectives.base import StatisticsNeeds
 from workers.objectives.build import needs_calibration
@@ -53,21 +52,22 @@ def calibrate_threshold(policy: PolicyModel, spec: SftSpec, samples: Sequence[To
         return Threshold()
     if not needs_calibration(objective):
         return Threshold(tau=objective.tau)
-    masses = _topk_masses(policy, spec, samples[: objective.calibration_samples], objective.top_k)
-    calibration = calibrate_tau(masses, objective.mask_ratio)
+    masses_N = _topk_masses(policy, spec, samples[: objective.calibration_samples], objective.top_k)
+    # All ranks have measured a share; rank 0 decides, so that no difference between machines can split them.
+    calibration = policy.ranks.from_first(lambda: calibrate_tau([masses_N], objective.mask_ratio))
     histogram = Histogram(low=0.0, high=1.0, counts=calibration.histogram_counts)
     return Threshold(tau=calibration.tau, num_tokens=calibration.num_tokens, histogram=histogram)
 
 
 @torch.no_grad()
-def _topk_masses(policy: PolicyModel, spec: SftSpec, samples: Sequence[TokenSequence], top_k: int) -> list[Tensor]:
+def _topk_masses(policy: PolicyModel, spec: SftSpec, samples: Sequence[TokenSequence], top_k: int) -> Tensor:
     masses = []
-    for indices in plan_microbatches(samples, spec.max_tokens_per_microbatch):
+    for indices in policy.microbatches(samples, spec.max_tokens_per_microbatch):
         microbatch = [samples[index] for index in indices]
         mass_N = policy.statistics(microbatch, needs=StatisticsNeeds(top_k=top_k)).topk_mass_N
         assert mass_N is not None
         masses.append(mass_N)
-    return masses
+    return policy.ranks.gather_values(torch.cat(masses))
 
 
 def _require_top_k(objective: ObjectiveSpec, vocab_size: int) -> None:

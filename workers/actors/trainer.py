@@ -1,7 +1,10 @@
-"""The trainer: one model, one rank, both stages. A plain class that Ray wraps elsewhere.
+"""The trainer: one model, both stages. A plain class that Ray wraps elsewhere, once for each rank.
 
     load ──> prepare_sft ──> sft_steps ... ──> end_sft ──> prepare_rl ──> (rl_step ──> write_weights) ... ──> export
                  either stage may be left out; each resumes from its own folder of checkpoints
+
+Several ranks share the model: rank 0 says where to meet (`open_store`), then all get the same calls in the same order,
+and give the same results.
 
 Steps count from 1 and mean the same in every call; see `trainer_results`.
 """
@@ -11,17 +14,18 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
+from torch.distributed import TCPStore  # type: ignore[attr-defined]  # public, if not by mypy's rules
 
 from service.contract.data import ChatSpec
 from service.contract.spec import ModelSpec
 from service.contract.stages import RlSpec, SftSpec
 from workers.actors.model_export import export_model, exported_weights, write_weights
 from workers.actors.policy_model import PolicyModel
+from workers.actors.rank_group import RankGroup, connect_store, join, open_store
 from workers.actors.trainer_results import ModelFacts, RlPlan, SftEnd, SftPlan, SftSlice, WeightManifest
 from workers.actors.trainer_rl import RlRun
 from workers.actors.trainer_sft import SftRun
 from workers.config_error import ConfigError
-from workers.data.batching import plan_microbatches
 from workers.data.token_sequence import TokenSequence
 from workers.determinism import make_deterministic
 from workers.rollouts import TrainingSample
@@ -36,28 +40,60 @@ class Trainer:
     """Holds the model that is trained. Loads nothing until `load`."""
 
     def __init__(
-        self, *, model: ModelSpec, seed: int, num_cpus: float, num_gpus: float, chats: tuple[ChatSpec, ...] = ()
+        self,
+        *,
+        model: ModelSpec,
+        seed: int,
+        num_cpus: float,
+        num_gpus: float,
+        chats: tuple[ChatSpec, ...] = (),
+        rank: int = 0,
+        num_ranks: int = 1,
+        host: str = "127.0.0.1",
     ) -> None:
         """`num_gpus` above 0 means CUDA; otherwise torch computes on `num_cpus` threads, at least one.
 
-        `chats` are those of the experiment's data: their end-of-turn tokens end completions too.
+        `chats` are those of the experiment's data: their end-of-turn tokens end completions too. `host` is the IPv4
+        address under which the other ranks reach this one.
         """
         self._spec = model
         self._chats = chats
         self._seed = seed
         self._num_cpus = num_cpus
         self._num_gpus = num_gpus
+        self._rank = rank
+        self._num_ranks = num_ranks
+        self._host = host
+        self._store: TCPStore | None = None
         self._policy: PolicyModel | None = None
         self._sft: SftRun | None = None
         self._rl: RlRun | None = None
 
-    def load(self) -> ModelFacts:
-        """Seed this process and load model and tokenizer. Raises ConfigError if they, or the device, cannot work."""
+    def open_store(self) -> str:
+        """Open the place where the ranks meet, on rank 0 of several; returns its address for the others' `load`."""
+        self._store = open_store(self._host, self._num_ranks)
+        return f"{self._host}:{self._store.port}"
+
+    def load(self, store_address: str | None = None) -> ModelFacts:
+        """Seed this process, join the other ranks and load model and tokenizer.
+
+        Raises ConfigError if they, or the device, cannot work.
+        """
+        # Equal on all ranks while weights may be drawn, then each rank's own.
         make_deterministic(self._seed, "trainer")
-        self._policy = PolicyModel(self._spec, self._device(), seed=self._seed, chats=self._chats)
+        device = self._device()
+        ranks = self._join(store_address, device)
+        self._policy = PolicyModel(self._spec, device, seed=self._seed, chats=self._chats, ranks=ranks)
+        make_deterministic(self._seed, "trainer", self._rank)
         self._sft = self._rl = None
         logger.info("model loaded", extra={"num_parameters": self._policy.facts.num_parameters})
         return self._policy.facts
+
+    def close(self) -> None:
+        """Leave the other ranks; only `load` may follow."""
+        if self._policy is not None:
+            self._policy.ranks.close()
+        self._policy = self._sft = self._rl = self._store = None
 
     def prepare_sft(self, spec: SftSpec, checkpoint_root: str) -> SftPlan:
         """Load the data and resume, or calibrate what the objective needs on the untrained model.
@@ -129,18 +165,28 @@ class Trainer:
     @torch.no_grad()
     def logprobs(self, sequences: Sequence[tuple[list[int], list[int]]], *, temperature: float) -> list[list[float]]:
         """Log-prob of each completion token of (prompt ids, completion ids) under the temperature, in nats."""
+        policy = self._loaded()
         rows = [TokenSequence(prompt_token_ids=tuple(p), completion_token_ids=tuple(c)) for p, c in sequences]
-        values: list[list[float]] = [[] for _ in rows]
-        for indices in plan_microbatches(rows, PROBE_TOKENS_PER_MICROBATCH):
-            statistics = self._loaded().statistics([rows[index] for index in indices], temperature=temperature)
+        values: dict[int, list[float]] = {}
+        for indices in policy.microbatches(rows, PROBE_TOKENS_PER_MICROBATCH):
+            statistics = policy.statistics([rows[index] for index in indices], temperature=temperature)
             lengths = [len(rows[index].completion_token_ids) for index in indices]
             for index, nll in zip(indices, torch.split(statistics.nll_N, lengths), strict=True):
                 values[index] = (-nll).tolist()
-        return values
+        of_all = {index: own for share in policy.ranks.gather(values) for index, own in share.items()}
+        return [of_all[index] for index in range(len(rows))]
 
     def _loaded(self) -> PolicyModel:
         assert self._policy is not None, "load comes first"
         return self._policy
+
+    def _join(self, store_address: str | None, device: torch.device) -> RankGroup:
+        if self._num_ranks == 1:
+            return RankGroup()
+        if self._store is None:
+            assert store_address is not None, "ranks beyond the first must be told where to meet"
+            self._store = connect_store(store_address, self._num_ranks)
+        return join(self._store, rank=self._rank, num_ranks=self._num_ranks, host=self._host, device=device)
 
     def _device(self) -> torch.device:
         if self._num_gpus <= 0:

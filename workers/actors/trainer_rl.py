@@ -12,7 +12,6 @@ from workers.actors.optimization import Optimization
 from workers.actors.policy_model import PolicyModel
 from workers.actors.trainer_results import RlPlan
 from workers.actors.training_state import fingerprint, resume_training_state, save_training_state
-from workers.data.batching import plan_microbatches
 from workers.data.token_sequence import TokenSequence
 from workers.objectives.base import ObjectiveOutput, TokenStatistics
 from workers.objectives.build import build_policy_gradient
@@ -33,12 +32,13 @@ class _StepData:
     rollout_logprobs_N: Tensor
     advantages_N: Tensor
     old_logprobs_N: Tensor
-    """Of the trainer before the step's first update; filled in by the forward passes."""
+    """Of the trainer before the step's first update; filled in by the forward passes, 0 until then. Each rank knows
+    those of its share until they are summed up."""
 
     def tokens_of(self, indices: Sequence[int]) -> Tensor:
         """Positions in [N] of the tokens of some samples, one sample after the other."""
         spans = [np.arange(self.offsets[index], self.offsets[index + 1]) for index in indices]
-        return torch.from_numpy(np.concatenate(spans)).to(self.old_logprobs_N.device)
+        return torch.from_numpy(np.concatenate(spans or [np.arange(0)])).to(self.old_logprobs_N.device)
 
     def num_tokens_of(self, indices: Sequence[int]) -> int:
         """Completion tokens of some samples."""
@@ -90,10 +90,13 @@ class RlRun:
         for indices in updates:
             # With a single update the policy before it is the policy in it: its own forward pass gives the old values.
             parts = self._backward(data, indices, temperature, fill_old=len(updates) == 1)
-            loss_sum = torch.stack([part.metric_sums["actor/pg_loss"] for part in parts]).sum()
-            learning_rate, norm = self._optimization.apply(step, loss_sum / data.num_tokens_of(indices), "rl")
-            outputs += parts
+            whole = self._policy.ranks.merge(parts)
+            loss = whole.metric_sums["actor/pg_loss"] / data.num_tokens_of(indices)
+            learning_rate, norm = self._optimization.apply(step, loss, "rl")
+            outputs.append(whole)
             norms.append(norm)
+        if len(updates) == 1:
+            self._policy.ranks.sum(data.old_logprobs_N)
         self._step = step
         self._num_tokens += len(data.advantages_N)
         means = token_means(outputs, len(data.advantages_N) * self._spec.num_iterations)
@@ -109,6 +112,8 @@ class RlRun:
             "fingerprint": self._fingerprint,
             "policy_version": policy_version,
             "num_tokens": self._num_tokens,
+            "num_steps": self._spec.num_steps,
+            "consumed_samples": {"count": step * self._spec.num_samples_per_step},
         }
         return save_training_state(
             self._root, step, self._policy, self._optimization, facts, keep=self._spec.save_total_limit
@@ -158,9 +163,12 @@ class RlRun:
         for microbatch in self._microbatches(data, range(len(data.sequences))):
             statistics = self._policy.statistics([data.sequences[i] for i in microbatch], temperature=temperature)
             data.old_logprobs_N[data.tokens_of(microbatch)] = -statistics.nll_N
+        # The updates share the samples out in another way.
+        self._policy.ranks.sum(data.old_logprobs_N)
 
     def _microbatches(self, data: _StepData, indices: Sequence[int]) -> Iterator[list[int]]:
-        plan = plan_microbatches([data.sequences[i] for i in indices], self._spec.max_tokens_per_microbatch)
+        sequences = [data.sequences[i] for i in indices]
+        plan = self._policy.microbatches(sequences, self._spec.max_tokens_per_microbatch)
         for positions in plan:
             yield [indices[position] for position in positions]
 
@@ -186,5 +194,5 @@ def _step_data(samples: Sequence[TrainingSample], spec: RlSpec, device: torch.de
         offsets=np.concatenate([[0], lengths.cumsum()]),
         rollout_logprobs_N=torch.from_numpy(rollout_logprobs).to(device),
         advantages_N=torch.from_numpy(np.repeat(advantages, lengths)).to(device),
-        old_logprobs_N=torch.empty(int(lengths.sum()), dtype=torch.float32, device=device),
+        old_logprobs_N=torch.zeros(int(lengths.sum()), dtype=torch.float32, device=device),
     )

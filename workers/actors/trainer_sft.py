@@ -79,7 +79,8 @@ class SftRun:
             views += self._viewed()
             if self._is_checkpoint:
                 self._save()
-            if time.monotonic() >= deadline:
+            # One clock for all ranks: another one's might end a slice a step earlier.
+            if self._policy.ranks.from_first(lambda: time.monotonic() >= deadline):
                 break
         return SftSlice(steps=tuple(steps), evaluations=tuple(evaluations), token_views=tuple(views))
 
@@ -152,6 +153,8 @@ class SftRun:
             "fingerprint": self._fingerprint,
             "threshold": self._threshold.as_facts(),
             "metric_tail": self._tail.as_facts(),
+            "num_steps": self._num_steps,
+            "consumed_samples": self._consumed_samples(),
             "best_checkpoints": self._best.as_facts(),
         }
         save_training_state(
@@ -164,3 +167,10 @@ class SftRun:
             protect=self._best.names,
         )
         self._tail.checkpointed()
+
+    def _consumed_samples(self) -> dict[str, int]:
+        """Samples trained in all, and how many of them in which epoch (from 0). The order is that of the seed."""
+        num_samples = len(self._dataset.samples)
+        epoch, position = divmod(self._step, self._dataset.num_steps_per_epoch(self._spec.batch_size))
+        in_epoch = min(position * self._spec.batch_size, num_samples)
+        return {"count": epoch * num_samples + in_epoch, "epoch": epoch, "in_epoch": in_epoch}

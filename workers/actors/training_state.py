@@ -2,15 +2,17 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from functools import partial
 from hashlib import sha256
-from typing import Any, BinaryIO
+from typing import Any
 
-import torch
 from pydantic import BaseModel
+from torch import Tensor
 
 from workers.actors.optimization import Optimization
 from workers.actors.policy_model import PolicyModel
+from workers.actors.rank_group import RankGroup
+from workers.actors.tensor_storage import load_tensors, save_tensors, tensor_names
+from workers.checkpoint_draft import begin_draft
 from workers.checkpoints import (
     Checkpoint,
     SkippedCheckpoint,
@@ -18,10 +20,12 @@ from workers.checkpoints import (
     load_checkpoint,
     load_latest,
     prune,
-    save_checkpoint,
 )
 from workers.config_error import ConfigError
 from workers.determinism import random_states, restore_random_states
+
+MODEL = "model."
+"""Begins the names of the model's tensors in a checkpoint."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,14 +58,17 @@ def save_training_state(
 
     All others are deleted but the newest `keep` and those named in `protect`.
     """
-    files = {
-        "model.pt": partial(_dump, policy.state()),
-        "optimizer.pt": partial(_dump, optimization.state()),
-        "generators.pt": partial(_dump, random_states()),
-    }
-    location = save_checkpoint(root, checkpoint_name(step), files, {**facts, "step": step})
-    prune(root, keep, protect=protect)
-    return location
+    ranks = policy.ranks
+    draft = ranks.from_first(lambda: begin_draft(root, checkpoint_name(step)))
+
+    def commit() -> str:
+        location = draft.commit(files, {**facts, "step": step, "num_ranks": ranks.num_ranks})
+        prune(root, keep, protect=protect)
+        return location
+
+    tensors = _model_tensors(policy) | _optimizer_tensors(optimization) | _generators(ranks)
+    files = save_tensors(tensors, draft, ranks)
+    return ranks.from_first(commit)
 
 
 def resume_training_state(root: str, expected: str, policy: PolicyModel, optimization: Optimization) -> Resumed:
@@ -69,7 +76,9 @@ def resume_training_state(root: str, expected: str, policy: PolicyModel, optimiz
 
     Raises ConfigError if it was written under another fingerprint than `expected`: its steps mean something else.
     """
-    found = load_latest(root)
+    ranks = policy.ranks
+    # Checked once, by rank 0, and equal for all: a file system may show two ranks different things.
+    found = ranks.from_first(lambda: load_latest(root))
     checkpoint = found.checkpoint
     if checkpoint is None:
         return Resumed(facts=None, location=None, skipped=found.skipped)
@@ -78,11 +87,11 @@ def resume_training_state(root: str, expected: str, policy: PolicyModel, optimiz
             f"checkpoint {checkpoint.location} belongs to another specification, seed or data set; "
             "submit the changed experiment as a new one, or restore the data that it began with"
         )
-    # Read before the first is used, so that a failure changes nothing.
-    states = {name: _read(checkpoint, name) for name in ("model.pt", "optimizer.pt", "generators.pt")}
-    _take_up(policy, states["model.pt"])
-    optimization.restore(states["optimizer.pt"])
-    restore_random_states(states["generators.pt"])
+    model = _model_tensors(policy, checkpoint)
+    generators = {name: state for name, state in _generators(ranks).items() if name in tensor_names(checkpoint)}
+    load_tensors(model | _optimizer_tensors(optimization) | generators, checkpoint, ranks)
+    if generators:
+        restore_random_states({name.rpartition(".")[2]: state for name, state in generators.items()})
     return Resumed(facts=checkpoint.facts, location=checkpoint.location, skipped=found.skipped)
 
 
@@ -91,26 +100,27 @@ def load_weights(root: str, step: int, policy: PolicyModel) -> None:
 
     Raises DamagedCheckpoint, the weights as they were, unless it is there and verifies.
     """
-    checkpoint = load_checkpoint(root, checkpoint_name(step))
-    _take_up(policy, _read(checkpoint, "model.pt"))
+    ranks = policy.ranks
+    checkpoint = ranks.from_first(lambda: load_checkpoint(root, checkpoint_name(step)))
+    load_tensors(_model_tensors(policy, checkpoint), checkpoint, ranks)
 
 
-def _read(checkpoint: Checkpoint, file_name: str) -> dict[str, Any]:
-    with checkpoint.open(file_name) as stream:
-        # Generators live on the CPU; the optimizer moves its state to its parameters' device by itself.
-        state: dict[str, Any] = torch.load(stream, map_location="cpu", weights_only=True)
-    return state
+def _optimizer_tensors(optimization: Optimization) -> dict[str, Tensor]:
+    return {f"optimizer.{name}": tensor for name, tensor in optimization.state().items()}
 
 
-def _dump(state: dict[str, Any], stream: BinaryIO) -> None:
-    torch.save(state, stream)
-
-
-def _take_up(policy: PolicyModel, state: dict[str, Any]) -> None:
-    """Frozen weights and second names of tied ones are in no checkpoint; all else must be."""
-    if missing := policy.state().keys() ^ state.keys():
+def _model_tensors(policy: PolicyModel, checkpoint: Checkpoint | None = None) -> dict[str, Tensor]:
+    """The model's state by its names in checkpoints. Raises ConfigError if `checkpoint` holds another one's."""
+    tensors = {f"{MODEL}{name}": tensor for name, tensor in policy.state().items()}
+    stored = tensors.keys() if checkpoint is None else tensor_names(checkpoint)
+    if differing := tensors.keys() ^ {name for name in stored if name.startswith(MODEL)}:
         raise ConfigError(
-            f"the checkpoint is of another model: {len(missing)} tensors are only here or only there, such as "
-            f"{min(missing)}; submit the changed experiment as a new one"
+            f"the checkpoint is of another model: {len(differing)} tensors are only here or only there, such as "
+            f"{min(differing).removeprefix(MODEL)}; submit the changed experiment as a new one"
         )
-    policy.model.load_state_dict(state, strict=False)
+    return tensors
+
+
+def _generators(ranks: RankGroup) -> dict[str, Tensor]:
+    """The states of this rank's generators, now. On more ranks than before the further ones keep their first states."""
+    return {f"generators.{ranks.rank}.{device}": state for device, state in random_states().items()}

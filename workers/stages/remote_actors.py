@@ -8,7 +8,18 @@ from service.contract.stages import RlSpec, SftSpec
 from workers.actors.rollout import RolloutEngine
 from workers.actors.trainer import Trainer
 from workers.actors.trainer_results import ModelFacts, RlPlan, SftEnd, SftPlan, SftSlice, WeightManifest
-from workers.placement import ActorDied, Check, DeadlineExceeded, Placement, Role, kill, poll, wait_for
+from workers.placement import (
+    ActorDied,
+    Check,
+    DeadlineExceeded,
+    Placement,
+    Role,
+    kill,
+    poll,
+    put,
+    wait_for,
+    wait_for_all,
+)
 from workers.rollouts import Completion, GenerationRequest, SamplingParameters, TrainingSample
 from workers.weight_sync import WeightFolder, WeightSource
 
@@ -31,27 +42,24 @@ _ENGINE_CONCURRENCY = 16
 
 
 class RemoteTrainer:
-    """`roles.Trainer` over an actor, which is spawned by `begin_load`."""
+    """`roles.Trainer` over one actor for each rank, which are spawned by `begin_load`.
+
+    Every call goes to all ranks, since they work together, and the first one's answer counts. If one fails, the others
+    may be waiting for it and would until their own deadline: all are ended then.
+    """
 
     def __init__(self, placement: Placement, spec: ExperimentSpec, check: Check) -> None:
         self._placement, self._spec, self._check = placement, spec, check
-        self._actor: Any = None
-        self._loading: Any = None
+        self._ranks: list[Any] = []
+        self._loading: list[Any] = []
         self._facts: ModelFacts | None = None
 
     def begin_load(self) -> None:
-        """Spawn the actor and start loading; returns at once."""
-        demand = self._spec.resources.trainer
-        self._actor = self._placement.spawn(
-            Trainer,
-            Role.TRAINER,
-            model=self._spec.model,
-            seed=self._spec.seed,
-            num_cpus=demand.num_cpus,
-            num_gpus=demand.num_gpus,
-            chats=self._spec.chats(),
-        )
-        self._loading = self._actor.load.remote()
+        """Spawn the actors and start loading; returns at once."""
+        self._ranks = [self._spawn(rank) for rank in range(self._spec.resources.trainer.num_ranks)]
+        # Not waited for: Ray hands the address over when it is there.
+        address = self._ranks[0].open_store.remote() if len(self._ranks) > 1 else None
+        self._loading = self._call("load", address)
 
     def wait_loaded(self) -> ModelFacts:
         """Wait until the model is there; later calls return at once."""
@@ -61,45 +69,70 @@ class RemoteTrainer:
 
     def prepare_sft(self, spec: SftSpec, checkpoint_root: str) -> SftPlan:
         """See `roles.Trainer`."""
-        return self._wait(self._actor.prepare_sft.remote(spec, checkpoint_root), "preparing SFT", PREPARE_S)
+        return self._wait(self._call("prepare_sft", spec, checkpoint_root), "preparing SFT", PREPARE_S)
 
     def sft_steps(self, *, max_steps: int, max_seconds: float) -> SftSlice:
         """See `roles.Trainer`."""
-        ref = self._actor.sft_steps.remote(max_steps=max_steps, max_seconds=max_seconds)
-        return self._wait(ref, "an SFT step", STEP_S + max_seconds)
+        refs = self._call("sft_steps", max_steps=max_steps, max_seconds=max_seconds)
+        return self._wait(refs, "an SFT step", STEP_S + max_seconds)
 
     def end_sft(self) -> SftEnd:
         """See `roles.Trainer`."""
-        return self._wait(self._actor.end_sft.remote(), "loading the best checkpoint", LOAD_S)
+        return self._wait(self._call("end_sft"), "loading the best checkpoint", LOAD_S)
 
     def prepare_rl(self, spec: RlSpec, checkpoint_root: str) -> RlPlan:
         """See `roles.Trainer`."""
-        return self._wait(self._actor.prepare_rl.remote(spec, checkpoint_root), "preparing RL", PREPARE_S)
+        return self._wait(self._call("prepare_rl", spec, checkpoint_root), "preparing RL", PREPARE_S)
 
     def rl_step(self, step: int, samples: list[TrainingSample], *, temperature: float) -> dict[str, float]:
         """See `roles.Trainer`."""
-        return self._wait(self._actor.rl_step.remote(step, samples, temperature=temperature), "an RL step", STEP_S)
+        # Stored once, for all ranks to read.
+        shared = put(samples)
+        return self._wait(self._call("rl_step", step, shared, temperature=temperature), "an RL step", STEP_S)
 
     def save_rl(self, step: int, policy_version: int) -> str:
         """See `roles.Trainer`."""
-        return self._wait(self._actor.save_rl.remote(step, policy_version), "saving a checkpoint", SAVE_S)
+        return self._wait(self._call("save_rl", step, policy_version), "saving a checkpoint", SAVE_S)
 
     def export(self, folder: str) -> str:
         """See `roles.Trainer`."""
-        return self._wait(self._actor.export.remote(folder), "exporting the model", SAVE_S)
+        return self._wait(self._call("export", folder), "exporting the model", SAVE_S)
 
     def write_weights(self, path: str) -> WeightManifest:
         """The present weights as one safetensors file."""
-        return self._wait(self._actor.write_weights.remote(path), "writing weights", WEIGHTS_S)
+        return self._wait(self._call("write_weights", path), "writing weights", WEIGHTS_S)
 
     def release(self) -> None:
-        """End the actor's process."""
-        if self._actor is not None:
-            kill(self._actor)
-            self._actor = None
+        """End the actors' processes, and with them what holds them together."""
+        for actor in self._ranks:
+            kill(actor)
+        self._ranks = []
 
-    def _wait(self, ref: Any, what: str, deadline_s: float) -> Any:
-        return wait_for(ref, what=what, role=Role.TRAINER, deadline_s=deadline_s, check=self._check)
+    def _spawn(self, rank: int) -> Any:
+        demand = self._spec.resources.trainer
+        return self._placement.spawn(
+            Trainer,
+            Role.TRAINER,
+            place=rank,
+            model=self._spec.model,
+            seed=self._spec.seed,
+            num_cpus=demand.num_cpus,
+            num_gpus=demand.num_gpus,
+            chats=self._spec.chats(),
+            rank=rank,
+            num_ranks=demand.num_ranks,
+            host=self._placement.hosts[rank],
+        )
+
+    def _call(self, method: str, *args: object, **kwargs: object) -> list[Any]:
+        return [getattr(actor, method).remote(*args, **kwargs) for actor in self._ranks]
+
+    def _wait(self, refs: list[Any], what: str, deadline_s: float) -> Any:
+        try:
+            return wait_for_all(refs, what=what, role=Role.TRAINER, deadline_s=deadline_s, check=self._check)[0]
+        except Exception:
+            self.release()
+            raise
 
 
 class RemoteEngine:

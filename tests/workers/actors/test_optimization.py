@@ -33,7 +33,9 @@ def test_a_single_step_trains_under_every_schedule() -> None:
 
 def test_weight_decay_spares_vectors() -> None:
     matrix, vector = (torch.nn.Parameter(torch.ones(shape)) for shape in ((2, 2), (2,)))
-    optimization = Optimization([matrix, vector], OptimizerSpec(learning_rate=0.1, weight_decay=0.5), 1)
+    optimization = Optimization(
+        {"matrix": matrix, "vector": vector}, OptimizerSpec(learning_rate=0.1, weight_decay=0.5), 1
+    )
     matrix.grad, vector.grad = torch.zeros_like(matrix), torch.zeros_like(vector)
     optimization.apply(1, torch.tensor(0.0), "sft")
     assert matrix.tolist() == [[pytest.approx(0.95)] * 2] * 2
@@ -42,7 +44,9 @@ def test_weight_decay_spares_vectors() -> None:
 
 def test_gradients_are_clipped_to_the_norm_and_reported_before() -> None:
     parameter = torch.nn.Parameter(torch.zeros(2))
-    optimization = Optimization([parameter], OptimizerSpec(learning_rate=0.1, max_grad_norm=1.0, adam_epsilon=1e3), 1)
+    optimization = Optimization(
+        {"weight": parameter}, OptimizerSpec(learning_rate=0.1, max_grad_norm=1.0, adam_epsilon=1e3), 1
+    )
     parameter.grad = torch.tensor([3.0, 4.0])
     assert optimization.apply(1, torch.tensor(0.0), "sft") == (0.1, 5.0)
     # With an epsilon far above the gradient, Adam's step is proportional to the clipped gradient.
@@ -52,7 +56,7 @@ def test_gradients_are_clipped_to_the_norm_and_reported_before() -> None:
 @pytest.mark.parametrize(("loss", "gradient"), [(float("nan"), 0.0), (0.0, float("inf")), (float("inf"), 1.0)])
 def test_nothing_moves_on_a_non_finite_value(loss: float, gradient: float) -> None:
     parameter = torch.nn.Parameter(torch.ones(2))
-    optimization = Optimization([parameter], OptimizerSpec(learning_rate=0.1), 9)
+    optimization = Optimization({"weight": parameter}, OptimizerSpec(learning_rate=0.1), 9)
     parameter.grad = torch.full((2,), gradient)
     with pytest.raises(NonFinite, match="rl step 7"):
         optimization.apply(7, torch.tensor(loss), "rl")

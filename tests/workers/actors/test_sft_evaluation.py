@@ -158,4 +158,4 @@ def test_measuring_draws_no_random_number_and_leaves_no_gradient(policy: PolicyM
     evaluation.measure(0)
     evaluation.token_views(0)
     assert torch.equal(torch.get_rng_state(), before)
-    assert all(parameter.grad is None for parameter in policy.parameters())
+    assert all(parameter.grad is None for parameter in policy.parameters().values())

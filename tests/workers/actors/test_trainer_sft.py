@@ -1,3 +1,4 @@
+import json
 import pickle
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,11 @@ from tests.workers.tiny_model import (
     weights_of,
     write_lines,
 )
+from workers.actors.rank_group import RankGroup
+from workers.actors.tensor_storage import INDEX, load_tensors
 from workers.actors.trainer import Trainer
 from workers.actors.trainer_results import NonFinite, StepMetrics
+from workers.checkpoints import load_latest
 from workers.config_error import ConfigError
 
 SED = SedObjective(calibration_samples=5)
@@ -184,17 +188,20 @@ def test_bfloat16_trains_float32_weights(model_folder: Path, ten_pairs: str, tmp
         spec = make_sft_spec(ten_pairs, optimizer=OptimizerSpec(learning_rate=1e-6))
         trainer.prepare_sft(spec, str(tmp_path / dtype))
         values.append(run_all(trainer)[0].values)
-        location = save_location(tmp_path / dtype)
-        trained = torch.load(location / "model.pt", weights_only=True)["model.norm.weight"]
-        assert trained.dtype == torch.float32
+        trained = stored_norm(tmp_path / dtype)
         assert bool((trained != 1.0).all())
     assert values[1]["sft/nll"] == pytest.approx(values[0]["sft/nll"], rel=1e-2)
     assert values[1]["sft/nll"] != values[0]["sft/nll"]
 
 
-def save_location(root: Path) -> Path:
-    (location,) = root.iterdir()
-    return location
+def stored_norm(root: Path) -> torch.Tensor:
+    """The last norm's weight in the newest checkpoint, which must hold it in float32."""
+    checkpoint = load_latest(str(root)).checkpoint
+    assert checkpoint is not None
+    assert json.loads((Path(checkpoint.location) / INDEX).read_text())["model.model.norm.weight"]["dtype"] == "float32"
+    weight = torch.zeros(16)
+    load_tensors({"model.model.norm.weight": weight}, checkpoint, RankGroup())
+    return weight
 
 
 def test_plan_metrics_and_errors_can_be_pickled(model_folder: Path, ten_pairs: str, tmp_path: Path) -> None:
