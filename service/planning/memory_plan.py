@@ -4,7 +4,7 @@ A trainer's rank is at its peak in one of three phases:
 
     train     parameters + gradients + optimizer + activations of one micro-batch + loss
     load      the whole model, before it is divided among the ranks
-    export    the whole trained model, gathered on the first rank, beside its own part
+    export    parameters + optimizer + the weights as they leave, on the first rank
 
 Trained parameters, gradients and AdamW's two averages are float32 and divided by the number of ranks (FSDP2). T tokens
 go through the model at once; what autograd keeps of them for the backward pass was counted tensor by tensor on Llama
@@ -116,7 +116,7 @@ def _device(num_gpus: float) -> Device:
 
 
 def _peak(spec: ExperimentSpec, stage: SftSpec | RlSpec, shape: ModelShape) -> Parts:
-    phases = [_train_parts(spec, stage, shape), _whole_model_parts(spec, shape)]
+    phases = [_train_parts(spec, stage, shape), _load_parts(spec, shape), _export_parts(spec, shape)]
     return max(phases, key=lambda parts: sum(parts.values()))
 
 
@@ -143,10 +143,21 @@ def _train_parts(spec: ExperimentSpec, stage: SftSpec | RlSpec, shape: ModelShap
     }
 
 
-def _whole_model_parts(spec: ExperimentSpec, shape: ModelShape) -> Parts:
-    """Loading and exporting: the whole model beside the rank's own part, on the first rank at least."""
-    whole = _FLOAT if spec.resources.trainer.num_ranks > 1 else _width(spec.model)
-    return {**_held_parts(spec, shape), "whole_model": whole * shape.num_parameters}
+def _load_parts(spec: ExperimentSpec, shape: ModelShape) -> Parts:
+    """Every rank loads the whole model before it keeps its part."""
+    held = _held_parts(spec, shape)
+    whole = held["parameters"] * spec.resources.trainer.num_ranks if spec.resources.trainer.num_ranks > 1 else 0
+    return {"process": held["process"], "parameters": held["parameters"], "whole_model": whole}
+
+
+def _export_parts(spec: ExperimentSpec, shape: ModelShape) -> Parts:
+    """On the first rank: weights in the dtype that leaves, adapters merged into float32 before; on a machine without
+    GPU also the copies that are written, and what was gathered from other ranks."""
+    per_parameter = (_FLOAT if spec.model.lora else 0) + (2 if spec.model.dtype == "bfloat16" else 0)
+    if _device(spec.resources.trainer.num_gpus) == "cpu":
+        gathered = _FLOAT if spec.resources.trainer.num_ranks > 1 else 0
+        per_parameter += _width(spec.model) + gathered
+    return {**_held_parts(spec, shape), "export": per_parameter * shape.num_parameters}
 
 
 def _held_parts(spec: ExperimentSpec, shape: ModelShape) -> Parts:
