@@ -13,8 +13,9 @@ from workers.objectives.output_head import ReferenceRows
 class ReferenceModel:
     """The model as it was when the stage began: always that of `spec.path`, also in a run that resumes.
 
-    A second copy of the weights, without adapters, in the dtype of the forward pass. It sees the samples as they are,
-    without the noise that training may put on their embeddings.
+    A second copy of the weights, without adapters, in the dtype of the forward pass: in bfloat16 half the size of
+    weights that are trained, which are float32, and so a rounding away from them before the first step. It sees the
+    samples as they are, without the noise that training may put on their embeddings.
     """
 
     def __init__(self, spec: ModelSpec, device: torch.device) -> None:

@@ -91,7 +91,7 @@ def test_every_objective_gives_the_vectors(case: dict[str, Any], dtype: torch.dt
 
 
 @every_objective
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     seed=seeds,
     shape=st.tuples(st.integers(1, 9), st.integers(1, 6), st.integers(4, 12)),
