@@ -72,7 +72,13 @@ def _capacity(state: ClusterState) -> Capacity:
     memory = Memory(
         node_bytes=state.node_memory_bytes, total_bytes=state.memory_bytes, gpu_bytes=state.gpu_memory_bytes
     )
-    return Capacity(num_cpus=state.num_cpus, num_gpus=state.num_gpus, memory=memory)
+    return Capacity(
+        num_cpus=state.num_cpus,
+        num_gpus=state.num_gpus,
+        node_num_cpus=state.node_num_cpus,
+        node_num_gpus=state.node_num_gpus,
+        memory=memory,
+    )
 
 
 async def _find_replay(sessions: Sessions, submission: Submission) -> Experiment | None:

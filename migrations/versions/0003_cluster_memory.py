@@ -1,4 +1,4 @@
-"""Memory of the cluster's nodes and GPUs, where Ray tells it."""
+"""What the cluster's largest nodes have, and memory where Ray tells it."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -8,7 +8,7 @@ down_revision = "0002"
 branch_labels = None
 depends_on = None
 
-_COLUMNS = ("node_memory_bytes", "memory_bytes", "gpu_memory_bytes")
+_COLUMNS = ("node_num_cpus", "node_num_gpus", "node_memory_bytes", "memory_bytes", "gpu_memory_bytes")
 
 
 def upgrade() -> None:

@@ -28,6 +28,9 @@ class Capacity:
 
     num_cpus: float
     num_gpus: float
+    node_num_cpus: float | None = None
+    """Of the machine that has most; None while that is unknown."""
+    node_num_gpus: float | None = None
     memory: Memory = NO_MEMORY_KNOWN
 
 
@@ -66,25 +69,30 @@ def find_objective_faults(spec: ExperimentSpec, model: ModelFacts) -> Iterator[F
 
 
 def find_resources_beyond(spec: ExperimentSpec, capacity: Capacity | None) -> Iterator[Finding]:
-    """Demands that the cluster could not meet even if it were idle; each role, and both together."""
+    """Demands that the cluster could not meet even if it were idle: of an actor, on one machine, and of all actors."""
     if capacity is None:
         return
     resources = spec.resources
-    roles = (
-        ("resources.trainer", resources.trainer),
-        ("resources.rollout", resources.rollout),
-        ("resources", resources),
-    )
-    for where, needed in roles:
-        for kind, wanted, available in (
-            ("CPUs", needed.num_cpus, capacity.num_cpus),
-            ("GPUs", needed.num_gpus, capacity.num_gpus),
+    for role, needed in (("trainer", resources.trainer), ("rollout", resources.rollout)):
+        for kind, wanted, everywhere, on_one in (
+            ("CPUs", needed.num_cpus, capacity.num_cpus, capacity.node_num_cpus),
+            ("GPUs", needed.num_gpus, capacity.num_gpus, capacity.node_num_gpus),
         ):
-            if wanted > available:
-                field = where if where == "resources" else f"{where}.num_{kind.lower()}"
-                whole = " in sum" if where == "resources" else ""
-                problem = f"needs {wanted:g} {kind}{whole}, the whole cluster has {available:g}"
-                yield Finding(field=field, problem=problem, hint="ask for less, or add nodes to the cluster first")
+            field = f"resources.{role}.num_{kind.lower()}"
+            if wanted > everywhere:
+                yield _shortage(field, f"needs {wanted:g} {kind}, the whole cluster has {everywhere:g}")
+            elif on_one is not None and wanted > on_one:
+                yield _shortage(field, f"needs {wanted:g} {kind} on one machine, none has more than {on_one:g}")
+    for kind, wanted, everywhere in (
+        ("CPUs", resources.num_cpus, capacity.num_cpus),
+        ("GPUs", resources.num_gpus, capacity.num_gpus),
+    ):
+        if wanted > everywhere:
+            yield _shortage("resources", f"needs {wanted:g} {kind} in sum, the whole cluster has {everywhere:g}")
+
+
+def _shortage(field: str, problem: str) -> Finding:
+    return Finding(field=field, problem=problem, hint="ask for less, or add nodes to the cluster first")
 
 
 def warn_of_settings(spec: ExperimentSpec, capacity: Capacity | None) -> Iterator[str]:

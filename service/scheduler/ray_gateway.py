@@ -91,13 +91,17 @@ class RayDashboard:
         }
         listing = _json(_expect_ok(await self._call("GET", "/api/v0/nodes", params=query)))
         try:
-            nodes = [node for node in listing["data"]["result"]["result"] if node["state"] == "ALIVE"]
+            living = [node for node in listing["data"]["result"]["result"] if node["state"] == "ALIVE"]
+            nodes = [node["resources_total"] for node in living]
+            cpus, gpus = ([float(node.get(kind, 0)) for node in nodes] for kind in ("CPU", "GPU"))
             return ClusterView(
                 session_name=version["session_name"],
-                num_cpus=sum(float(node["resources_total"].get("CPU", 0)) for node in nodes),
-                num_gpus=sum(float(node["resources_total"].get("GPU", 0)) for node in nodes),
+                num_cpus=sum(cpus),
+                num_gpus=sum(gpus),
                 num_nodes=len(nodes),
-                memory=read_node_memory([node["resources_total"] for node in nodes]),
+                node_num_cpus=max(cpus, default=0.0),
+                node_num_gpus=max(gpus, default=0.0),
+                memory=read_node_memory(nodes),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise _not_understood("the list of nodes") from error

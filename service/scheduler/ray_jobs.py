@@ -60,6 +60,9 @@ class ClusterView:
     num_cpus: float
     num_gpus: float
     num_nodes: int
+    node_num_cpus: float = 0.0
+    """Of the node that has most."""
+    node_num_gpus: float = 0.0
     memory: NodeMemory = UNKNOWN_MEMORY
 
 

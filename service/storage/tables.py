@@ -333,8 +333,11 @@ class ClusterState(Base):
     num_cpus: Mapped[float]
     """Capacity that may be handed out."""
     num_gpus: Mapped[float]
+    node_num_cpus: Mapped[float | None]
+    """Of the node that has most."""
+    node_num_gpus: Mapped[float | None]
     node_memory_bytes: Mapped[float | None]
-    """Of the largest node; this and the next two are NULL where Ray does not tell."""
+    """Of the node that has most; this and the next two are NULL where Ray does not tell."""
     memory_bytes: Mapped[float | None]
     """Of all nodes."""
     gpu_memory_bytes: Mapped[float | None]

@@ -419,3 +419,16 @@ async def test_ranks_without_work_are_warned_of(body: dict[str, Any]) -> None:
     body["resources"] = {"trainer": {"num_ranks": 10}}
     [only] = await warnings_of(body, Capacity(num_cpus=16, num_gpus=0))
     assert "sft.batch_size gives only 8 sequences" in only
+
+
+async def test_an_actor_that_fits_on_no_machine_is_refused(body: dict[str, Any]) -> None:
+    body["resources"] = {"trainer": {"num_cpus": 6.0}}
+    small_machines = Capacity(num_cpus=8, num_gpus=0, node_num_cpus=4, node_num_gpus=0)
+    found = await findings_of(body, small_machines)
+    assert "needs 6 CPUs on one machine, none has more than 4" in found["resources.trainer.num_cpus"]
+    assert set(found) == {"resources.trainer.num_cpus"}
+
+
+async def test_ranks_are_counted_in_the_sum(body: dict[str, Any]) -> None:
+    body["resources"] = {"trainer": {"num_ranks": 8}}
+    assert "needs 9 CPUs in sum" in (await findings_of(body))["resources"]

@@ -74,7 +74,15 @@ async def test_an_unknown_job_is_none_and_stopping_it_does_nothing(gateway: RayD
 async def test_only_living_nodes_count(ray: FakeRay, gateway: RayDashboard) -> None:
     ray.num_gpus = 1.0
     memory = NodeMemory(node_bytes=1e9, total_bytes=1e9)
-    view = ClusterView(session_name="session_1", num_cpus=2.0, num_gpus=1.0, num_nodes=1, memory=memory)
+    view = ClusterView(
+        session_name="session_1",
+        num_cpus=2.0,
+        num_gpus=1.0,
+        num_nodes=1,
+        node_num_cpus=2.0,
+        node_num_gpus=1.0,
+        memory=memory,
+    )
     assert await gateway.cluster() == view
 
 
