@@ -237,7 +237,9 @@ def comparable(result: StageResult) -> dict[str, float]:
 
 
 def test_cancellation_while_the_engine_starts_takes_seconds(cluster: str, tmp_path: Path) -> None:
-    spec = make_spec(tmp_path, rl=None, sft=make_endless_sft(tmp_path))
+    # The set is not sampled on the way, so SFT runs while the engine starts.
+    evaluation = make_spec(tmp_path).model_dump(mode="json")["evaluation"] | {"sft_steps": []}
+    spec = make_spec(tmp_path, rl=None, sft=make_endless_sft(tmp_path), evaluation=evaluation)
     with serving(orders_of(spec, str(tmp_path / "out"))) as server, driver(cluster, server, tmp_path) as process:
         server.wait_until(lambda: server.points("sft/loss"), timeout_s=300)
         server.cancel = True
@@ -270,6 +272,6 @@ def test_sigterm_leaves_nothing_behind(cluster: str, tmp_path: Path) -> None:
 
 def make_endless_sft(folder: Path) -> dict[str, Any]:
     """An SFT stage that nobody waits for."""
-    endless = make_spec(folder).model_dump(mode="json")["sft"] | {"num_epochs": 100_000}
+    endless = make_spec(folder).model_dump(mode="json")["sft"] | {"num_epochs": 100_000, "eval_steps": None}
     assert isinstance(endless, dict)
     return endless
