@@ -10,13 +10,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from api.access_log import AccessLog
 from api.body_limits import BodyLimits
 from api.problems import install_problem_handlers, use_problems_in_openapi
-from api.routers import attempts, experiments, health, logs, metrics, queue, rollouts, stream, token_views
+from api.routers import attempts, data, experiments, health, logs, metrics, queue, rollouts, stream, token_views
 from api.sign_of_life import keep_recording_life
 from api.submission import PlanExperiment
 from api.web import login, pages, static_files
 from migrations.apply import head_revision
 from service.live_updates import LiveUpdates
-from service.planning import plan_experiment
+from service.planning import DataPreviewer, plan_experiment
 from service.settings import ApiSettings
 from service.storage.database import create_engine, create_sessions
 
@@ -42,8 +42,9 @@ def create_app(
     app.state.secret = settings.secret_key()
     app.state.engine = engine
     app.state.plan = plan
+    app.state.previewer = DataPreviewer(python=settings.preview_python, timeout_s=settings.preview_timeout_s)
     app.state.head_revision = head_revision()
-    for module in (experiments, queue, metrics, logs, rollouts, token_views, stream, attempts):
+    for module in (experiments, data, queue, metrics, logs, rollouts, token_views, stream, attempts):
         app.include_router(module.router, prefix=PREFIX)
     for page_router in (health.router, login.router, pages.router, static_files.router):
         app.include_router(page_router)

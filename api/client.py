@@ -33,10 +33,13 @@ from api.schemas import (
     TokenViewPage,
 )
 from service.contract.messages import TokenView
+from service.contract.preview import DataPreview
 from service.contract.spec import ExperimentSpec
 from service.contract.stages import StageName
 
 _RETRIES = 4
+_PREVIEW_TIMEOUT_S = 600.0
+"""The service ends a preview much earlier, and says so."""
 _RETRY_STATUSES = frozenset({502, 503, 504})
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -180,6 +183,15 @@ class SedrayClient:
         """One held-out sample token by token, as it was after `step` optimizer steps."""
         return self._get(TokenView, f"/experiments/{experiment_id}/token-views/{stage}/{step}/{sample_index}")
 
+    def preview_data(
+        self, spec: ExperimentSpec | Mapping[str, Any], *, num_samples: int = 3, max_records: int = 20_000
+    ) -> DataPreview:
+        """The first samples of each data set as tokens with what is trained, lengths, counts and digests."""
+        query = {"num_samples": num_samples, "max_records": max_records}
+        return self._call(
+            DataPreview, "POST", "/data/preview", json=_body(spec), params=query, timeout_s=_PREVIEW_TIMEOUT_S
+        )
+
     def queue(self) -> QueueOut:
         """Who runs and who waits, and why."""
         return self._get(QueueOut, "/queue")
@@ -239,11 +251,18 @@ class SedrayClient:
         json: Any = None,
         params: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
+        timeout_s: float | None = None,
     ) -> Model:
+        timeout = httpx.USE_CLIENT_DEFAULT if timeout_s is None else timeout_s
         for failures in range(_RETRIES + 1):
             try:
                 response = self._http.request(
-                    method, self._base + path, json=json, params=params, headers={**self._headers, **(headers or {})}
+                    method,
+                    self._base + path,
+                    json=json,
+                    params=params,
+                    headers={**self._headers, **(headers or {})},
+                    timeout=timeout,
                 )
             except httpx.TransportError as error:
                 if failures == _RETRIES:

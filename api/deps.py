@@ -12,6 +12,7 @@ from api.submission import PlanExperiment
 from service import auth
 from service.errors import CrossSiteRequest, Unauthenticated
 from service.live_updates import LiveUpdates
+from service.planning import DataPreviewer
 from service.settings import ApiSettings
 from service.storage.database import Sessions
 from service.storage.tables import Attempt, User
@@ -42,12 +43,17 @@ def _plan(request: Request) -> PlanExperiment:
     return cast(PlanExperiment, request.app.state.plan)
 
 
+def _previewer(request: Request) -> DataPreviewer:
+    return cast(DataPreviewer, request.app.state.previewer)
+
+
 SettingsDep = Annotated[ApiSettings, Depends(_settings)]
 SecretDep = Annotated[bytes, Depends(_secret)]
 SessionsDep = Annotated[Sessions, Depends(_sessions)]
 """For routes that wait for something between two transactions: they open short sessions themselves."""
 LiveUpdatesDep = Annotated[LiveUpdates, Depends(_live_updates)]
 PlanDep = Annotated[PlanExperiment, Depends(_plan)]
+PreviewerDep = Annotated[DataPreviewer, Depends(_previewer)]
 
 
 async def _session(sessions: SessionsDep) -> AsyncIterator[AsyncSession]:

@@ -36,6 +36,9 @@ STATUS_OF: dict[type[errors.SedrayError], int] = {
     errors.InvalidReport: 422,
     # Not 409, which tells a driver that its attempt is over.
     errors.ReportGap: 422,
+    errors.PreviewTooSlow: 422,
+    errors.PreviewUnavailable: 501,
+    errors.PreviewBusy: 503,
 }
 """What is not listed is our own failure: 500."""
 
@@ -72,7 +75,7 @@ def status_of(error: errors.SedrayError) -> int:
 def problem_of(error: errors.SedrayError) -> JSONResponse:
     """The problem document of one of our errors."""
     status = status_of(error)
-    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else None
+    headers = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": "5"}}.get(status)
     return _respond(status, error.code, error.title, error.message, headers=headers, details=error.details)
 
 

@@ -100,6 +100,34 @@ class Unauthenticated(SedrayError):
     title = "Authentication failed"
 
 
+class PreviewBusy(SedrayError):
+    """As many previews run as may run at a time."""
+
+    code = "preview_busy"
+    title = "Other previews are running"
+
+
+class PreviewUnavailable(SedrayError):
+    """The libraries that render and tokenize are not installed beside the API."""
+
+    code = "preview_unavailable"
+    title = "This service cannot preview data"
+
+
+class PreviewTooSlow(SedrayError):
+    """The preview was given up; the same request would be again."""
+
+    code = "preview_too_slow"
+    title = "The preview took too long"
+
+
+class PreviewFailed(SedrayError):
+    """The previewing process broke down."""
+
+    code = "preview_failed"
+    title = "The preview failed"
+
+
 class LeaseLost(SedrayError):
     """Another scheduler has taken over; what this one was about to write is discarded."""
 

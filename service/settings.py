@@ -1,5 +1,6 @@
 """Settings of the control plane, read once in each process's `main` and passed down."""
 
+import sys
 from pathlib import Path
 
 from pydantic import Field, SecretStr
@@ -35,6 +36,9 @@ class ApiSettings(ServiceSettings):
     port: int = 8700
     report_interval_s: float = Field(default=2.0, gt=0)
     """How often a driver reports: the pace of live metrics, of the heartbeat and of hearing a cancellation."""
+    preview_python: str = sys.executable
+    """An interpreter with sedray's `preview` extra, for previews of data; default: the API's own."""
+    preview_timeout_s: float = Field(default=90.0, gt=0)
     ray_dashboard_public_url: str | None = None
     """Shown to people on the page; the API itself never calls Ray."""
 

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from api.cli import stack
 from api.cli.connection import DEFAULT_DATA, Connection, NoConnection, find_connection
+from api.cli.data_preview import preview_view
 from api.cli.demo import run_demo
 from api.cli.spec_files import UnreadableSpec, apply_overrides, load_spec
 from api.cli.tables import experiment_view, experiments_table, plan_view, print_problem, queue_table, results_table
@@ -32,6 +33,8 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+data_app = typer.Typer(help="Look at data before a run.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
 console = Console()
 errors = Console(stderr=True)
 
@@ -223,6 +226,25 @@ def retry(context: typer.Context, experiment_id: ExperimentId, as_json: AsJson =
 def schema() -> None:
     """Print the JSON Schema of specifications."""
     typer.echo(json.dumps(ExperimentSpec.model_json_schema(by_alias=True), indent=2))
+
+
+@data_app.command("preview")
+def preview_data(
+    context: typer.Context,
+    spec_file: Annotated[Path, typer.Argument(help="Specification in YAML or JSON.", show_default=False)],
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="Change a value: sft.max_length=512 (repeatable).")
+    ] = None,
+    samples: Annotated[int, typer.Option(help="Samples shown of each data set.", min=0, max=20)] = 3,
+    records: Annotated[int, typer.Option(help="Records read of each source.", min=1, max=200_000)] = 20_000,
+    as_json: AsJson = False,
+) -> None:
+    """Show the samples that a specification's data become, with what is trained of them."""
+    with client_of(context) as client:
+        spec = load_spec(spec_file)
+        apply_overrides(spec, overrides or [])
+        preview = client.preview_data(spec, num_samples=samples, max_records=records)
+        console.print(preview_view(preview)) if not as_json else _print_json(preview)
 
 
 @app.command()

@@ -1,5 +1,7 @@
 """What happens to samples that are longer than `sft.max_length`, and when there are too many of them."""
 
+from array import array
+
 from service.contract.data import SupervisedData
 from service.contract.stages import SftSpec
 from workers.data.sources import where
@@ -12,22 +14,26 @@ class LengthLimit:
     def __init__(self, spec: SftSpec, data: SupervisedData) -> None:
         self._spec = spec
         self._data = data
-        self.num_samples = 0
+        self.lengths = array("i")
+        """Tokens of every sample, those that are too long included."""
         self.num_overlong = 0
         self.num_dropped = 0
         self.num_truncated = 0
-        self._longest = 0
         self._first_place = 0
+
+    @property
+    def num_samples(self) -> int:
+        """Samples seen."""
+        return len(self.lengths)
 
     def fit(self, sample: TokenSequence, place: int) -> TokenSequence | None:
         """The sample within the limit, or None if it is left out."""
-        self.num_samples += 1
+        self.lengths.append(sample.num_tokens)
         if sample.num_tokens <= self._spec.max_length:
             return sample
         if not self.num_overlong:
             self._first_place = place
         self.num_overlong += 1
-        self._longest = max(self._longest, sample.num_tokens)
         kept = truncated(sample, self._spec.max_length) if self._spec.overlong == "truncate" else None
         if kept is None:
             self.num_dropped += 1
@@ -41,9 +47,9 @@ class LengthLimit:
             return None
         if self._spec.overlong == "error":
             further = " or set overlong to 'drop' or 'truncate'" if self.num_overlong < self.num_samples else ""
-            return f"{self._counted()}; raise max_length to {self._longest}{further}"
+            return f"{self._counted()}; raise max_length to {max(self.lengths)}{further}"
         if self.num_dropped == self.num_samples:
-            return f"{self._counted()}, so none is left; raise max_length to {self._longest}"
+            return f"{self._counted()}, so none is left; raise max_length to {max(self.lengths)}"
         fraction = self.num_overlong / self.num_samples
         if fraction > self._spec.max_overlong_fraction:
             return (
@@ -53,10 +59,10 @@ class LengthLimit:
         return None
 
     def _counted(self) -> str:
-        first = where(self._data, self._first_place).rpartition(", ")[2]
+        first, longest = where(self._data, self._first_place).rpartition(", ")[2], max(self.lengths)
         return (
             f"{self.num_overlong} of {self.num_samples} samples in {self._data.path} exceed sft.max_length "
-            f"{self._spec.max_length} (first in {first}; the longest has {self._longest} tokens, end token included)"
+            f"{self._spec.max_length} (first in {first}; the longest has {longest} tokens, end token included)"
         )
 
 

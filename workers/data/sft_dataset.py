@@ -1,5 +1,6 @@
 """Supervised samples, and which of them make up an optimizer step."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
@@ -31,6 +32,8 @@ class SftDataset:
     num_truncated: int
     """Samples beyond `max_length`, cut; those of `eval_data` count too."""
     lineage: DataLineage
+    lengths: Sequence[int]
+    """Tokens of every sample of `data`, whatever has become of it."""
     is_cut_short: bool = False
     """Whether the sources hold more records than were read."""
 
@@ -118,6 +121,7 @@ class _Reading:
                 tokenizer_sha256=tokenizer_sha256(self._tokenizer),
                 template_sha256=combined_sha256(templates) if templates else None,
             ),
+            lengths=self._limits[0].lengths,
             is_cut_short=any(source.is_cut_short for source in self._sources),
         )
 
