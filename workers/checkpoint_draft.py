@@ -65,7 +65,10 @@ class CheckpointDraft:
         return f"{self.root.rstrip('/')}/{self.name}"
 
     def discard(self) -> None:
-        """Remove what was written aside; what was uploaded stays, and does not count without a manifest."""
+        """Remove what was written aside; what was uploaded stays, and does not count without a manifest.
+
+        A checkpoint that has been committed is not touched.
+        """
         if is_local(self.root):
             shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -84,18 +87,6 @@ def begin_draft(root: str, name: str) -> CheckpointDraft:
         filesystem.rm_file(f"{folder}/{MANIFEST}")
     filesystem.makedirs(folder, exist_ok=True)
     return CheckpointDraft(root=root, name=name, folder=f"{root.rstrip('/')}/{name}")
-
-
-def save_checkpoint(root: str, name: str, files: Mapping[str, FileContent], facts: dict[str, Any]) -> str:
-    """Write a whole checkpoint from one process; returns its folder or URL.
-
-    Raises OSError if it cannot be written and ValueError if `facts` have no JSON form; nothing of it counts then.
-    """
-    draft = begin_draft(root, name)
-    try:
-        return draft.commit({file_name: draft.write(file_name, content) for file_name, content in files.items()}, facts)
-    finally:
-        draft.discard()
 
 
 @contextmanager

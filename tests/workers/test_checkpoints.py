@@ -1,15 +1,15 @@
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 from uuid import uuid4
 
 import fsspec
 import pytest
 import torch
 
-from workers.checkpoint_draft import save_checkpoint
+from workers.checkpoint_draft import FileContent, begin_draft
 from workers.checkpoints import (
     MANIFEST,
     DamagedCheckpoint,
@@ -24,6 +24,15 @@ from workers.checkpoints import (
 def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A place for checkpoints that does not exist yet."""
     return str(tmp_path / "checkpoints") if request.param == "local" else f"memory://{uuid4().hex}/checkpoints"
+
+
+def save_checkpoint(root: str, name: str, files: Mapping[str, FileContent], facts: dict[str, Any]) -> str:
+    """As a single writer does it."""
+    draft = begin_draft(root, name)
+    try:
+        return draft.commit({file_name: draft.write(file_name, content) for file_name, content in files.items()}, facts)
+    finally:
+        draft.discard()
 
 
 def save(root: str, step: int) -> str:

@@ -3,13 +3,25 @@
 import os
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import ray
 
-from service.contract.spec import ResourcesSpec, TrainerResources
+from service.contract.spec import ResourcesSpec, RoleResources, TrainerResources
 from tests.workers.ray_head import ray_environment, ray_head
-from workers.placement import ActorDied, DeadlineExceeded, NoPlacement, Placement, Role, kill, place, poll, wait_for
+from workers.placement import (
+    ActorDied,
+    DeadlineExceeded,
+    NoPlacement,
+    Placement,
+    Role,
+    kill,
+    place,
+    poll,
+    wait_for,
+    wait_for_all,
+)
 
 pytestmark = [
     pytest.mark.slow,
@@ -41,6 +53,9 @@ class Worker:
 
     def die(self) -> None:
         os._exit(7)
+
+    def lose_the_other(self) -> None:
+        raise RuntimeError("connection closed by peer")
 
 
 class AsyncWorker:
@@ -137,3 +152,40 @@ def test_check_ends_a_wait(placement: Placement) -> None:
     with pytest.raises(Cancelled):
         wait_for(actor.sleep.remote(30.0), what="x", role=Role.TRAINER, deadline_s=60.0, check=check)
     assert time.monotonic() - began < 5.0
+
+
+@pytest.fixture
+def two_ranks(cluster: None) -> Iterator[list[Any]]:
+    resources = ResourcesSpec(trainer=TrainerResources(num_ranks=2, num_cpus=0.5), rollout=RoleResources(num_cpus=0.5))
+    placement = place(resources, deadline_s=60.0, check=go_on)
+    assert placement.hosts == ("127.0.0.1", "127.0.0.1")
+    ranks = [placement.spawn(Worker, Role.TRAINER, place=rank, greeting=f"rank {rank}") for rank in range(2)]
+    assert wait_all([rank.greet.remote() for rank in ranks]) == ["rank 0", "rank 1"]
+    yield ranks
+    placement.remove()
+
+
+def wait_all(refs: list[Any], deadline_s: float = 60.0) -> list[Any]:
+    return wait_for_all(refs, what="the call", role=Role.TRAINER, deadline_s=deadline_s, check=go_on)
+
+
+def test_the_failure_of_one_rank_ends_the_wait_for_all(two_ranks: list[Any]) -> None:
+    began = time.monotonic()
+    with pytest.raises(LookupError, match="no such folder"):
+        wait_all([two_ranks[0].sleep.remote(60.0), two_ranks[1].fail.remote()])
+    assert time.monotonic() - began < 10.0
+
+
+def test_a_lost_rank_is_named_rather_than_the_one_that_misses_it(two_ranks: list[Any]) -> None:
+    with pytest.raises(ActorDied, match="trainer actor, rank 1, died"):
+        wait_all([two_ranks[0].lose_the_other.remote(), two_ranks[1].die.remote()])
+
+
+def test_an_error_without_a_death_behind_it_is_told_as_it_is(two_ranks: list[Any]) -> None:
+    with pytest.raises(RuntimeError, match="closed by peer"):
+        wait_all([two_ranks[0].lose_the_other.remote(), two_ranks[1].greet.remote()])
+
+
+def test_slow_ranks_meet_their_deadline(two_ranks: list[Any]) -> None:
+    with pytest.raises(DeadlineExceeded):
+        wait_all([two_ranks[0].greet.remote(), two_ranks[1].sleep.remote(30.0)], deadline_s=0.5)

@@ -67,8 +67,12 @@ def save_training_state(
         return location
 
     tensors = _model_tensors(policy) | _optimizer_tensors(optimization) | _generators(ranks)
-    files = save_tensors(tensors, draft, ranks)
-    return ranks.from_first(commit)
+    try:
+        files = save_tensors(tensors, draft, ranks)
+        return ranks.from_first(commit)
+    finally:
+        if ranks.is_first:
+            draft.discard()
 
 
 def resume_training_state(root: str, expected: str, policy: PolicyModel, optimization: Optimization) -> Resumed:

@@ -110,13 +110,18 @@ class _Gradients:
         bias_V = head.bias_V
         return cls(
             hidden_NH=torch.empty_like(hidden_NH) if wanted[0] else None,
-            weight_VH=torch.zeros_like(head.weight_VH) if wanted[1] else None,
-            bias_V=torch.zeros_like(bias_V) if wanted[2] and bias_V is not None else None,
+            weight_VH=_zeros(head.weight_VH) if wanted[1] else None,
+            bias_V=_zeros(bias_V) if wanted[2] and bias_V is not None else None,
         )
 
     @property
     def any(self) -> bool:
         return not (self.hidden_NH is None and self.weight_VH is None and self.bias_V is None)
+
+
+def _zeros(like: Tensor) -> Tensor:
+    """float32 at least: sums over many chunks would lose the small ones in bfloat16. Autograd rounds them once."""
+    return torch.zeros_like(like, dtype=torch.promote_types(like.dtype, torch.float32))
 
 
 class _Softmax:

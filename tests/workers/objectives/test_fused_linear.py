@@ -147,3 +147,26 @@ def test_a_sweep_that_needs_a_reference_is_not_run_without_one() -> None:
     objective = row_loss(CrossEntropy())
     with pytest.raises(AssertionError, match="needs a reference model"):
         fused_loss(layer.hidden_NH, layer.head, layer.labels_N, objective, needs=StatisticsNeeds(reference=True))
+
+
+def test_gradient_of_a_bfloat16_head_is_rounded_once_whatever_the_number_of_chunks() -> None:
+    generator = torch.Generator().manual_seed(0)
+    hidden_NH = torch.randn(512, 8, generator=generator, dtype=torch.bfloat16)
+    labels_N = torch.randint(0, 16, (512,), generator=generator)
+    weight_VH = torch.randn(16, 8, generator=generator, dtype=torch.bfloat16).requires_grad_()
+    gradients = []
+    for chunk_tokens in (512, 1):
+        weight_VH.grad = None
+        output = fused_loss(
+            hidden_NH,
+            OutputHead(weight_VH=weight_VH),
+            labels_N,
+            row_loss(CrossEntropy()),
+            needs=StatisticsNeeds(),
+            chunk_tokens=chunk_tokens,
+        )
+        output.loss_sum.backward()
+        assert weight_VH.grad is not None and weight_VH.grad.dtype == torch.bfloat16
+        gradients.append(weight_VH.grad.float())
+    # 2^-8 is half a step of bfloat16 and a little; adding up in it would be off by up to 20 times as much.
+    torch.testing.assert_close(*gradients, rtol=2**-7, atol=2**-4)
