@@ -9,15 +9,18 @@ In the module tree a layer `q_proj` becomes a layer around itself; names of its 
     q_proj.lora_A.default.weight         in it            base_model.model.q_proj.lora_A.weight
     q_proj.lora_B.default.weight         in it            base_model.model.q_proj.lora_B.weight
 
-Adapters are float32 whatever the dtype of the weights beside them.
+Adapters are float32 whatever the dtype of the weights beside them. The experts of a mixture are stacked matrices and no
+linear layers: they stay as they are.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.lora import LoraLayer
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -27,7 +30,8 @@ from service.contract.spec import LoraSpec
 from workers.config_error import ConfigError
 
 _BASE = ".base_layer"
-_A, _B = ".lora_A.default.weight", ".lora_B.default.weight"
+_NAME = "default"
+_A, _B = f".lora_A.{_NAME}.weight", f".lora_B.{_NAME}.weight"
 
 
 class Adapters:
@@ -56,6 +60,21 @@ class Adapters:
             if parameter.requires_grad:
                 assert name.endswith((_A, _B)), name
                 parameter.data = parameter.data.float()
+        self._layers = [module for module in model.modules() if isinstance(module, LoraLayer)]
+
+    @contextmanager
+    def off(self) -> Iterator[None]:
+        """The model as it is without adapters; all ranks must do this together.
+
+        Their factor becomes 0, since switching them off would mark them as not trained, which sharding cannot follow.
+        """
+        for layer in self._layers:
+            layer.set_scale(_NAME, 0.0)
+        try:
+            yield
+        finally:
+            for layer in self._layers:
+                layer.set_scale(_NAME, 1.0)
 
     def merged(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """A state of the model, whole tensors, as that of a model without adapters, which computes the same."""
@@ -67,8 +86,9 @@ class Adapters:
             layer, is_base, _ = name.partition(_BASE)
             if is_base and layer + _A in state and name.endswith(".weight"):
                 product = state[layer + _B] @ state[layer + _A] * scale
-                # Added in the adapters' precision; the caller rounds once.
-                tensor = tensor.to(product.dtype) + (product.T if self._config.fan_in_fan_out else product)
+                product = product.T if self._config.fan_in_fan_out else product
+                # Added in the adapters' precision and rounded at once: no float32 copy of a whole bfloat16 model.
+                tensor = (tensor.to(product.dtype) + product).to(tensor.dtype)
             merged[name.replace(_BASE, "")] = tensor
         return merged
 
