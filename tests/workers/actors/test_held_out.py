@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from service.contract.data import SupervisedData
 from service.contract.objectives import SedObjective
 from service.contract.spec import LoraSpec
 from service.contract.stages import OptimizerSpec, SftSpec
+from tests.workers.actors.rank_processes import make_settings, trainer_ranks
 from tests.workers.tiny_model import (
     assert_same_weights,
     make_pairs,
@@ -221,3 +223,27 @@ def test_without_a_whole_best_checkpoint_the_stage_cannot_end(
     spec = make_overfitting_spec(ten_pairs, held_out, export="best")
     with pytest.raises(ConfigError, match="none of the 2 best checkpoints"):
         end_with_damaged(model_folder, spec, tmp_path / "sft", 2)
+
+
+@pytest.mark.slow
+def test_two_ranks_end_with_the_best_checkpoint_too(
+    model_folder: Path, ten_pairs: str, held_out: SupervisedData, tmp_path: Path
+) -> None:
+    # Adam divides by the gradient's size and would blow rounding up where that is about 0.
+    optimizer = OptimizerSpec(learning_rate=1.0, adam_epsilon=1.0)
+    spec = make_overfitting_spec(ten_pairs, held_out, export="best", optimizer=optimizer)
+    one = make_trainer(model_folder)
+    run_all(one, spec, tmp_path / "one")
+    expected = one.end_sft()
+    with trainer_ranks(2) as two:
+        two.load(**make_settings(model_folder))
+        two.call("prepare_sft", spec, str(tmp_path / "two"))
+        measured, same = two.call("sft_steps", max_steps=1000, max_seconds=1000.0)
+        assert measured == same and len(measured.token_views) == 2 * 7
+        end, same_end = two.call("end_sft")
+        assert end == same_end
+        weights = two.call("weights")[0]
+    assert [ranked.step for ranked in end.best_checkpoints] == [ranked.step for ranked in expected.best_checkpoints]
+    assert end.exported_step == expected.exported_step < 24
+    for name, weight in weights_of(one).items():
+        torch.testing.assert_close(weights[name], weight, rtol=0, atol=1e-5)
