@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from api.cli.spec_files import UnreadableSpec, apply_overrides, load_spec
 
@@ -23,6 +24,17 @@ def test_malformed_parts_are_left_for_the_service_to_judge(tmp_path: Path) -> No
     file.write_text("model: 3\nsft: [1]\nrl: {data: null}\n")
 
     assert load_spec(file) == {"model": 3, "sft": [1], "rl": {"data": None}}
+
+
+def test_names_on_the_hub_are_no_paths(tmp_path: Path) -> None:
+    file = tmp_path / "spec.yaml"
+    data = {"hub": {"type": "huggingface", "path": "owner/name"}, "folder": {"type": "huggingface", "path": "./rows"}}
+    file.write_text(yaml.safe_dump({"sft": {"data": data["hub"], "eval_data": data["folder"]}}))
+
+    sft = load_spec(file)["sft"]
+
+    assert sft["data"]["path"] == "owner/name"
+    assert sft["eval_data"]["path"] == str(tmp_path / "rows")
 
 
 @pytest.mark.parametrize("content", ["a: [1\n", "- 1\n", ""])

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 from jinja2 import TemplateError
-from transformers import PreTrainedTokenizerBase
+from transformers import AddedToken, PreTrainedTokenizerBase
 
 from service.contract.data import ChatSpec
 from service.contract.records import Conversation, Message
@@ -71,7 +71,7 @@ class ChatTemplate:
     @property
     def turn_end_token_id(self) -> int:
         """The token that ends the assistant's turn. It is trained, and generation has to stop at it."""
-        return int(self._tokenizer.convert_tokens_to_ids(self._turn_end))
+        return int(self._tokenizer.convert_tokens_to_ids(self._turn_end.content))
 
     def sha256(self) -> str:
         """Digest of template, system prompt and variables."""
@@ -88,7 +88,7 @@ class ChatTemplate:
         while pending:
             whole = pending[-1].text
             within = [turn for turn in turns if whole.startswith(turn.text)]
-            samples.append(_cut(whole, within, trained=pending))
+            samples.append(self._cut(whole, within, trained=pending))
             pending = [turn for turn in pending if turn not in within]
         return samples[::-1]
 
@@ -97,7 +97,20 @@ class ChatTemplate:
         messages = self._with_system_prompt(messages)
         whole = self._render(messages, to_be_answered=True)
         within = [turn for turn in self._turns(messages) if whole.startswith(turn.text)]
-        return _cut(whole, within, trained=[])
+        return self._cut(whole, within, trained=[])
+
+    def _cut(self, whole: str, within: list[_Turn], *, trained: list[_Turn]) -> tuple[Segment, ...]:
+        segments, done = [], 0
+        for turn in within:
+            segments.append(Segment(self._behind_turn(whole[done : turn.start], done), False))
+            segments.append(Segment(whole[turn.start : len(turn.text)], turn in trained))
+            done = len(turn.text)
+        segments.append(Segment(self._behind_turn(whole[done:], done), False))
+        return tuple(segment for segment in segments if segment.text)
+
+    def _behind_turn(self, text: str, place: int) -> str:
+        """What a segment at this place leaves to be tokenized: some end tokens swallow the white space behind them."""
+        return text.lstrip() if place and self._turn_end.rstrip else text
 
     def _with_system_prompt(self, messages: Conversation) -> Conversation:
         prompt = self._chat.system_prompt
@@ -109,13 +122,14 @@ class ChatTemplate:
         return [self._turn(messages, index) for index, message in enumerate(messages) if message.role == "assistant"]
 
     def _turn(self, messages: Conversation, index: int) -> _Turn:
-        if self._turn_end in messages[index].content:
-            raise NotRenderable(f"an answer holds {self._turn_end!r}, the token that ends it; take it out of the text")
+        end = self._turn_end.content
+        if end in messages[index].content:
+            raise NotRenderable(f"an answer holds {end!r}, the token that ends it; take it out of the text")
         start, answered = self._before_and_with(messages, index)
         text = answered.rstrip()
-        if not text.endswith(self._turn_end) or len(text) - len(self._turn_end) < start:
+        if not text.endswith(end) or len(text) - len(end) < start:
             raise NotRenderable(
-                f"the template ends this turn with {_end(text)!r} and others with {self._turn_end!r}, so generation "
+                f"the template ends this turn with {_end(text)!r} and others with {end!r}, so generation "
                 "would not know where to stop; give chat.template with one end token for all turns"
             )
         return _Turn(start, text)
@@ -132,17 +146,17 @@ class ChatTemplate:
             )
         return len(before), answered
 
-    def _find_turn_end(self) -> str:
+    def _find_turn_end(self) -> AddedToken:
         probe = self._with_system_prompt(_PROBE)
         start, answered = self._before_and_with(probe, len(probe) - 1)
         turn = answered[start:].rstrip()
-        ends = [str(token) for token in self._tokenizer.added_tokens_decoder.values() if turn.endswith(str(token))]
+        ends = [token for token in self._tokenizer.added_tokens_decoder.values() if turn.endswith(token.content)]
         if not ends:
             raise NotRenderable(
                 f"it ends an assistant's turn with {_end(turn)!r}, in which no token of its own marks the end; end the "
                 f"turn with one, such as {self._tokenizer.eos_token!r}"
             )
-        return max(ends, key=len)
+        return max(ends, key=lambda token: len(token.content))
 
     def _render(self, messages: Conversation, *, to_be_answered: bool) -> str:
         try:
@@ -198,18 +212,6 @@ def _refuse_reserved(tokenizer: PreTrainedTokenizerBase, chat: ChatSpec) -> None
     reserved = {"messages", *inspect.signature(tokenizer.apply_chat_template).parameters}
     if taken := sorted(reserved & set(chat.variables)):
         raise ConfigError(f"chat.variables: {', '.join(taken)} is not free to be given; rename it in the template")
-
-
-def _cut(whole: str, within: list[_Turn], *, trained: list[_Turn]) -> tuple[Segment, ...]:
-    segments, done = [], 0
-    for turn in within:
-        segments += [
-            Segment(whole[done : turn.start], False),
-            Segment(whole[turn.start : len(turn.text)], turn in trained),
-        ]
-        done = len(turn.text)
-    segments.append(Segment(whole[done:], False))
-    return tuple(segment for segment in segments if segment.text)
 
 
 def _end(text: str) -> str:

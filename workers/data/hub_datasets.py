@@ -56,8 +56,9 @@ def _saved(source: DataSource) -> Iterator[dict[str, Any]]:
 
 
 def _streamed(source: DataSource) -> Iterator[dict[str, Any]]:
-    from datasets import load_dataset
+    from datasets import disable_progress_bars, load_dataset
 
+    disable_progress_bars()  # Bars are of no use in a log.
     try:
         return iter(load_dataset(**streaming_arguments(source)))
     except (OSError, ValueError, RuntimeError) as error:

@@ -31,23 +31,14 @@ def tokenize_segments(
 ) -> list[list[list[int]]]:
     """Token ids of every segment of rendered conversations, one list a segment. Templates write special tokens.
 
-    A first segment is tokenized as the beginning of a text. The others are tokenized behind an end-of-sequence token
-    that is taken away again, since some tokenizers put a space before a text's first word. Raises ConfigError if the
-    tokenizer does not keep that token apart.
+    A first segment is tokenized as the beginning of a text. The others are tokenized behind a special token that is
+    taken away again, since some tokenizers put a space before a text's first word. Raises ConfigError if the tokenizer
+    keeps no token apart from the text behind it.
     """
     firsts = iter(_bare(tokenizer, [sample[0].text for sample in samples]))
-    end = tokenizer.eos_token_id
-    behind = [tokenizer.eos_token + segment.text for sample in samples for segment in sample[1:]]
-    rows = iter(_bare(tokenizer, behind))
-    tokens = [[next(firsts), *(next(rows) for _ in sample[1:])] for sample in samples]
-    for row in chain.from_iterable(later for _, *later in tokens):
-        if row[:1] != [end]:
-            raise ConfigError(
-                f"the tokenizer does not keep its end-of-sequence token {tokenizer.eos_token!r} apart from the text "
-                "behind it, so a conversation cannot be cut into turns; register it as a special token"
-            )
-        del row[0]
-    return tokens
+    anchor = _anchor(tokenizer)
+    rows = iter(_bare(tokenizer, [anchor + segment.text for sample in samples for segment in sample[1:]]))
+    return [[next(firsts), *(next(rows)[1:] for _ in sample[1:])] for sample in samples]
 
 
 def trained_sequence(segments: tuple[Segment, ...], token_ids: Sequence[Sequence[int]]) -> TokenSequence:
@@ -68,6 +59,18 @@ def _bare(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list
         return []
     rows: list[list[int]] = tokenizer(list(texts), add_special_tokens=False, return_attention_mask=False)["input_ids"]
     return rows
+
+
+def _anchor(tokenizer: PreTrainedTokenizerBase) -> str:
+    """The text of a token that stays itself, and leaves the white space behind it alone, whatever follows."""
+    for token_id, token in tokenizer.added_tokens_decoder.items():
+        stays_itself = token.special and not (token.rstrip or token.single_word or token.normalized)
+        if stays_itself and _bare(tokenizer, [f"{token.content}a"])[0][0] == token_id:
+            return str(token.content)
+    raise ConfigError(
+        "the tokenizer has no special token that it keeps apart from the text behind it, so a conversation cannot be "
+        "cut into turns; register the end-of-sequence token as a special one"
+    )
 
 
 def _adds_end(tokenizer: PreTrainedTokenizerBase) -> bool:

@@ -19,6 +19,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoConfig, AutoTokenizer, Qwen3ForCausalLM
 
+from service.contract.data import ChatSpec
 from service.contract.spec import ModelSpec
 from workers.actors.rollout import RolloutEngine
 from workers.actors.vllm_adapter import EngineFailed
@@ -38,6 +39,9 @@ BASE = Path(__file__).parents[3] / "examples" / "countdown" / "base"
 START_S = 300.0
 STEP_S = 120.0
 EOS = 2
+TURN_END = 3
+CHAT = ChatSpec(template="{% for message in messages %}{{ message.content + ' <unk> ' }}{% endfor %}")
+"""Ends turns with `<unk>`."""
 SAMPLING = SamplingParameters(temperature=1.0, max_completion_length=12)
 
 
@@ -99,7 +103,8 @@ def save_model(model: Qwen3ForCausalLM, folder: Path) -> None:
 
 
 def an_engine(folder: Path) -> RolloutEngine:
-    return RolloutEngine(model=ModelSpec(path=str(folder), max_model_len=64), seed=0, num_cpus=1.0, num_gpus=0.0)
+    model = ModelSpec(path=str(folder), max_model_len=64)
+    return RolloutEngine(model=model, seed=0, num_cpus=1.0, num_gpus=0.0, chats=(CHAT,))
 
 
 def model_tensors(model: Qwen3ForCausalLM) -> dict[str, torch.Tensor]:
@@ -154,7 +159,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 
 
 def test_engine_says_what_ends_a_completion(lab: Lab) -> None:
-    assert lab.facts.eos_token_ids == (EOS,)
+    assert lab.facts.eos_token_ids == (TURN_END, EOS)
     assert lab.facts.vllm_version.startswith("0.32")
 
 
@@ -171,7 +176,8 @@ def test_completions_end_with_the_end_token_or_at_the_limit(lab: Lab) -> None:
     completions = lab.generate(some_requests(num_samples=16))
     assert {done.finish_reason for done in completions} == {"stop", "length"}
     for done in completions:
-        assert (done.token_ids[-1] == EOS) == (done.finish_reason == "stop") and EOS not in done.token_ids[:-1]
+        assert (done.token_ids[-1] in (TURN_END, EOS)) == (done.finish_reason == "stop")
+        assert not {TURN_END, EOS} & set(done.token_ids[:-1])
         assert len(done.logprobs) == len(done.token_ids) <= SAMPLING.max_completion_length
         assert "<eos>" not in done.text
 

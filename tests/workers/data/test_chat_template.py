@@ -1,7 +1,7 @@
 """What is trained of a conversation is what the assistant says there, and the token that ends its turn."""
 
 import pytest
-from transformers import PreTrainedTokenizerBase
+from transformers import AddedToken, PreTrainedTokenizerBase
 
 from service.contract.data import ChatSpec
 from service.contract.records import Conversation, Message
@@ -73,9 +73,8 @@ def test_a_sample_is_the_rendered_conversation_up_to_its_last_end_token(template
     "template", [*(kind[0] for kind in KINDS.values()), templates.THINKING], ids=[*KINDS, "thinking"]
 )
 def test_prompts_have_the_tokens_that_samples_have_before_the_answer(template: str, system: str | None) -> None:
-    if system and template == templates.NO_SYSTEM:
-        pytest.skip("this template knows no system role")
-    chat = ChatTemplate(BYTES, ChatSpec(template=template, variables=DATE, system_prompt=system))
+    known = None if template == templates.NO_SYSTEM else system
+    chat = ChatTemplate(BYTES, ChatSpec(template=template, variables=DATE, system_prompt=known))
     sample = tokenize(chat, talk(*TWO_TURNS))[-1]
     [prompt] = tokenize_segments(BYTES, [chat.prompt(talk(*TWO_TURNS[:3]))])
     asked = [token for segment in prompt for token in segment]
@@ -140,6 +139,18 @@ def test_tokenizers_that_mark_words_keep_turns_exact(scheme: str) -> None:
         return_dict=False,
     )
     assert [*sample.prompt_token_ids, *sample.completion_token_ids] == whole
+
+
+def test_an_end_token_that_swallows_white_space_leaves_none_to_the_next_turn() -> None:
+    tokenizer = templates.byte_tokenizer()
+    swallowing = AddedToken("<|im_end|>", rstrip=True, special=True, normalized=False)
+    tokenizer.add_special_tokens({"additional_special_tokens": [swallowing]}, replace_extra_special_tokens=False)
+    texts = ("Hello there", "It is 4.", "what?", "three lines")
+    [sample] = tokenize(ChatTemplate(tokenizer, ChatSpec(template=templates.CHATML)), talk(*texts), tokenizer)
+    messages = [{"role": message.role, "content": message.content} for message in talk(*texts)]
+    whole = tokenizer.apply_chat_template(messages, chat_template=templates.CHATML, return_dict=False)
+    assert [*sample.prompt_token_ids, *sample.completion_token_ids] == whole
+    assert trained_texts(sample, tokenizer) == ["It is 4.<|im_end|>", "three lines<|im_end|>"]
 
 
 def test_a_date_from_the_clock_is_refused() -> None:
