@@ -63,7 +63,7 @@ def save_tensors(tensors: dict[str, Tensor], draft: CheckpointDraft, ranks: Rank
 def load_tensors(tensors: dict[str, Tensor], checkpoint: Checkpoint, ranks: RankGroup) -> None:
     """Overwrite the tensors with those of the same names in a checkpoint. All ranks call it.
 
-    Plain tensors may differ between ranks. Raises KeyError or ValueError on every rank if one finds a tensor missing or
+    Plain tensors may differ between ranks. Raises RuntimeError or ValueError on every rank if one finds a tensor missing or
     of another shape.
     """
     with _own_errors():
