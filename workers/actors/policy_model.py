@@ -68,7 +68,8 @@ class PolicyModel:
         # Frozen weights take no small steps and can have the dtype of the forward pass.
         is_trained = spec.lora is None and not frozen
         self.model: PreTrainedModel = load_model(spec.path, device, torch.float32 if is_trained else self.dtype)
-        self.model.requires_grad_(not frozen)
+        if frozen:
+            self.model.requires_grad_(False)
         self.adapters = None
         if spec.lora is not None:
             self.adapters = Adapters(self.model, spec.lora, spec.path, seed=derive_seed(seed, "adapters"))
