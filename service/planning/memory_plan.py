@@ -127,12 +127,13 @@ def _train_parts(spec: ExperimentSpec, stage: SftSpec | RlSpec, shape: ModelShap
         "activations": _activation_bytes(spec.model, shape, tokens, _longest(stage, spec.model)),
         "loss": _loss_bytes(spec.model, shape, tokens),
     }
+    reference = {}
     if isinstance(stage, SftSpec) and needs_reference_model(stage.objective):
-        # Weights in the dtype of the forward pass; a pass keeps nothing but one layer's values.
+        # A pass without gradient keeps nothing but one layer's values.
         passing["loss"] += 2 * LOSS_CHUNK_BYTES + _FLOAT * tokens * shape.hidden_size
-        reference = {"reference_model": _width(spec.model) * shape.num_parameters}
-    else:
-        reference = {}
+        # Beside adapters the trained model itself, its adapters off, is the reference, unless ranks share it.
+        if spec.model.lora is None or spec.resources.trainer.num_ranks > 1:
+            reference = {"reference_model": _width(spec.model) * shape.num_parameters}
     return {
         **_held_parts(spec, shape),
         "gradients": _FLOAT * trained_parameters(shape, spec.model.lora) // spec.resources.trainer.num_ranks,

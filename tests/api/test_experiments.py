@@ -119,4 +119,4 @@ async def test_no_answer_holds_a_token(client: httpx.AsyncClient, token: str, se
     made = await submitted(client)
     for path in ("/api/v1/me", EXPERIMENTS, f"{EXPERIMENTS}/{made['id']}", "/api/v1/queue", "/openapi.json"):
         text = (await client.get(path)).text
-        assert token not in text and user.id not in text and "sha256" not in text
+        assert token not in text and user.id not in text and "token_sha256" not in text

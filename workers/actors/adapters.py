@@ -64,10 +64,7 @@ class Adapters:
 
     @contextmanager
     def off(self) -> Iterator[None]:
-        """The model as it is without adapters; all ranks must do this together.
-
-        Their factor becomes 0, since switching them off would mark them as not trained, which sharding cannot follow.
-        """
+        """The model as it is without adapters. Their factor becomes 0: peft's own switch would also freeze them."""
         for layer in self._layers:
             layer.set_scale(_NAME, 0.0)
         try:

@@ -51,27 +51,28 @@ def _write_file(tensors: dict[str, Tensor], path: str) -> WeightManifest:
     return WeightManifest(num_tensors=len(tensors), num_bytes=num_bytes, checksum=checksum)
 
 
-def export_model(policy: PolicyModel, folder: str) -> str:
+def export_model(policy: PolicyModel, folder: str, *, max_shard_size: str = MAX_SHARD_SIZE) -> str:
     """Write model, tokenizer and generation config as a Hugging Face folder and return where it is.
 
-    Adapters are merged into the weights, and beside that stand by themselves in the folder `adapter`.
+    Adapters are merged into the weights, and beside that stand by themselves in the folder `adapter`. Weights beyond
+    `max_shard_size` ("5GB") go into several files with an index.
 
     A local folder appears whole or not at all and replaces an older one; to another fsspec URL it is uploaded.
     """
     state = policy.whole_state()
-    return policy.ranks.from_first(lambda: _export(policy, state, folder))
+    return policy.ranks.from_first(lambda: _export(policy, state, folder, max_shard_size))
 
 
-def _export(policy: PolicyModel, state: dict[str, Tensor], folder: str) -> str:
+def _export(policy: PolicyModel, state: dict[str, Tensor], folder: str, max_shard_size: str) -> str:
     if is_local(folder):
         _, local = fsspec.core.url_to_fs(folder)
         target = Path(local)
         with written_aside(target) as aside:
-            _write_folder(policy, state, aside)
+            _write_folder(policy, state, aside, max_shard_size)
         return str(target)
     filesystem, remote = fsspec.core.url_to_fs(folder)
     with tempfile.TemporaryDirectory() as scratch:
-        _write_folder(policy, state, Path(scratch))
+        _write_folder(policy, state, Path(scratch), max_shard_size)
         for path in sorted(path for path in Path(scratch).rglob("*") if path.is_file()):
             name = path.relative_to(scratch).as_posix()
             filesystem.makedirs(f"{remote}/{name}".rpartition("/")[0], exist_ok=True)
@@ -79,14 +80,14 @@ def _export(policy: PolicyModel, state: dict[str, Tensor], folder: str) -> str:
     return folder
 
 
-def _write_folder(policy: PolicyModel, state: dict[str, Tensor], folder: Path) -> None:
+def _write_folder(policy: PolicyModel, state: dict[str, Tensor], folder: Path, max_shard_size: str) -> None:
     ends = list(policy.facts.eos_token_ids)
     generation = policy.model.generation_config
     assert generation is not None
     # The end token that was trained must be the one that stops generation.
     generation.eos_token_id = ends[0] if len(ends) == 1 else ends
     generation.pad_token_id = policy.facts.pad_token_id
-    policy.model.save_pretrained(folder, state_dict=_leaving(policy, state), max_shard_size=MAX_SHARD_SIZE)
+    policy.model.save_pretrained(folder, state_dict=_leaving(policy, state), max_shard_size=max_shard_size)
     if policy.adapters is not None:
         policy.adapters.save(state, folder / ADAPTER_FOLDER)
     tokenizer_with_template(policy.tokenizer, policy.chats).save_pretrained(folder)

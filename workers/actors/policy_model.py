@@ -54,8 +54,9 @@ class PolicyModel:
         seed: int = 0,
         chats: tuple[ChatSpec, ...] = (),
         ranks: RankGroup | None = None,
+        frozen: bool = False,
     ) -> None:
-        """Load from `spec.path`; `seed` is that of adapters, no `ranks` means this one alone.
+        """Load from `spec.path`; `seed` is that of adapters, no `ranks` means this one alone, `frozen` no training.
 
         Raises ConfigError if the folder or a chat cannot work.
         """
@@ -65,7 +66,10 @@ class PolicyModel:
         self.tokenizer: PreTrainedTokenizerBase = load_tokenizer(spec.path)
         self.dtype = torch_dtype(spec)
         # Frozen weights take no small steps and can have the dtype of the forward pass.
-        self.model: PreTrainedModel = load_model(spec.path, device, torch.float32 if spec.lora is None else self.dtype)
+        is_trained = spec.lora is None and not frozen
+        self.model: PreTrainedModel = load_model(spec.path, device, torch.float32 if is_trained else self.dtype)
+        if frozen:
+            self.model.requires_grad_(False)
         self.adapters = None
         if spec.lora is not None:
             self.adapters = Adapters(self.model, spec.lora, spec.path, seed=derive_seed(seed, "adapters"))

@@ -48,7 +48,7 @@ class SftRun:
         )
         self._best = BestCheckpoints(spec, resumed.facts["best_checkpoints"] if resumed.facts else ())
         objective = build_supervised(spec.objective, self._threshold.tau)
-        reference = ReferenceModel(policy.spec, policy.device) if needs_reference_model(spec.objective) else None
+        reference = ReferenceModel(policy) if needs_reference_model(spec.objective) else None
         self._trainer = SftStep(policy, self._optimization, objective, spec, reference=reference, seed=seed)
         self._evaluation = HeldOutEvaluation(policy, spec, objective, self._dataset.held_out, tau=self._threshold.tau)
         self._is_looked_at = False

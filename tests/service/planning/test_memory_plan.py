@@ -157,6 +157,9 @@ def test_a_reference_model_is_a_second_copy_in_the_dtype_of_the_pass() -> None:
     for dtype, width in (("float32", 4), ("bfloat16", 2)):
         spec = make_spec(model={"dtype": dtype}, objective={"type": "gift"})
         assert trainer_plan(spec).parts["reference_model"] == width * qwen().num_parameters
+    for num_ranks, is_copied in ((1, False), (2, True)):
+        adapted = make_spec(model={"lora": {"rank": 4}}, objective={"type": "gift"}, trainer={"num_ranks": num_ranks})
+        assert ("reference_model" in trainer_plan(adapted).parts) == is_copied
 
 
 def test_ranks_share_what_stays_but_not_the_activations() -> None:

@@ -9,8 +9,9 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from service.contract.spec import ModelSpec
+from service.contract.spec import LoraSpec, ModelSpec
 from tests.workers.tiny_model import assert_same_weights, make_model_folder, make_trainer, weights_of
+from workers.actors.model_export import export_model
 from workers.actors.trainer import Trainer
 from workers.config_error import ConfigError
 
@@ -57,6 +58,19 @@ def test_export_to_an_object_store_uploads_the_folder(model_folder: Path) -> Non
     location = make_trainer(model_folder).export("memory://exports/sft")
     names = {path.rsplit("/", 1)[-1] for path in fsspec.filesystem("memory").ls(location, detail=False)}
     assert {"config.json", "model.safetensors", "tokenizer.json", "generation_config.json"} <= names
+
+
+def test_weights_beyond_the_size_of_a_file_go_into_several(tmp_path: Path) -> None:
+    trainer = make_trainer(make_model_folder(tmp_path / "base"), lora=LoraSpec(rank=2))
+    folder = export_model(trainer._loaded(), str(tmp_path / "out"), max_shard_size="4KB")
+    assert len(list(Path(folder).glob("model-*-of-*.safetensors"))) > 1
+    assert_same_weights(weights_of(make_trainer(Path(folder))), weights_of(trainer))
+
+
+def test_an_adapter_is_uploaded_in_its_folder(model_folder: Path) -> None:
+    location = make_trainer(model_folder, lora=LoraSpec(rank=2)).export("memory://exports/lora")
+    names = {path.rsplit("/", 1)[-1] for path in fsspec.filesystem("memory").ls(f"{location}/adapter", detail=False)}
+    assert names == {"adapter_config.json", "adapter_model.safetensors"}
 
 
 def test_weight_file_matches_its_manifest(model_folder: Path, tmp_path: Path) -> None:

@@ -91,14 +91,19 @@ def test_two_ranks_take_the_same_course_as_one(
 
 
 @pytest.mark.parametrize(
-    "model",
-    [{"gradient_checkpointing": True}, {"lora": LoraSpec(rank=4)}, {"lora": LoraSpec(rank=4), "dtype": "bfloat16"}],
-    ids=["gradient checkpointing", "adapters", "adapters beside bfloat16"],
+    ("model", "objective"),
+    [
+        ({"gradient_checkpointing": True}, CrossEntropyObjective()),
+        ({"lora": LoraSpec(rank=4)}, CrossEntropyObjective()),
+        ({"lora": LoraSpec(rank=4)}, EksftObjective()),
+        ({"lora": LoraSpec(rank=4), "dtype": "bfloat16"}, CrossEntropyObjective()),
+    ],
+    ids=["gradient checkpointing", "adapters", "adapters and a reference", "adapters beside bfloat16"],
 )
 def test_settings_of_the_model_hold_on_two_ranks(
-    two: TrainerRanks, model_folder: Path, ten_pairs: str, tmp_path: Path, model: dict[str, Any]
+    two: TrainerRanks, model_folder: Path, ten_pairs: str, tmp_path: Path, model: dict[str, Any], objective: Any
 ) -> None:
-    spec = make_sft_spec(ten_pairs, optimizer=OPTIMIZER)
+    spec = make_sft_spec(ten_pairs, optimizer=OPTIMIZER, objective=objective)
     settings = make_settings(model_folder, **model)
     alone = Trainer(**settings)
     alone.load()

@@ -18,6 +18,7 @@ from tests.workers.tiny_model import (
     weights_of,
     write_lines,
 )
+from workers.actors.policy_model import PolicyModel
 from workers.actors.reference_model import ReferenceModel
 from workers.actors.trainer import Trainer
 from workers.actors.trainer_results import StepMetrics
@@ -126,14 +127,29 @@ def test_no_split_of_a_noisy_step_changes_the_sets_of_eksft(model_folder: Path, 
         assert another.values == pytest.approx(one.values, abs=1e-6, rel=1e-5)
 
 
+SAMPLES = [TokenSequence(prompt_token_ids=(3, 4), completion_token_ids=(5, 6, 1))]
+
+
+def policy_of(model_folder: Path, **model: Any) -> PolicyModel:
+    return PolicyModel(ModelSpec(path=str(model_folder), max_model_len=32, **model), torch.device("cpu"))
+
+
 def test_the_reference_is_frozen_in_the_dtype_of_the_forward_pass(model_folder: Path) -> None:
-    spec = ModelSpec(path=str(model_folder), dtype="bfloat16", max_model_len=32)
-    reference = ReferenceModel(spec, torch.device("cpu"))
-    rows = reference.rows([TokenSequence(prompt_token_ids=(3, 4), completion_token_ids=(5, 6, 1))])
+    rows = ReferenceModel(policy_of(model_folder, dtype="bfloat16")).rows(SAMPLES)
     assert rows.hidden_NH.shape == (3, 16)
     assert rows.head.weight_VH.dtype == rows.hidden_NH.dtype == torch.bfloat16
     assert not rows.hidden_NH.requires_grad
     assert not rows.head.weight_VH.requires_grad
+
+
+def test_with_adapters_off_the_model_is_the_one_that_they_were_put_on(model_folder: Path) -> None:
+    adapted, bare = policy_of(model_folder, lora=LoraSpec(rank=2)), policy_of(model_folder)
+    with torch.no_grad():
+        for parameter in adapted.model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.1)
+    assert torch.equal(ReferenceModel(adapted).rows(SAMPLES).hidden_NH, bare.label_rows(SAMPLES).hidden_NH)
+    assert not torch.equal(adapted.label_rows(SAMPLES).hidden_NH, bare.label_rows(SAMPLES).hidden_NH)
 
 
 def test_held_out_samples_are_measured_with_a_reference_too(model_folder: Path, data: str, tmp_path: Path) -> None:
