@@ -66,16 +66,16 @@ def _place(plan: MemoryPlan) -> str:
 
 
 def _remedies(spec: ExperimentSpec, shape: ModelShape | None, plan: MemoryPlan) -> str:
-    """Each change that would help, with what would be needed then."""
-    helping = []
+    """Each change that would help, with what would be needed then; what helps most comes first."""
+    helping: list[tuple[int, str]] = []
     for words, changed in _changes(spec, plan):
         planned = plan_memory(changed, shape, Memory())
         total = next(other.total_bytes for other in planned if (other.role, other.stage) == (plan.role, plan.stage))
         if total < 0.98 * plan.total_bytes:
-            helping.append(f"{words}: {_gib(total)}")
+            helping.append((total, f"{words}: {_gib(total)}"))
     if not helping:
         return "use a machine with more memory, or a smaller model"
-    return f"what would be needed with one change: {'; '.join(helping)}"
+    return f"what would be needed with one change: {'; '.join(words for _, words in sorted(helping))}"
 
 
 def _changes(spec: ExperimentSpec, plan: MemoryPlan) -> Iterator[tuple[str, ExperimentSpec]]:

@@ -133,6 +133,29 @@ def long_rl_spec(num_steps: int) -> dict[str, Any]:
     return small_spec(name="long", sft=None, evaluation=None, rl=rl)
 
 
+def long_sft_spec(num_epochs: int) -> dict[str, Any]:
+    """SFT only, ten steps an epoch, a checkpoint every five."""
+    sft = {**small_spec()["sft"], "num_epochs": num_epochs}
+    return small_spec(name="long SFT", rl=None, evaluation=None, sft=sft)
+
+
+def kill_drivers(stack: Stack, experiment_id: str) -> None:
+    """SIGKILL to whatever drives the experiment at the moment."""
+    for process in stack.ray_jobs_of(experiment_id):
+        if "workers.pipeline" in process.cmdline():
+            process.kill()
+
+
+def wait_for_checkpoint(stack: Stack, experiment_id: str, stage: str, step: int, *, deadline_s: float = 240) -> None:
+    """Waits until the stage has a checkpoint after that step, or after a later one."""
+    folder = stack.data / "outputs" / experiment_id / "checkpoints" / stage
+
+    def written() -> bool:
+        return any(path.name >= f"step-{step:08d}" for path in folder.glob("step-*"))
+
+    wait_until(written, what=f"a checkpoint of {stage} step {step}", deadline_s=deadline_s)
+
+
 def wait_for_stage_step(stack: Stack, experiment_id: str, stage: str, step: int, *, deadline_s: float = 240) -> None:
     """Waits until the stage has reached the step; fails at once if the experiment ends before."""
 

@@ -14,10 +14,13 @@ from api.schemas import Experiment
 from service.contract.status import EndReason, ExperimentStatus
 from tests.acceptance.stack_under_test import (
     Stack,
+    kill_drivers,
     long_rl_spec,
+    long_sft_spec,
     small_spec,
     start_stack,
     stop_stack,
+    wait_for_checkpoint,
     wait_for_end,
     wait_for_stage_step,
     wait_until,
@@ -135,9 +138,7 @@ def test_cancel_ends_a_queued_experiment_at_once(stack: Stack) -> None:
 def test_a_killed_driver_is_followed_by_an_attempt_that_goes_on(stack: Stack) -> None:
     experiment = stack.client.submit(long_rl_spec(30))
     wait_for_stage_step(stack, experiment.id, "rl", 12)
-    drivers = [process for process in stack.ray_jobs_of(experiment.id) if "workers.pipeline" in process.cmdline()]
-    for driver in drivers:
-        driver.kill()
+    kill_drivers(stack, experiment.id)
 
     ended = wait_for_end(stack, experiment.id)
 
@@ -146,3 +147,17 @@ def test_a_killed_driver_is_followed_by_an_attempt_that_goes_on(stack: Stack) ->
     assert steps_of(stack, ended, "reward/mean") == list(range(1, 31))
     rewards = stack.client.metrics(ended.id, ["reward/mean"]).series[0]
     assert rewards.attempts[-1].first_step > 5, "the second attempt began anew instead of at the checkpoint"
+
+
+def test_a_driver_killed_right_after_a_checkpoint_of_sft_takes_no_metric_along(stack: Stack) -> None:
+    experiment = stack.client.submit(long_sft_spec(40))
+    wait_for_checkpoint(stack, experiment.id, "sft", 100)
+    kill_drivers(stack, experiment.id)
+
+    ended = wait_for_end(stack, experiment.id)
+
+    assert ended.status is ExperimentStatus.SUCCEEDED
+    assert [attempt.end_reason for attempt in ended.attempts] == [EndReason.RAY_JOB_FAILED, EndReason.COMPLETED]
+    assert ended.stage_results[0].detail["resumed_from"] is not None
+    for name in ("sft/loss", "sft/sed/penalised_fraction", "sft/learning_rate"):
+        assert steps_of(stack, ended, name) == list(range(1, 401))

@@ -1,6 +1,6 @@
 """Chat templates of the kinds that models bring, and tokenizers that know their special tokens."""
 
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 CHATML = """{%- for message in messages %}
@@ -92,8 +92,8 @@ _CORPUS = [
 ]
 
 
-def byte_tokenizer() -> PreTrainedTokenizerFast:
-    """Byte-level BPE, which merges spaces and line breaks."""
+def byte_tokenizer(swallowing: str | None = None) -> PreTrainedTokenizerFast:
+    """Byte-level BPE, which merges spaces and line breaks; the token `swallowing` takes white space behind it along."""
     core = Tokenizer(models.BPE())
     pattern = Regex(r"[^\r\n\w]?\w+|\d| ?[^\s\w]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
     core.pre_tokenizer = pre_tokenizers.Sequence(
@@ -102,7 +102,7 @@ def byte_tokenizer() -> PreTrainedTokenizerFast:
     core.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=500,
-        special_tokens=SPECIAL,
+        special_tokens=[AddedToken(token, rstrip=token == swallowing, normalized=False) for token in SPECIAL],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )

@@ -1,7 +1,7 @@
 """What is trained of a conversation is what the assistant says there, and the token that ends its turn."""
 
 import pytest
-from transformers import AddedToken, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from service.contract.data import ChatSpec
 from service.contract.records import Conversation, Message
@@ -142,9 +142,7 @@ def test_tokenizers_that_mark_words_keep_turns_exact(scheme: str) -> None:
 
 
 def test_an_end_token_that_swallows_white_space_leaves_none_to_the_next_turn() -> None:
-    tokenizer = templates.byte_tokenizer()
-    swallowing = AddedToken("<|im_end|>", rstrip=True, special=True, normalized=False)
-    tokenizer.add_special_tokens({"additional_special_tokens": [swallowing]}, replace_extra_special_tokens=False)
+    tokenizer = templates.byte_tokenizer(swallowing="<|im_end|>")
     texts = ("Hello there", "It is 4.", "what?", "three lines")
     [sample] = tokenize(ChatTemplate(tokenizer, ChatSpec(template=templates.CHATML)), talk(*texts), tokenizer)
     messages = [{"role": message.role, "content": message.content} for message in talk(*texts)]
