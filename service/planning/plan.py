@@ -130,6 +130,20 @@ def _too_few_prompts(spec: ExperimentSpec, data: Mapping[str, DataFacts]) -> lis
 
 
 def _warn_of_rows(spec: ExperimentSpec, num_rows: Mapping[str, int | None]) -> list[str]:
+    return [*_warn_of_holdout(spec, num_rows.get("sft")), *_warn_of_prompts(spec, num_rows)]
+
+
+def _warn_of_holdout(spec: ExperimentSpec, num_records: int | None) -> list[str]:
+    share = spec.sft.holdout_fraction if spec.sft else 0.0
+    if not share or num_records is None or num_records * share >= 1:
+        return []
+    return [
+        f"sft.holdout_fraction {share:g} of {num_records} records is less than one record: if hashes hold out none, "
+        "the run is refused; raise it, or give eval_data"
+    ]
+
+
+def _warn_of_prompts(spec: ExperimentSpec, num_rows: Mapping[str, int | None]) -> list[str]:
     wanted = spec.evaluation.num_prompts if spec.evaluation else None
     present = num_rows.get("evaluation")
     if wanted is None or present is None or present >= wanted:

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -107,7 +107,6 @@ def test_no_value_is_converted_to_an_integer(value: object) -> None:
         make_spec(seed=value)
 
 
-@settings(deadline=None)
 @given(st.floats())
 def test_a_learning_rate_is_a_finite_number(rate: float) -> None:
     sft = {**spec_body()["sft"], "optimizer": {"learning_rate": rate}}

@@ -11,8 +11,8 @@ in the sets makes of the three means' factors: for N tokens of the step c = N / 
 or 0, k = λ_KL N / |K| or 0. A token may be in both sets. Without tokens a mean is 0.
 
 A set of fraction f has floor(f N) tokens, those strictly above the middle between the last value inside and the first
-outside. Values that tie at this border all stay outside, so a set can be smaller: in the first step, where the model
-still equals its reference, no token is in K.
+outside. Values that tie at this border all stay outside, so a set can be smaller: where the model still equals its
+reference, as in the first step in float32, no token is in K.
 
 Differences from the authors' code: their sets are those of a micro-batch on one rank, these of the whole optimizer step
 over all ranks, so that no split changes them; their KL term subtracts log p_ref from p where the divergence has log p;

@@ -363,11 +363,14 @@ async def test_evaluations_beyond_the_last_step_of_sft_are_refused(body: dict[st
 @pytest.mark.parametrize(
     ("sft", "warning"),
     [
-        ({"eval_steps": 12, "holdout_fraction": 0.01}, "sft.eval_steps 12 is not reached before the end of 12 steps"),
+        ({"eval_steps": 9, "holdout_fraction": 0.2}, "sft.eval_steps 9 is not reached before the end of 9 steps"),
+        ({"holdout_fraction": 0.01}, "sft.holdout_fraction 0.01 of 25 records is less than one record"),
         ({"optimizer": {"learning_rate": 1e-3, "warmup_steps": 12}}, "warmup_steps 12 covers all 12 steps"),
     ],
 )
-async def test_steps_that_never_come_are_warned_of(body: dict[str, Any], sft: dict[str, Any], warning: str) -> None:
+async def test_settings_of_sft_that_come_to_nothing_are_warned_of(
+    body: dict[str, Any], sft: dict[str, Any], warning: str
+) -> None:
     body["sft"] |= sft
     [only] = await warnings_of(body)
     assert warning in only
