@@ -66,7 +66,7 @@ class Optimization:
         norm = torch.nn.utils.clip_grad_norm_(self._parameters, self._spec.max_grad_norm)
         if isinstance(norm, DTensor):
             norm = norm.full_tensor()
-        loss_value, norm_value = torch.stack([loss.double(), norm.double()]).tolist()
+        loss_value, norm_value = torch.stack([loss.to(norm.device).double(), norm.double()]).tolist()
         if not (math.isfinite(loss_value) and math.isfinite(norm_value)):
             self._optimizer.zero_grad(set_to_none=True)
             raise NonFinite(

@@ -204,8 +204,7 @@ class PolicyModel:
         labelled_BT = batch.labels_BT != IGNORED
         labels_N = batch.labels_BT[labelled_BT].to(self.device)
         lengths = [sequence.num_tokens - 1 for sequence in sequences]
-        # Several ranks gather the weights in the dtype of the pass already.
-        mixed = self.dtype != torch.float32 and self.ranks.is_alone
+        mixed = self.dtype != torch.float32
         with (
             torch.autocast(self.device.type, dtype=self.dtype if mixed else None, enabled=mixed),
             noisy_embeddings(self.model.get_input_embeddings(), noise, lengths),

@@ -103,11 +103,6 @@ class RankGroup:
         own = merged(outputs)
         return own if self.is_alone else merged(self.gather(_on_cpu(own)))
 
-    def barrier(self) -> None:
-        """Wait for all ranks."""
-        if not self.is_alone:
-            dist.barrier()
-
     def close(self) -> None:
         """Leave the group. Nothing collective may follow."""
         if not self.is_alone:

@@ -5,6 +5,7 @@ together at the root, because the fused loss reads the output layer's weight and
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TypeVar
 
 import torch
@@ -41,18 +42,17 @@ class GatheredModel(torch.nn.Module):
 def shard(root: GatheredModel, ranks: RankGroup, dtype: torch.dtype) -> None:
     """Replace the weights of a model, whole and equal on all ranks, by this rank's part.
 
-    Weights and optimizer stay float32, and so do the sums of gradients over ranks; layers compute in `dtype` with
-    weights gathered in it. Gradients are added up over the ranks, not averaged: each rank has divided its loss by the
-    label tokens of all.
+    Weights and optimizer stay float32, and so do the sums of gradients over ranks. Layers are gathered in `dtype`, that
+    of their products under autocast; what runs between them stays float32, so that bfloat16 means on several ranks what
+    it means on one. Gradients are added up over the ranks, not averaged: each rank has divided its loss by the label
+    tokens of all.
     """
-    policy = MixedPrecisionPolicy(
-        param_dtype=None if dtype == torch.float32 else dtype,
-        reduce_dtype=torch.float32,
-    )
+    own = MixedPrecisionPolicy(reduce_dtype=torch.float32, cast_forward_inputs=False)
     for layer in _layers(root.model):
-        fully_shard(layer, mesh=ranks.mesh, mp_policy=policy)
+        in_dtype = own if dtype == torch.float32 else replace(own, param_dtype=dtype)
+        fully_shard(layer, mesh=ranks.mesh, mp_policy=in_dtype)
     # Kept between forward and backward: the backward pass begins with what the forward pass ended with.
-    fully_shard(root, mesh=ranks.mesh, mp_policy=policy, reshard_after_forward=False)
+    fully_shard(root, mesh=ranks.mesh, mp_policy=own, reshard_after_forward=False)
     for module in root.modules():
         if isinstance(module, FSDPModule):
             module.set_gradient_divide_factor(1.0)

@@ -63,8 +63,8 @@ def save_tensors(tensors: dict[str, Tensor], draft: CheckpointDraft, ranks: Rank
 def load_tensors(tensors: dict[str, Tensor], checkpoint: Checkpoint, ranks: RankGroup) -> None:
     """Overwrite the tensors with those of the same names in a checkpoint. All ranks call it.
 
-    Plain tensors may differ between ranks. Raises KeyError or ValueError on every rank if one finds a tensor missing or
-    of another shape.
+    Plain tensors may differ between ranks. Raises RuntimeError (a tensor is missing) or ValueError (it has another
+    shape) on every rank if one finds it so.
     """
     with _own_errors():
         load(cast(dict[str, Any], tensors), storage_reader=_Reader(checkpoint), no_dist=ranks.is_alone)

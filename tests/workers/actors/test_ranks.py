@@ -241,4 +241,4 @@ def test_bfloat16_on_two_ranks_stays_near_one(
     two.load(**make_settings(model_folder, dtype="bfloat16"))
     found = train_two(two, spec, tmp_path / "two")
     gaps = [abs(b.values["sft/nll"] - a.values["sft/nll"]) for a, b in zip(expected, found, strict=True)]
-    assert max(gaps) < 2e-2
+    assert 0.0 < max(gaps) < 2e-3
