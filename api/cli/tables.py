@@ -8,7 +8,6 @@ from rich.text import Text
 
 from api.results import POINT_LABELS, evaluations_of, metric_names_of, sft_facts, shown_bytes, shown_number
 from api.schemas import Experiment, ExperimentPlanReply, ExperimentSummary, QueueOut
-from service.contract.messages import StageResult
 from service.contract.plan import MemoryPlan
 from service.contract.status import EndReason, ExperimentStatus
 
@@ -103,7 +102,7 @@ def results_table(experiment: Experiment) -> RenderableType:
     evaluations = evaluations_of(experiment)
     table = Table(title=Text(f"{experiment.name} (seed {experiment.spec.seed})"), title_justify="left")
     table.add_column("")
-    names = _result_names(list(evaluations.values()))
+    names = _result_names(experiment)
     for name in names:
         table.add_column(_short(name), justify="right")
     for stage, result in evaluations.items():
@@ -163,11 +162,13 @@ def print_problem(console: Console, title: str, detail: str, errors: list[dict[s
         console.print(Text(f"  {error.get('field')}: {error.get('problem')}{hint}"))
 
 
-def _result_names(results: list[StageResult]) -> list[str]:
-    """Chance of success first, then diversity, in the order in which the stages wrote them."""
-    names = metric_names_of(results)
-    wanted = ("/pass@", "/self_bleu", "/distinct_answers@", "/distinct_correct@")
-    return [name for part in wanted for name in names if part in name]
+def _result_names(experiment: Experiment) -> list[str]:
+    """Chance of success first, for the k that were asked for, then diversity; the page has all the others."""
+    names = metric_names_of(list(evaluations_of(experiment).values()))
+    asked = experiment.spec.evaluation.pass_at_k if experiment.spec.evaluation else []
+    wanted = (*(f"/pass@{k}" for k in asked), "/maj@", "/self_bleu", "/distinct_answers@", "/distinct_correct@")
+    # The number after an `@` is the name's end: pass@1 is not pass@16.
+    return [name for part in wanted for name in names if name.endswith(part) or (part[-1] == "@" and part in name)]
 
 
 def _short(name: str) -> str:

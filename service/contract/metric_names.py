@@ -1,7 +1,7 @@
 """Every metric once: its name, unit, the stage that writes it, which way is better, and one line on what it means.
 
-Names are the field's (`group/name`, statistics as the last part). `{set}` stands for the evaluation's name and `{k}`
-for a number of samples.
+Names are the field's (`group/name`, statistics as the last part). `{set}` stands for the evaluation's name, `{k}` for a
+number of samples, `{n}` for a number of words.
 """
 
 from dataclasses import dataclass
@@ -100,7 +100,10 @@ METRICS: tuple[Metric, ...] = (
     _metric("rl", "perf/throughput", "tokens/s", "up", "completion tokens of the step over its wall time"),
     _metric("evaluate", "eval/{set}/avg@{k}", "fraction", "up", "mean reward over k samples a prompt"),
     _metric("evaluate", "eval/{set}/pass@{k}", "fraction", "up", "unbiased chance that one of k samples is right"),
+    _metric("evaluate", "eval/{set}/maj@{k}", "fraction", "up", "chance that the commonest of k answers is right"),
     _metric("evaluate", "eval/{set}/mean_length", "tokens", "neither", "mean completion length"),
+    _metric("evaluate", "eval/{set}/min_length", "tokens", "neither", "shortest completion"),
+    _metric("evaluate", "eval/{set}/max_length", "tokens", "neither", "longest completion"),
     _metric("evaluate", "eval/{set}/clipped_ratio", "fraction", "down", "completions cut at the length limit"),
     _metric("evaluate", "diversity/{set}/self_bleu", "0-100", "down", "BLEU of a sample against the prompt's others"),
     _metric(
@@ -120,6 +123,27 @@ METRICS: tuple[Metric, ...] = (
     _metric(
         "evaluate", "diversity/{set}/frac_mixed_groups", "fraction", "up", "prompts with both right and wrong samples"
     ),
+    _metric(
+        "evaluate",
+        "diversity/{set}/distinct-{n}",
+        "fraction",
+        "up",
+        "different runs of n words over all of them in a prompt's samples",
+    ),
+    _metric(
+        "evaluate",
+        "diversity/{set}/token_entropy",
+        "nats",
+        "neither",
+        "mean of -log p over the sampled tokens: entropy of the next token, estimated",
+    ),
+    _metric(
+        "evaluate",
+        "diversity/{set}/sequence_entropy",
+        "nats",
+        "neither",
+        "mean of -log p over the samples: entropy of a prompt's completion, estimated",
+    ),
     _metric("any", "timing_s/stage", "s", "down", "wall time of a finished stage"),
 )
 
@@ -130,4 +154,4 @@ def describe_metric(name: str) -> Metric | None:
 
 
 def _pattern(template: str) -> str:
-    return sub(r"\\\{set\\\}", r"[a-z0-9_-]+", sub(r"\\\{k\\\}", r"\\d+", escape(template)))
+    return sub(r"\\\{set\\\}", r"[a-z0-9_-]+", sub(r"\\\{[kn]\\\}", r"\\d+", escape(template)))

@@ -107,13 +107,17 @@ def test_schema_prints_what_editors_read() -> None:
 
 def test_results_stand_side_by_side_and_missing_ones_as_a_dash() -> None:
     results = [
-        a_result("evaluate_base", {"eval/test/pass@1": 0.25}),
+        a_result("evaluate_base", {"eval/test/pass@1": 0.25, "eval/test/pass@16": 0.75, "eval/test/maj@16": 0.3125}),
         a_result("evaluate_after_rl", {"eval/test/pass@1": 0.5, "diversity/test/self_bleu": 91.25}),
     ]
 
-    table = shown(results_table(an_experiment(stage_results=results)))
+    evaluation = {"data": {"path": "/test"}, "reward": {"type": "exact_match"}, "max_completion_length": 2}
+    spec = make_spec(evaluation=evaluation | {"num_generations": 16, "pass_at_k": [1]})
+    table = shown(results_table(an_experiment(spec=spec, stage_results=results)))
 
-    assert "pass@1" in table
+    assert "pass@1 " in table
+    assert "pass@16" not in table, "only the k that were asked for"
+    assert "0.312" in table
     assert "Self-BLEU" in table
     assert "0.500" in table
     assert "91.2" in table

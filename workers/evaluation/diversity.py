@@ -6,8 +6,7 @@ from statistics import fmean
 
 from sacrebleu.metrics import BLEU
 
-CORRECT_FROM = 1.0
-"""Rewards from here on mean a right completion."""
+from workers.evaluation.correctness import CORRECT_FROM, num_correct
 
 _IDENTICAL = 100.0
 
@@ -37,6 +36,15 @@ def self_bleu(texts: Sequence[str]) -> float:
     return fmean(scores[text] for text in words)
 
 
+def distinct_n(texts: Iterable[str], n: int) -> float | None:
+    """Different n-grams over all n-grams of a prompt's samples (distinct-n, arXiv 1510.03055); 1 if none repeats.
+
+    Words are what spaces separate, as for Self-BLEU. None if no sample has `n` words.
+    """
+    ngrams = [ngram for text in texts for ngram in _ngrams(text.split(), n)]
+    return len(set(ngrams)) / len(ngrams) if ngrams else None
+
+
 def distinct_answers(answer_keys: Iterable[str]) -> int:
     """Different answers among a prompt's samples."""
     return len(set(answer_keys))
@@ -55,9 +63,8 @@ def frac_mixed_groups(rewards_by_prompt: Iterable[Sequence[float]]) -> float:
     return fmean(0 < num_correct(rewards) < len(rewards) for rewards in rewards_by_prompt)
 
 
-def num_correct(rewards: Iterable[float]) -> int:
-    """Right samples of a prompt."""
-    return sum(reward >= CORRECT_FROM for reward in rewards)
+def _ngrams(words: list[str], n: int) -> Iterable[tuple[str, ...]]:
+    return zip(*(words[start:] for start in range(n)), strict=False)
 
 
 def _bleu(bleu: BLEU, hypothesis: str, references: list[str]) -> float:

@@ -17,3 +17,8 @@ def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
         raise ValueError(f"{num_correct} right samples among {num_samples} are impossible")
     subsets = comb(num_samples, k)
     return (subsets - comb(num_samples - num_correct, k)) / subsets
+
+
+def powers_of_two(most: int) -> list[int]:
+    """1, 2, 4 … up to `most`: the k of a pass@k curve, which is read on a logarithmic axis."""
+    return [1 << exponent for exponent in range(most.bit_length())]

@@ -1,5 +1,6 @@
 """Evaluation at one point of the run: many samples for every held-out prompt, with the same seeds at every point."""
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -128,5 +129,6 @@ def _evaluated(group: JudgedGroup, reward: Reward) -> EvaluatedGroup:
         answer_keys=[reward.answer_key(text) for text in texts],
         texts=texts,
         lengths=[len(completion.token_ids) for completion in group.completions],
+        logprob_sums=[math.fsum(completion.logprobs) for completion in group.completions],
         clipped=[completion.finish_reason == "length" for completion in group.completions],
     )

@@ -6,7 +6,7 @@ import time
 import pytest
 from sacrebleu import corpus_bleu
 
-from workers.evaluation.diversity import distinct_answers, distinct_correct, frac_mixed_groups, self_bleu
+from workers.evaluation.diversity import distinct_answers, distinct_correct, distinct_n, frac_mixed_groups, self_bleu
 
 
 def a_trace(rng: random.Random, num_words: int = 11) -> str:
@@ -59,3 +59,12 @@ def test_answers_are_counted_once() -> None:
 
 def test_mixed_groups_have_right_and_wrong_samples() -> None:
     assert frac_mixed_groups([[1.0, 0.0], [1.0, 1.0], [0.0, 0.0], [0.0, 1.0]]) == 0.5
+
+
+@pytest.mark.parametrize(("n", "share"), [(1, 3 / 7), (2, 3 / 5), (3, 1.0), (4, 1.0)])
+def test_distinct_n_counts_runs_of_words_over_all_samples(n: int, share: float) -> None:
+    assert distinct_n(["a b  a b", "a b c", ""], n) == share
+
+
+def test_samples_that_are_too_short_have_no_distinct_n() -> None:
+    assert distinct_n(["a b", "c", ""], 3) is None
