@@ -101,7 +101,10 @@ def chart_groups(experiment: Experiment, events: Sequence[Event]) -> list[ChartG
             charts += (chance_of_success(experiment.spec.evaluation),)
         groups.append(ChartGroup(title="SFT", charts=charts, calibration=_calibration(experiment, events)))
     if experiment.spec.rl is not None:
-        groups.append(ChartGroup(title="RL", charts=RL_CHARTS))
+        charts = RL_CHARTS
+        if experiment.spec.evaluation and experiment.spec.evaluation.rl_eval_steps:
+            charts += (chance_of_success(experiment.spec.evaluation),)
+        groups.append(ChartGroup(title="RL", charts=charts))
     return groups
 
 

@@ -108,9 +108,11 @@ class ExperimentSpec(StrictModel):
         return self
 
     @model_validator(mode="after")
-    def _sft_steps_need_sft(self) -> Self:
+    def _sampled_steps_need_their_stage(self) -> Self:
         if self.evaluation and self.evaluation.sft_steps and self.sft is None:
             raise ValueError("evaluation.sft_steps: there is no sft stage whose steps they could be")
+        if self.evaluation and self.evaluation.rl_eval_steps and self.rl is None:
+            raise ValueError("evaluation.rl_eval_steps: there is no rl stage whose steps they could be")
         return self
 
     def stage_names(self) -> list[StageName]:

@@ -182,6 +182,8 @@ class EvaluationSpec(StrictModel):
     """The first so many prompts of the set; left out: all."""
     sft_steps: list[Annotated[int, Field(ge=1)]] = []
     """Optimizer steps of SFT after which the set is sampled too, besides `points`, in rising order."""
+    rl_eval_steps: int | None = Field(default=None, ge=1)
+    """Steps of RL between two samplings of the set; left out: at `points` only."""
     num_generations: int = Field(default=8, ge=1)
     pass_at_k: list[int] = Field(default=[1, 8], min_length=1)
     temperature: float = Field(default=1.0, gt=0.0)

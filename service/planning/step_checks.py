@@ -36,6 +36,12 @@ def warn_of_steps(spec: ExperimentSpec, num_sft_records: int | None) -> Iterator
             )
     if spec.rl:
         yield from _warn_of_warmup("rl", spec.rl.optimizer, spec.rl.num_steps)
+        every = spec.evaluation.rl_eval_steps if spec.evaluation else None
+        if every is not None and every >= spec.rl.num_steps:
+            yield (
+                f"evaluation.rl_eval_steps {every} is not reached before the end of {spec.rl.num_steps} steps: the set "
+                "is sampled at its points only"
+            )
 
 
 def _warn_of_warmup(stage: str, optimizer: OptimizerSpec, num_steps: int) -> Iterator[str]:

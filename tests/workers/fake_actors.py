@@ -159,6 +159,8 @@ class FakeEngine:
         self.version = 0
         self.started = False
         self.versions_used: list[int] = []
+        self.calls: list[tuple[int, int]] = []
+        """Version and number of requests of each generation."""
         self.requests: list[GenerationRequest] = []
         self.failure: Exception | None = None
 
@@ -175,6 +177,7 @@ class FakeEngine:
 
     def generate(self, requests: list[GenerationRequest], sampling: SamplingParameters) -> list[Completion]:
         self.versions_used.append(self.version)
+        self.calls.append((self.version, len(requests)))
         self.requests += requests
         return [self._complete(request, sampling) for request in requests]
 

@@ -69,7 +69,7 @@ def _run(context: StageContext, stage: StageName, results: dict[StageName, Stage
         return run_sft(context, spec.sft)
     if stage == "rl":
         assert spec.rl is not None
-        return run_rl(context, spec.rl)
+        return run_rl(context, spec.rl, num_sft_steps=_global_step("evaluate_after_sft", results))
     assert spec.evaluation is not None
     return run_evaluation(
         context, spec.evaluation, EvaluationPlace(stage=stage, global_step=_global_step(stage, results))

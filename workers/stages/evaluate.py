@@ -3,9 +3,10 @@
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from service.contract.messages import RolloutSample
 from service.contract.stages import EvaluationSpec, StageName
 from workers.evaluation.summary import EvaluatedGroup, summarise
 from workers.rewards.build import Reward, build_reward
@@ -37,6 +38,8 @@ class Evaluated:
     num_prompts: int
     metrics: dict[str, float]
     detail: dict[str, Any]
+    shown: list[RolloutSample] = field(default_factory=list)
+    """Some of the completions, for people to read; none where the result was read from a file."""
 
 
 def run_evaluation(context: StageContext, spec: EvaluationSpec, place: EvaluationPlace) -> StageOutcome:
@@ -53,6 +56,7 @@ def run_evaluation(context: StageContext, spec: EvaluationSpec, place: Evaluatio
         show("syncing weights", 0)
         context.bring_engine_up_to_date()
     found = sample_and_judge(context, spec, place, prompts, show)
+    context.reports.rollouts(found.shown)
     context.reports.points(place.global_step, found.metrics)
     return StageOutcome(
         steps_done=found.num_prompts, steps_planned=len(prompts), metrics=found.metrics, detail=found.detail
@@ -69,10 +73,7 @@ def load_evaluation_prompts(context: StageContext, spec: EvaluationSpec) -> list
 def sample_and_judge(
     context: StageContext, spec: EvaluationSpec, place: EvaluationPlace, prompts: list[Prompt], show: OnProgress
 ) -> Evaluated:
-    """Sample all prompts with the policy that the engine holds.
-
-    Completions are reported for people to read; the metrics are the caller's to report.
-    """
+    """Sample all prompts with the policy that the engine holds; what it finds is the caller's to report."""
     sampled = _Sampled(groups=[], generation_s=0.0)
     prompts_per_call = max(1, _REQUESTS_PER_CALL // spec.num_generations)
     for first in range(0, len(prompts), prompts_per_call):
@@ -80,14 +81,14 @@ def sample_and_judge(
         sampled.extend(_sample(context, spec, prompts[first : first + prompts_per_call]))
     show("judging", len(prompts))
     metrics, detail = _summary(spec, sampled.groups, build_reward(spec.reward))
-    context.reports.rollouts(shown_samples(sampled.groups, place.stage, place.global_step, _NUM_SHOWN))
     facts = {
         "generation_s": sampled.generation_s,
         "num_tokens": sampled.num_tokens,
         "policy_version": context.versions.engine,
         "global_step": place.global_step,
     }
-    return Evaluated(num_prompts=len(sampled.groups), metrics=metrics, detail=detail | facts)
+    shown = shown_samples(sampled.groups, place.stage, place.global_step, _NUM_SHOWN)
+    return Evaluated(num_prompts=len(sampled.groups), metrics=metrics, detail=detail | facts, shown=shown)
 
 
 @dataclass(slots=True, kw_only=True)

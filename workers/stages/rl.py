@@ -19,6 +19,7 @@ from workers.stages.resume import report_taken_up
 from workers.stages.rl_metrics import num_completion_tokens, rollout_metrics
 from workers.stages.sampling import JudgedGroup, judge, make_requests, shown_samples, verify_completions
 from workers.stages.stage_context import StageContext, StageOutcome
+from workers.stages.step_sampling import StepSampling, rl_sampling
 
 logger = logging.getLogger(__name__)
 
@@ -27,14 +28,18 @@ _SETTLE_S = 2.0
 """What a checkpoint waits for its steps' metrics to arrive; milliseconds while the service answers."""
 
 
-def run_rl(context: StageContext, spec: RlSpec) -> StageOutcome:
-    """Train from where SFT ended, or from the newest valid checkpoint, to the last step, and export the model."""
+def run_rl(context: StageContext, spec: RlSpec, *, num_sft_steps: int) -> StageOutcome:
+    """Train from where SFT ended, or from the newest valid checkpoint, to the last step, and export the model.
+
+    Evaluations on the way stand at the steps of both stages; `num_sft_steps` are those that SFT has done.
+    """
     context.reports.progress("rl", "preparing data", 0, spec.num_steps)
     loop = _RlLoop(
         context=context,
         spec=spec,
         prompts=context.load_prompts(spec.data, context.spec.model.max_model_len - spec.max_completion_length, None),
         reward=build_reward(spec.reward),
+        sampling=rl_sampling(context, num_steps=spec.num_steps, num_sft_steps=num_sft_steps),
     )
     plan = loop.take_up()
     for step in range(plan.first_step, spec.num_steps + 1):
@@ -45,7 +50,8 @@ def run_rl(context: StageContext, spec: RlSpec) -> StageOutcome:
         steps_planned=spec.num_steps,
         metrics=loop.metrics,
         checkpoint=context.trainer.export(context.model_folder("rl")),
-        detail=asdict(plan) | {"num_prompts": len(loop.prompts), "num_tokens": loop.num_tokens},
+        detail=asdict(plan)
+        | {"num_prompts": len(loop.prompts), "num_tokens": loop.num_tokens, "sampled": loop.sampling.as_detail()},
     )
 
 
@@ -55,6 +61,7 @@ class _RlLoop:
     spec: RlSpec
     prompts: list[Prompt]
     reward: Reward
+    sampling: StepSampling
     steps_done: int = 0
     num_tokens: int = 0
     """Completion tokens trained since the stage began, those of earlier attempts included."""
@@ -72,6 +79,7 @@ class _RlLoop:
         context.engine.wait_started()
         context.reports.progress("rl", "syncing weights", self.steps_done, self.spec.num_steps)
         context.bring_engine_up_to_date()
+        self.sampling.take_up(self.steps_done)
         return plan
 
     def run_step(self, step: int) -> None:
@@ -90,6 +98,7 @@ class _RlLoop:
             # A driver that dies takes unsent reports along; its successor begins behind the checkpoint's steps.
             self.context.reports.settle(_SETTLE_S)
             self.context.trainer.save_rl(step, self.context.versions.trainer)
+        self.sampling.reached(step)
 
     def _rollouts(self, step: int, clock: "_Clock") -> list[JudgedGroup]:
         seed = self.context.spec.seed

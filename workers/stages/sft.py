@@ -7,8 +7,8 @@ from service.contract.objectives import SedObjective
 from service.contract.stages import SftSpec
 from workers.actors.trainer_results import SftEnd, SftPlan, SftSlice, StepMetrics
 from workers.stages.resume import report_skipped, report_taken_up
-from workers.stages.sft_sampling import SftSampling
 from workers.stages.stage_context import StageContext, StageOutcome
+from workers.stages.step_sampling import StepSampling, sft_sampling
 
 _SLICE_S = 1.0
 """How long metrics, progress and a cancellation may wait for the trainer."""
@@ -23,7 +23,7 @@ def run_sft(context: StageContext, spec: SftSpec) -> StageOutcome:
     plan = context.trainer.prepare_sft(spec, context.checkpoint_root("sft"))
     report_taken_up(context, "sft", plan)
     _report_calibration(context, spec, plan)
-    sampling = SftSampling(context, num_steps=plan.num_steps)
+    sampling = sft_sampling(context, num_steps=plan.num_steps)
     loop = _SftLoop(context=context, plan=plan, sampling=sampling, steps_done=plan.first_step - 1)
     loop.run()
     end = context.trainer.end_sft()
@@ -43,7 +43,7 @@ def run_sft(context: StageContext, spec: SftSpec) -> StageOutcome:
 class _SftLoop:
     context: StageContext
     plan: SftPlan
-    sampling: SftSampling
+    sampling: StepSampling
     steps_done: int
     metrics: dict[str, float] = field(default_factory=dict)
 
@@ -91,7 +91,7 @@ def _report_calibration(context: StageContext, spec: SftSpec, plan: SftPlan) -> 
         )
 
 
-def _detail(plan: SftPlan, end: SftEnd, sampling: SftSampling) -> dict[str, Any]:
+def _detail(plan: SftPlan, end: SftEnd, sampling: StepSampling) -> dict[str, Any]:
     shown = asdict(plan) | asdict(end)
     del shown["num_steps"], shown["carried_metrics"]
-    return shown | {"sampled": [{"step": step, "metrics": found} for step, found in sampling.results.items()]}
+    return shown | {"sampled": sampling.as_detail()}

@@ -1,7 +1,7 @@
 """What all stages of one attempt share."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from service.contract.spec import ExperimentSpec
 from service.contract.stages import StageName
@@ -56,9 +56,9 @@ class StageContext:
         """The version of the policy with which SFT ends and reinforcement learning begins."""
         return len(self.sampled_sft_steps) + 1 if self.spec.sft else 0
 
-    def sft_version(self, step: int) -> int:
-        """The version of the policy after one of the `sampled_sft_steps`."""
-        return self.sampled_sft_steps.index(step) + 1
+    def policy_version(self, stage: Literal["sft", "rl"], step: int) -> int:
+        """The version of the policy after one of the `sampled_sft_steps`, or after any step of RL."""
+        return self.sampled_sft_steps.index(step) + 1 if stage == "sft" else self.num_sft_versions + step
 
     def bring_engine_up_to_date(self) -> bool:
         """Give the engine the trainer's weights if it has others; says whether it had."""

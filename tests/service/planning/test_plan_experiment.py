@@ -382,6 +382,12 @@ async def test_a_warm_up_of_the_whole_of_rl_is_warned_of(body: dict[str, Any]) -
     assert only.startswith("rl.optimizer.warmup_steps 5 covers all 5 steps")
 
 
+async def test_evaluations_between_steps_of_rl_that_never_come_are_warned_of(body: dict[str, Any]) -> None:
+    body["evaluation"]["rl_eval_steps"] = 5
+    [only] = await warnings_of(body)
+    assert only.startswith("evaluation.rl_eval_steps 5 is not reached before the end of 5 steps")
+
+
 async def test_adapters_of_unknown_layers_are_refused(body: dict[str, Any]) -> None:
     folder = Path(body["model"]["path"])
     sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}

@@ -1,4 +1,4 @@
-"""Sampling the evaluation's set during SFT: where it stands, which policy it sees, and how often it is done."""
+"""Sampling the evaluation's set within a stage: where it stands, which policy it sees, and how often it is done."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +19,16 @@ SAMPLED = [2, 4, 5]
 
 def make_sampled_spec(**changes: Any) -> ExperimentSpec:
     return make_spec(evaluation=EVALUATION | {"sft_steps": SAMPLED}, **changes)
+
+
+def make_rl_spec(every: int, *, points: list[str] | None = None, **changes: Any) -> ExperimentSpec:
+    between = {"rl_eval_steps": every, "points": points or ["base", "after_sft", "after_rl"]}
+    return make_spec(evaluation=EVALUATION | between, **changes)
+
+
+def evaluated_steps(world: World) -> list[int]:
+    """Steps of reinforcement learning after which the engine was asked for the set; versions begin with 1 there."""
+    return [version - 1 for version, num_asked in world.engine.calls if num_asked == 20 and version > 0]
 
 
 def points_of(world: World) -> list[tuple[int, float]]:
@@ -44,6 +54,8 @@ def test_the_set_is_sampled_after_the_chosen_steps_and_at_the_usual_points(tmp_p
     assert [step for step, _ in points_of(world)] == [0, *SAMPLED, 6, 26]
     sampled = results["sft"].detail["sampled"]
     assert [(entry["step"], entry["metrics"][NAME]) for entry in sampled] == points_of(world)[1:4]
+    for entry in sampled:
+        assert sum(entry["per_prompt"]["num_correct"]) == pytest.approx(5 * 4 * entry["metrics"][NAME])
 
 
 def test_each_sampling_sees_its_own_policy_under_the_same_draws(tmp_path: Path) -> None:
@@ -96,6 +108,44 @@ def test_a_resumed_run_repeats_and_skips_no_sampling(tmp_path: Path, crash_in_sf
     assert points_of(resumed) == points_of(whole)[1:], "those of the attempt before are reported again"
     assert broken.engine.versions_used + resumed.engine.versions_used == whole.engine.versions_used
     assert results[1].detail["sampled"] == whole.finished[1].detail["sampled"]
+
+
+def test_the_set_is_sampled_between_steps_of_reinforcement_learning(tmp_path: Path) -> None:
+    world = World(make_rl_spec(5), output_dir=tmp_path)
+    results = {result.stage: result for result in world.run()}
+    assert [step for step, _ in points_of(world)] == [0, 6, 11, 16, 21, 26]
+    sampled = results["rl"].detail["sampled"]
+    assert [entry["step"] for entry in sampled] == [5, 10, 15], "the last step is left to the evaluation after RL"
+    assert [entry["metrics"][NAME] for entry in sampled] == [value for _, value in points_of(world)[2:5]]
+    assert evaluated_steps(world) == [0, 5, 10, 15, 20]
+
+
+def test_between_steps_of_reinforcement_learning_only_its_own_completions_are_shown(tmp_path: Path) -> None:
+    world = World(make_rl_spec(5), output_dir=tmp_path)
+    world.run()
+    shown = [sample for sample in world.reports.samples if sample.stage == "rl"]
+    assert {(sample.step, sample.policy_version) for sample in shown} == {(step, step) for step in range(1, 21)}
+
+
+# Checkpoints follow steps 7, 14 and 20; evaluations steps 5, 10, 15 and 20.
+@pytest.mark.parametrize("crash_in_rl_step", [3, 6, 8, 11, 15, 17])
+def test_resumed_reinforcement_learning_repeats_and_skips_no_sampling(tmp_path: Path, crash_in_rl_step: int) -> None:
+    spec = make_rl_spec(5, points=["base"])
+    whole = World(spec, output_dir=tmp_path / "whole")
+    whole.run()
+    broken = World(spec, output_dir=tmp_path / "b", crash_in_rl_step=crash_in_rl_step)
+    with pytest.raises(Crash):
+        broken.run()
+    resumed = World(spec, broken.disk, output_dir=tmp_path / "b")
+    results = resumed.run(broken.finished)
+    assert points_of(resumed) == points_of(whole)[1:], "those of the attempt before are reported again"
+    assert set(evaluated_steps(broken)).isdisjoint(evaluated_steps(resumed))
+    assert results[-1].detail["sampled"] == whole.finished[-1].detail["sampled"]
+
+
+def test_rl_eval_steps_need_reinforcement_learning() -> None:
+    with pytest.raises(ValueError, match=r"evaluation.rl_eval_steps: there is no rl stage"):
+        make_rl_spec(5, rl=None)
 
 
 @pytest.mark.parametrize("call", [2, 3, 4])
