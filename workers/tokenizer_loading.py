@@ -23,7 +23,8 @@ def load_tokenizer(folder: str) -> PreTrainedTokenizerBase:
             "save the tokenizer beside the model with its save_pretrained"
         )
     try:
-        tokenizer = _loader(folder).from_pretrained(folder, local_files_only=True)
+        # Not left out: transformers would ask on the terminal whether to run the folder's own code.
+        tokenizer = _loader(folder).from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
             f"the tokenizer in {folder} cannot be loaded: {first_line(error)}; "

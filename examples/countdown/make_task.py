@@ -50,13 +50,10 @@ def split_problems(seed: int = SEED) -> Splits:
 
 
 def write_data(splits: Splits, folder: Path) -> None:
-    """SFT rows hold the biased solver's completion, the others the gold answer."""
+    """SFT rows hold the biased solver's completion, the others the gold answer, and those of dev both."""
     folder.mkdir(parents=True, exist_ok=True)
-    sft = [{"prompt": prompt_text(problem), "completion": biased_solution(problem)} for problem in splits.sft]
-    _write_rows(folder / "sft.jsonl", sft)
-    for name, problems in (("rl", splits.rl), ("dev", splits.dev), ("test", splits.test)):
-        rows = [{"prompt": prompt_text(problem), "answer": str(problem)} for problem in problems]
-        _write_rows(folder / f"{name}.jsonl", rows)
+    for name, problems in (("sft", splits.sft), ("rl", splits.rl), ("dev", splits.dev), ("test", splits.test)):
+        _write_rows(folder / f"{name}.jsonl", [_row(problem, name) for problem in problems])
 
 
 def write_base_model(splits: Splits, folder: Path) -> None:
@@ -97,6 +94,15 @@ def main() -> int:
     write_tokenizer(HERE / "base")
     write_base_model(splits, HERE / "base")
     return 0
+
+
+def _row(problem: CountdownGold, split: str) -> dict[str, str]:
+    row = {"prompt": prompt_text(problem)}
+    if split in ("sft", "dev"):
+        row["completion"] = biased_solution(problem)
+    if split != "sft":
+        row["answer"] = str(problem)
+    return row
 
 
 def _write_rows(path: Path, rows: list[dict[str, str]]) -> None:

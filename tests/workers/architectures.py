@@ -49,17 +49,26 @@ CONFIGS: dict[str, PreTrainedConfig] = {
 }
 
 
-def make_model(name: str, *, seed: int = 0) -> PreTrainedModel:
+def make_model(name: str) -> PreTrainedModel:
     """A model in float32 whose weights are large enough for every part of it to matter."""
-    torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(CONFIGS[name]).eval()
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.2)
-    return model
+    return _make_model_of(CONFIGS[name])
 
 
 def make_folder(name: str, folder: Path) -> Path:
     """The same with its tokenizer."""
-    make_model(name).save_pretrained(folder)
+    return make_folder_of(CONFIGS[name], folder)
+
+
+def make_folder_of(config: PreTrainedConfig, folder: Path) -> Path:
+    """The same for another config."""
+    _make_model_of(config).save_pretrained(folder)
     make_tokenizer().save_pretrained(folder)
     return folder
+
+
+def _make_model_of(config: PreTrainedConfig) -> PreTrainedModel:
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    return model

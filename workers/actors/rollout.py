@@ -36,7 +36,7 @@ class EngineFacts:
 
     vllm_version: str
     eos_token_ids: tuple[int, ...]
-    """Tokens that end a completion: the tokenizer's, then others of the generation config."""
+    """Tokens that end a completion, the same as `ModelFacts` has."""
     start_s: float
 
 

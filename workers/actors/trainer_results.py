@@ -22,7 +22,8 @@ class ModelFacts:
     vocab_size: int
     """Rows of the output layer; may exceed the tokenizer's vocabulary."""
     eos_token_ids: tuple[int, ...]
-    """Tokens that end a completion; the first is the one that SFT trains."""
+    """Tokens that end a completion: what ends a turn in the data's chats, then the tokenizer's end-of-sequence token,
+    then others of the generation config."""
     pad_token_id: int
 
 

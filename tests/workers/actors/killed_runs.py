@@ -18,7 +18,8 @@ from tests.workers.tiny_model import make_trainer
 from workers.actors.trainer_results import StepMetrics
 
 SLICE_STEPS = 3
-_DEADLINE_S = 60.0
+_DEADLINE_S = 300.0
+"""Far above what an attempt takes, which is seconds unless the machine has much else to do."""
 _FORK_SERVER = multiprocessing.get_context("forkserver")
 _FORK_SERVER.set_forkserver_preload(["tests.workers.tiny_model"])
 

@@ -21,6 +21,8 @@ from tests.workers.tiny_model import (
 )
 from workers.actors.trainer_results import StepMetrics
 
+pytestmark = pytest.mark.timeout(900)
+
 NUM_KILLS = 20
 STEPS_PER_EPOCH = 3
 
@@ -111,7 +113,7 @@ def test_a_kill_at_the_end_of_an_epoch_changes_nothing(
     last_step = epochs * STEPS_PER_EPOCH
     assert last_step % SLICE_STEPS == 0
     process = run.start(die_after_step=last_step)
-    process.join(60)
+    process.join(300)
     assert max(run.reports()) == last_step - SLICE_STEPS, "the epoch's last steps were not reported"
     run.finish()
     assert_same_end(run, undisturbed)
