@@ -9,6 +9,16 @@ from typing import Literal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EngineFacts:
+    """What the caller should know about a started rollout engine."""
+
+    vllm_version: str
+    eos_token_ids: tuple[int, ...]
+    """Tokens that end a completion, the same as the trainer's `ModelFacts` has."""
+    start_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Prompt:
     """One prompt of a data set."""
 

@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from service.contract.data import PromptData, RewardSpec, SupervisedData
+from service.contract.gate import GateSpec
 from service.contract.objectives import CrossEntropyObjective, ObjectiveSpec
 from service.contract.strict_model import StrictModel
 
@@ -148,6 +149,8 @@ class RlSpec(StrictModel):
     save_steps: int = Field(default=50, ge=1)
     save_total_limit: int = Field(default=2, ge=1)
     """Newest checkpoints kept during the stage."""
+    gate: GateSpec | None = None
+    """What the policy must show before the first step; left out: nothing."""
 
     @property
     def num_samples_per_step(self) -> int:

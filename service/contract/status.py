@@ -79,6 +79,8 @@ class EndReason(StrEnum):
     """A loss or gradient became NaN or infinite."""
     INCOMPLETE = "incomplete"
     """The driver said that it was done, but did fewer steps than planned."""
+    GATE_CLOSED = "gate_closed"
+    """A probe before reinforcement learning showed that it would learn nothing."""
     OUT_OF_MEMORY = "out_of_memory"
     MAX_RUNTIME_EXCEEDED = "max_runtime_exceeded"
     START_TIMEOUT = "start_timeout"

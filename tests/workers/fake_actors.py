@@ -7,6 +7,7 @@ import math
 import random
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from pydantic import JsonValue
 
@@ -14,7 +15,7 @@ from service.contract.data import PromptData
 from service.contract.messages import RolloutSample, TokenView
 from service.contract.stages import RlSpec, SftSpec, StageName
 from workers.actors.trainer_results import ModelFacts, RlPlan, SftEnd, SftPlan, SftSlice, StepMetrics
-from workers.rollouts import Completion, GenerationRequest, Prompt, SamplingParameters, TrainingSample
+from workers.rollouts import Completion, EngineFacts, GenerationRequest, Prompt, SamplingParameters, TrainingSample
 
 YES, NO, END = 5, 6, 2
 STEPS_PER_EPOCH = 3
@@ -157,6 +158,8 @@ class FakeEngine:
     def __init__(self) -> None:
         self.logit = -2.0
         self.version = 0
+        self.eos_token_ids: tuple[int, ...] = (END,)
+        self.finish_reason: Literal["stop", "length"] = "stop"
         self.started = False
         self.versions_used: list[int] = []
         self.calls: list[tuple[int, int]] = []
@@ -171,9 +174,10 @@ class FakeEngine:
         if self.failure is not None:
             raise self.failure
 
-    def wait_started(self) -> None:
+    def wait_started(self) -> EngineFacts:
         assert self.started
         self.check_start()
+        return EngineFacts(vllm_version="0", eos_token_ids=self.eos_token_ids, start_s=0.0)
 
     def generate(self, requests: list[GenerationRequest], sampling: SamplingParameters) -> list[Completion]:
         self.versions_used.append(self.version)
@@ -189,7 +193,7 @@ class FakeEngine:
             sample_index=request.sample_index,
             token_ids=(YES if says_yes else NO, END),
             logprobs=(math.log(chance if says_yes else 1.0 - chance), 0.0),
-            finish_reason="stop",
+            finish_reason=self.finish_reason,
             text="yes" if says_yes else "no",
             policy_version=self.version,
         )

@@ -30,6 +30,7 @@ from workers.pipeline.session import (
 from workers.placement import ActorDied, DeadlineExceeded, NoPlacement, Role
 from workers.reporter.reporter import Reporter
 from workers.settings import WorkerSettings
+from workers.stages.gate import GateClosed
 from workers.weight_sync import WeightSyncFailed
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -167,6 +168,7 @@ def test_environment_that_cannot_be_imported_is_a_config_error(server: AttemptSe
         (EngineFailed("x"), EndReason.ENGINE_FAILED),
         (WeightSyncFailed("x"), EndReason.WEIGHT_SYNC_FAILED),
         (Incomplete("sft", 1, 2), EndReason.INCOMPLETE),
+        (GateClosed(["x"]), EndReason.GATE_CLOSED),
         (ActorDied(Role.TRAINER, "x"), EndReason.ACTOR_DIED),
         (ActorDied(Role.TRAINER, "x", out_of_memory=True), EndReason.OUT_OF_MEMORY),
         (MemoryError(), EndReason.OUT_OF_MEMORY),

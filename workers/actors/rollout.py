@@ -12,7 +12,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
@@ -23,21 +22,11 @@ from service.contract.spec import ModelSpec
 from workers.actors.vllm_adapter import EngineFailed, EngineSettings, SampledTokens, VllmEngine, vllm_version
 from workers.config_error import ConfigError
 from workers.data.chat_template import turn_end_token_ids
-from workers.rollouts import Completion, GenerationRequest, Prompt, SamplingParameters
+from workers.rollouts import Completion, EngineFacts, GenerationRequest, Prompt, SamplingParameters
 from workers.tokenizer_loading import load_tokenizer
 from workers.weight_sync import WeightSource, WeightSyncFailed, check_source, tensor_shapes
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EngineFacts:
-    """What the caller should know about a started engine."""
-
-    vllm_version: str
-    eos_token_ids: tuple[int, ...]
-    """Tokens that end a completion, the same as `ModelFacts` has."""
-    start_s: float
 
 
 class RolloutEngine:

@@ -10,6 +10,7 @@ from workers.config_error import ConfigError
 from workers.placement import ActorDied, DeadlineExceeded, NoPlacement, Role
 from workers.reporter.attempt_service import ServiceRefused
 from workers.reporter.reporter import Cancelled
+from workers.stages.gate import GateClosed
 from workers.weight_sync import WeightSyncFailed
 
 
@@ -30,6 +31,7 @@ _REASONS: tuple[tuple[type[Exception], EndReason], ...] = (
     (Cancelled, EndReason.CANCELLED_BY_USER),
     (ConfigError, EndReason.CONFIG_ERROR),
     (ServiceRefused, EndReason.CONFIG_ERROR),
+    (GateClosed, EndReason.GATE_CLOSED),
     (NonFinite, EndReason.NON_FINITE),
     (Incomplete, EndReason.INCOMPLETE),
     (EngineFailed, EndReason.ENGINE_FAILED),

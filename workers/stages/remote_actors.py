@@ -20,7 +20,7 @@ from workers.placement import (
     wait_for,
     wait_for_all,
 )
-from workers.rollouts import Completion, GenerationRequest, SamplingParameters, TrainingSample
+from workers.rollouts import Completion, EngineFacts, GenerationRequest, SamplingParameters, TrainingSample
 from workers.weight_sync import WeightFolder, WeightSource
 
 logger = logging.getLogger(__name__)
@@ -143,6 +143,7 @@ class RemoteEngine:
         self._actor: Any = None
         self._starting: Any = None
         self._started = False
+        self._facts: EngineFacts | None = None
 
     def begin_start(self) -> None:
         """Spawn the actor and start vLLM in it; returns at once."""
@@ -164,12 +165,13 @@ class RemoteEngine:
         if self._starting is not None and not self._started:
             self._started = poll(self._starting, role=Role.ROLLOUT)
 
-    def wait_started(self) -> None:
+    def wait_started(self) -> EngineFacts:
         """Wait until vLLM answers; later calls return at once."""
-        if not self._started:
-            facts = self._wait(self._starting, "starting the rollout engine", ENGINE_START_S)
-            logger.info("rollout engine ready", extra={"facts": facts})
+        if self._facts is None:
+            self._facts = self._wait(self._starting, "starting the rollout engine", ENGINE_START_S)
+            logger.info("rollout engine ready", extra={"facts": self._facts})
             self._started = True
+        return self._facts
 
     def generate(self, requests: list[GenerationRequest], sampling: SamplingParameters) -> list[Completion]:
         """See `roles.Engine`. The deadline grows with the tokens that may come."""

@@ -15,6 +15,7 @@ from workers.advantages import grpo_advantages
 from workers.data.prompt_dataset import prompt_indices_for_step
 from workers.rewards.build import Reward, build_reward
 from workers.rollouts import Prompt, SamplingParameters, TrainingSample
+from workers.stages.gate import pass_gate
 from workers.stages.resume import report_taken_up
 from workers.stages.rl_metrics import num_completion_tokens, rollout_metrics
 from workers.stages.sampling import JudgedGroup, judge, make_requests, shown_samples, verify_completions
@@ -79,6 +80,8 @@ class _RlLoop:
         context.engine.wait_started()
         context.reports.progress("rl", "syncing weights", self.steps_done, self.spec.num_steps)
         context.bring_engine_up_to_date()
+        if self.spec.gate is not None and plan.first_step == 1:
+            pass_gate(context, self.spec, self.spec.gate, self.prompts, self.reward)
         self.sampling.take_up(self.steps_done)
         return plan
 

@@ -12,7 +12,7 @@ from service.contract.data import PromptData
 from service.contract.messages import RolloutSample, TokenView
 from service.contract.stages import RlSpec, SftSpec, StageName
 from workers.actors.trainer_results import ModelFacts, RlPlan, SftEnd, SftPlan, SftSlice
-from workers.rollouts import Completion, GenerationRequest, Prompt, SamplingParameters, TrainingSample
+from workers.rollouts import Completion, EngineFacts, GenerationRequest, Prompt, SamplingParameters, TrainingSample
 
 
 class Trainer(Protocol):
@@ -55,7 +55,7 @@ class Engine(Protocol):
     def check_start(self) -> None:
         """Raise if the engine has failed to start; never waits. Does nothing if no start was begun."""
 
-    def wait_started(self) -> None:
+    def wait_started(self) -> EngineFacts:
         """Wait until the engine answers."""
 
     def generate(self, requests: list[GenerationRequest], sampling: SamplingParameters) -> list[Completion]:
