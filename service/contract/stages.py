@@ -149,6 +149,8 @@ class RlSpec(StrictModel):
     save_steps: int = Field(default=50, ge=1)
     save_total_limit: int = Field(default=2, ge=1)
     """Newest checkpoints kept during the stage."""
+    rollout_store_steps: int | None = Field(default=None, ge=1)
+    """Steps between two whose rollouts are stored as Parquet in the experiment's folder, 1 for all; left out: none."""
     gate: GateSpec | None = None
     """What the policy must show before the first step; left out: nothing."""
 

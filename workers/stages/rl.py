@@ -18,6 +18,7 @@ from workers.rollouts import Prompt, SamplingParameters, TrainingSample
 from workers.stages.gate import pass_gate
 from workers.stages.resume import report_taken_up
 from workers.stages.rl_metrics import num_completion_tokens, rollout_metrics
+from workers.stages.rollout_store import store_step
 from workers.stages.sampling import JudgedGroup, judge, make_requests, shown_samples, verify_completions
 from workers.stages.stage_context import StageContext, StageOutcome
 from workers.stages.step_sampling import StepSampling, rl_sampling
@@ -124,6 +125,8 @@ class _RlLoop:
         with clock.measure("update_actor"):
             metrics = self.context.trainer.rl_step(step, samples, temperature=self.spec.temperature)
         self.context.versions.trainer += 1
+        if self.spec.rollout_store_steps and step % self.spec.rollout_store_steps == 0:
+            store_step(self.context.output_dir, step, self.context.spec, groups, samples, metrics)
         return metrics
 
     def _report(self, step: int, groups: list[JudgedGroup], trained: dict[str, float], clock: "_Clock") -> None:

@@ -1,0 +1,126 @@
+"""What a step of reinforcement learning trained, kept as one Parquet file: to be queried, and to be trained again.
+
+    OUTPUT/rollouts/rl/step-00000007.parquet
+        a row per sample     prompt and completion as text, uid, index, reward, policy version, and the sample as the
+                             trainer got it: token ids, log-probs of the engine, advantage
+        its metadata         the step, the specification, and the metrics that training on it gave
+
+A file is whole or not there. A step that is trained again after a crash replaces its file.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from service.contract.spec import ExperimentSpec
+from workers.reporter.text import storable
+from workers.rollouts import Completion, TrainingSample
+from workers.stages.sampling import JudgedGroup
+
+FORMAT = 1
+_METADATA = b"sedray"
+_ASIDE = ".writing-"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredStep:
+    """One step as it was trained."""
+
+    step: int
+    spec: ExperimentSpec
+    samples: list[TrainingSample]
+    metrics: dict[str, float]
+    """The trainer's own, as logged."""
+
+
+def stored_step_path(output_dir: str, step: int) -> str:
+    """Where a step's file lies: a path or fsspec URL."""
+    return f"{output_dir.rstrip('/')}/rollouts/rl/step-{step:08d}.parquet"
+
+
+def store_step(
+    output_dir: str,
+    step: int,
+    spec: ExperimentSpec,
+    groups: Sequence[JudgedGroup],
+    samples: Sequence[TrainingSample],
+    metrics: Mapping[str, float],
+) -> None:
+    """Write what `step` trained; `samples` are those of the groups, in their order.
+
+    Raises ValueError if their numbers differ.
+    """
+    judged = [
+        (group, completion, reward)
+        for group in groups
+        for completion, reward in zip(group.completions, group.rewards, strict=True)
+    ]
+    rows = [
+        _readable(group, completion, reward) | _columns(sample)
+        for (group, completion, reward), sample in zip(judged, samples, strict=True)
+    ]
+    facts = {"format": FORMAT, "step": step, "spec": spec.model_dump(mode="json"), "metrics": dict(metrics)}
+    table = pa.Table.from_pylist(rows).replace_schema_metadata({_METADATA: json.dumps(facts).encode()})
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    _write_whole(stored_step_path(output_dir, step), sink.getvalue().to_pybytes())
+
+
+def load_step(output_dir: str, step: int) -> StoredStep:
+    """Read what a step trained, to the last bit.
+
+    Raises FileNotFoundError, and ValueError if the file is of another kind.
+    """
+    path = stored_step_path(output_dir, step)
+    with fsspec.open(path, "rb") as file:
+        table = pq.read_table(file)
+    found = (table.schema.metadata or {}).get(_METADATA)
+    facts: dict[str, Any] = json.loads(found) if found else {}
+    if facts.get("format") != FORMAT:
+        raise ValueError(f"{path} was not written as rollouts of format {FORMAT}; use the version that wrote it")
+    # What a later version has added to a sample has its default in older files.
+    names = [field.name for field in fields(TrainingSample) if field.name in table.column_names]
+    return StoredStep(
+        step=facts["step"],
+        spec=ExperimentSpec.model_validate(facts["spec"]),
+        samples=[_sample(row) for row in table.select(names).to_pylist()],
+        metrics=facts["metrics"],
+    )
+
+
+def _readable(group: JudgedGroup, completion: Completion, reward: float) -> dict[str, Any]:
+    return {
+        "prompt_uid": group.prompt.uid,
+        "sample_index": completion.sample_index,
+        "policy_version": completion.policy_version,
+        "prompt": storable(group.prompt.text),
+        "answer": storable(group.prompt.answer),
+        "completion": storable(completion.text),
+        "finish_reason": completion.finish_reason,
+        "num_tokens": len(completion.token_ids),
+        "reward": reward,
+    }
+
+
+def _columns(sample: TrainingSample) -> dict[str, Any]:
+    return {field.name: getattr(sample, field.name) for field in fields(TrainingSample)}
+
+
+def _sample(columns: Mapping[str, Any]) -> TrainingSample:
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in columns.items()
+    }
+    return TrainingSample(**values)
+
+
+def _write_whole(url: str, content: bytes) -> None:
+    filesystem, path = fsspec.core.url_to_fs(url)
+    folder, name = path.rsplit("/", 1)
+    filesystem.makedirs(folder, exist_ok=True)
+    filesystem.pipe_file(f"{folder}/{_ASIDE}{name}", content)
+    filesystem.mv(f"{folder}/{_ASIDE}{name}", path)
