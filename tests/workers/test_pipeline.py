@@ -20,6 +20,7 @@ from service.contract.spec import ExperimentSpec
 from service.contract.status import EndReason
 from tests.workers.attempt_server import ATTEMPT_ID, TOKEN, AttemptServer, orders_of, serving
 from tests.workers.ray_head import ray_environment, ray_head
+from workers.replay import replay
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -29,6 +30,7 @@ NUM_RL_STEPS = 6
 SAVE_STEPS = 2
 NUM_SFT_STEPS = 6
 SAMPLED_SFT_STEP = 3
+RL_EVAL_STEPS = 3
 
 
 @pytest.fixture(scope="module")
@@ -69,11 +71,14 @@ def make_spec(folder: Path, **changes: Any) -> ExperimentSpec:
         "num_generations": 8,
         "max_completion_length": 12,
         "save_steps": SAVE_STEPS,
+        "rollout_store_steps": 1,
+        "gate": {"num_prompts": 8, "max_clipped_ratio": 1.0, "max_frac_reward_zero_std": 1.0},
     }
     evaluation = {
         "data": {"path": head_of("test.jsonl", 16, folder)},
         "reward": reward,
         "sft_steps": [SAMPLED_SFT_STEP],
+        "rl_eval_steps": RL_EVAL_STEPS,
         "num_generations": 4,
         "pass_at_k": [1, 4],
         "max_completion_length": 12,
@@ -180,7 +185,19 @@ def test_held_out_samples_are_measured_and_shown_token_by_token(whole_run: Attem
 
 def test_the_set_is_sampled_on_the_way(whole_run: AttemptServer) -> None:
     steps = [step for step, _ in whole_run.points("eval/test/pass@1")]
-    assert steps == [0, SAMPLED_SFT_STEP, NUM_SFT_STEPS, NUM_SFT_STEPS + NUM_RL_STEPS]
+    in_rl = [NUM_SFT_STEPS + RL_EVAL_STEPS, NUM_SFT_STEPS + NUM_RL_STEPS]
+    assert steps == [0, SAMPLED_SFT_STEP, NUM_SFT_STEPS, *in_rl]
+
+
+def test_the_policy_is_probed_before_rl_begins(whole_run: AttemptServer) -> None:
+    assert [step for step, _ in whole_run.points("gate/clipped_ratio")] == [0]
+
+
+@pytest.mark.parametrize("step", [1, NUM_RL_STEPS])
+def test_a_step_can_be_replayed_from_what_was_stored(whole_run: AttemptServer, step: int) -> None:
+    found = replay(whole_run.orders.output_dir, step)
+    logged = {metric.name: dict(whole_run.points(metric.name))[step] for metric in found}
+    assert {metric.name: metric.again for metric in found} == logged
 
 
 def test_trainer_and_engine_agree_on_every_token(whole_run: AttemptServer) -> None:
@@ -196,7 +213,8 @@ def test_models_and_logs_are_left(whole_run: AttemptServer) -> None:
     for stage in ("sft", "rl"):
         assert (Path(whole_run.orders.output_dir) / "models" / stage / "config.json").is_file()
     assert any("rollout engine ready" in line for line in whole_run.lines()), "the actors' output is carried too"
-    assert len(whole_run.rollouts()) == 8 * (NUM_RL_STEPS + 4)
+    # Of each step of RL, its probe, the three points and the one within SFT; none of the set within RL.
+    assert len(whole_run.rollouts()) == 8 * (NUM_RL_STEPS + 1 + 4)
 
 
 def test_lost_engine_ends_the_attempt_and_its_successor_equals_the_whole_run(
@@ -238,7 +256,7 @@ def comparable(result: StageResult) -> dict[str, float]:
 
 def test_cancellation_while_the_engine_starts_takes_seconds(cluster: str, tmp_path: Path) -> None:
     # The set is not sampled on the way, so SFT runs while the engine starts.
-    evaluation = make_spec(tmp_path).model_dump(mode="json")["evaluation"] | {"sft_steps": []}
+    evaluation = make_spec(tmp_path).model_dump(mode="json")["evaluation"] | {"sft_steps": [], "rl_eval_steps": None}
     spec = make_spec(tmp_path, rl=None, sft=make_endless_sft(tmp_path), evaluation=evaluation)
     with serving(orders_of(spec, str(tmp_path / "out"))) as server, driver(cluster, server, tmp_path) as process:
         server.wait_until(lambda: server.points("sft/loss"), timeout_s=300)
