@@ -13,6 +13,7 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -30,6 +31,7 @@ from api.schemas import (
     MetricSeriesPage,
     QueueOut,
     RolloutPage,
+    StoredRolloutsPage,
     TokenViewPage,
 )
 from service.contract.messages import TokenView
@@ -162,6 +164,28 @@ class SedrayClient:
     def rollouts(self, experiment_id: str, *, limit: int = 20, before: int | None = None) -> RolloutPage:
         """Stored completions, newest first."""
         return self._get(RolloutPage, f"/experiments/{experiment_id}/rollouts", {"limit": limit, "before": before})
+
+    def stored_rollouts(self, experiment_id: str) -> StoredRolloutsPage:
+        """The RL steps whose rollouts are stored whole."""
+        return self._get(StoredRolloutsPage, f"/experiments/{experiment_id}/rollouts/stored")
+
+    def download_rollouts(self, experiment_id: str, step: int, target: Path) -> None:
+        """Write the rollouts of one RL step to `target`, a Parquet file that appears when it is whole."""
+        part = target.with_name(f".{target.name}.part")
+        url = f"{self._base}/experiments/{experiment_id}/rollouts/stored/{step}"
+        try:
+            with self._http.stream("GET", url, headers=self._headers) as response:
+                if response.is_error:
+                    response.read()
+                    raise _problem(response)
+                with part.open("wb") as file:
+                    for chunk in response.iter_bytes():
+                        file.write(chunk)
+            part.replace(target)
+        except httpx.TransportError as error:
+            raise ServiceUnreachable(f"the download from {self._base} broke off: {error}") from error
+        finally:
+            part.unlink(missing_ok=True)
 
     def token_views(
         self,

@@ -39,6 +39,7 @@ STATUS_OF: dict[type[errors.SedrayError], int] = {
     errors.PreviewTooSlow: 422,
     errors.PreviewUnavailable: 501,
     errors.PreviewBusy: 503,
+    errors.StorageUnavailable: 503,
 }
 """What is not listed is our own failure: 500."""
 

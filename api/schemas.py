@@ -196,6 +196,19 @@ class RolloutPage(WireModel):
     next_before: int | None
 
 
+class StoredRolloutsOut(WireModel):
+    """The file of one RL step's rollouts."""
+
+    step: int
+    num_bytes: int
+
+
+class StoredRolloutsPage(WireModel):
+    """All steps whose rollouts are stored, oldest first."""
+
+    items: list[StoredRolloutsOut]
+
+
 class TokenViewEntry(WireModel):
     """That one sample was looked at token by token after a step."""
 

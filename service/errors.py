@@ -128,6 +128,13 @@ class PreviewFailed(SedrayError):
     title = "The preview failed"
 
 
+class StorageUnavailable(SedrayError):
+    """The storage of the experiments' outputs did not answer, or the service may not read it."""
+
+    code = "storage_unavailable"
+    title = "The outputs cannot be read"
+
+
 class LeaseLost(SedrayError):
     """Another scheduler has taken over; what this one was about to write is discarded."""
 

@@ -21,6 +21,10 @@ class ServiceSettings(BaseSettings):
     public_url: str = "http://127.0.0.1:8700"
     """Where people reach the API and the page."""
 
+    def output_dir(self, experiment_id: str) -> str:
+        """The folder or URL of one experiment's outputs."""
+        return f"{self.output_root.rstrip('/')}/{experiment_id}"
+
     def secret_key(self) -> bytes:
         """The key itself; refuses a short one."""
         key = self.secret_key_file.read_bytes()

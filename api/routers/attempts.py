@@ -21,7 +21,7 @@ async def start_attempt(attempt: CurrentAttempt, session: SessionDep, settings: 
         attempt_id=started.attempt.id,
         attempt_number=started.attempt.number,
         spec=ExperimentSpec.model_validate(started.experiment.spec),
-        output_dir=f"{settings.output_root.rstrip('/')}/{started.experiment.id}",
+        output_dir=settings.output_dir(started.experiment.id),
         completed_stages=started.completed_stages,
         report_interval_s=settings.report_interval_s,
     )

@@ -2,15 +2,18 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Path, Query, Response
+from fastapi.responses import StreamingResponse
 
-from api.deps import CurrentUser, SessionDep
+from api.deps import CurrentUser, SessionDep, SessionsDep, SettingsDep
 from api.problems import problem_responses
 from api.routers.experiments import ExperimentId
-from api.schemas import RolloutPage, RolloutSampleOut
-from service import experiments, log_store
+from api.schemas import RolloutPage, RolloutSampleOut, StoredRolloutsOut, StoredRolloutsPage
+from service import experiments, log_store, stored_rollouts
 from service.contract.stages import StageName
 from service.storage.tables import RolloutSampleRow
+
+PARQUET = "application/vnd.apache.parquet"
 
 router = APIRouter(prefix="/experiments/{experiment_id}/rollouts", tags=["rollouts"])
 
@@ -38,6 +41,45 @@ async def read_rollouts(
     items = [_to_sample(row) for row in rows[:limit]]
     page = RolloutPage(items=items, next_before=items[-1].id if len(rows) > limit else None)
     return Response(page.model_dump_json(), media_type="application/json")
+
+
+@router.get(
+    "/stored",
+    summary="List the RL steps whose rollouts are stored whole",
+    responses=problem_responses(401, 404, 503),
+)
+async def list_stored_rollouts(
+    _: CurrentUser, sessions: SessionsDep, settings: SettingsDep, experiment_id: ExperimentId
+) -> StoredRolloutsPage:
+    """Stored where `rl.rollout_store_steps` says so."""
+    async with sessions() as session:
+        await experiments.get(session, experiment_id)
+    steps = await stored_rollouts.list_steps(settings.output_dir(experiment_id))
+    return StoredRolloutsPage(items=[StoredRolloutsOut(step=one.step, num_bytes=one.num_bytes) for one in steps])
+
+
+@router.get(
+    "/stored/{step}",
+    summary="Download the rollouts of one RL step as Parquet",
+    response_class=StreamingResponse,
+    responses=problem_responses(401, 404, 422, 503) | {200: {"content": {PARQUET: {}}}},
+)
+async def download_stored_rollouts(
+    _: CurrentUser,
+    sessions: SessionsDep,
+    settings: SettingsDep,
+    experiment_id: ExperimentId,
+    step: Annotated[int, Path(ge=1, lt=2**53)],
+) -> StreamingResponse:
+    """The file as the run wrote it: text, token ids, log-probs, rewards, advantages, versions."""
+    async with sessions() as session:
+        await experiments.get(session, experiment_id)
+    found = await stored_rollouts.open_step(settings.output_dir(experiment_id), step)
+    headers = {
+        "Content-Length": str(found.num_bytes),
+        "Content-Disposition": f'attachment; filename="{experiment_id}-{found.name}"',
+    }
+    return StreamingResponse(found.chunks(), media_type=PARQUET, headers=headers)
 
 
 def _to_sample(row: RolloutSampleRow) -> RolloutSampleOut:

@@ -1,7 +1,8 @@
 """The Python client against a transport that answers as the service does."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -115,3 +116,28 @@ def test_dry_run_asks_for_a_dry_run() -> None:
 
     with pytest.raises(ProblemReply, match="no"):
         client_with(answer).dry_run({"name": "x"})
+
+
+def test_a_download_appears_when_it_is_whole(tmp_path: Path) -> None:
+    target = tmp_path / "step-7.parquet"
+    client_with(lambda _: httpx.Response(200, content=b"PAR1")).download_rollouts("exp-1", 7, target)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-7.parquet"]
+    assert target.read_bytes() == b"PAR1"
+
+
+def test_a_download_that_breaks_off_leaves_nothing(tmp_path: Path) -> None:
+    def half() -> Iterator[bytes]:
+        yield b"PA"
+        raise httpx.ReadError("gone")
+
+    with pytest.raises(ServiceUnreachable, match="broke off"):
+        client_with(lambda _: httpx.Response(200, content=half())).download_rollouts("exp-1", 7, tmp_path / "x")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_download_of_what_is_not_stored_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ProblemReply):
+        client_with(lambda _: httpx.Response(404, json={"title": "Not found"})).download_rollouts(
+            "exp-1", 7, tmp_path / "x"
+        )
+    assert list(tmp_path.iterdir()) == []

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from service.contract.spec import ExperimentSpec
+from service.contract.stored_rollouts import stored_rollouts_folder, stored_rollouts_name
 from workers.reporter.text import storable
 from workers.rollouts import Completion, TrainingSample
 from workers.stages.sampling import JudgedGroup
@@ -40,7 +41,7 @@ class StoredStep:
 
 def stored_step_path(output_dir: str, step: int) -> str:
     """Where a step's file lies: a path or fsspec URL."""
-    return f"{output_dir.rstrip('/')}/rollouts/rl/step-{step:08d}.parquet"
+    return f"{stored_rollouts_folder(output_dir)}/{stored_rollouts_name(step)}"
 
 
 def store_step(

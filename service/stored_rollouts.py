@@ -1,0 +1,84 @@
+"""The rollouts that an experiment keeps in its folder: which steps there are, and their files as they lie there."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import BinaryIO, TypeVar, cast
+
+import fsspec
+
+from service.contract.stored_rollouts import (
+    step_of_stored_rollouts,
+    stored_rollouts_folder,
+    stored_rollouts_name,
+)
+from service.errors import NotFound, StorageUnavailable
+
+STORAGE_S = 20.0
+_CHUNK_BYTES = 1 << 20
+
+Found = TypeVar("Found")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredStep:
+    """One step's file."""
+
+    step: int
+    num_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenStep:
+    """One step's file, open to be read once."""
+
+    name: str
+    num_bytes: int
+    file: BinaryIO
+
+    def chunks(self) -> Iterator[bytes]:
+        """Its bytes; closes it."""
+        with self.file:
+            while chunk := self.file.read(_CHUNK_BYTES):
+                yield chunk
+
+
+async def list_steps(output_dir: str) -> list[StoredStep]:
+    """The stored steps, oldest first; none where nothing is stored. Raises StorageUnavailable. Hold no session."""
+    return await _from_storage(lambda: _list(output_dir))
+
+
+async def open_step(output_dir: str, step: int) -> OpenStep:
+    """Raises NotFound if the step is not stored, StorageUnavailable if the storage does not answer. Hold no session."""
+    return await _from_storage(lambda: _open(output_dir, step))
+
+
+async def _from_storage(read: Callable[[], Found]) -> Found:
+    try:
+        return await asyncio.wait_for(asyncio.to_thread(read), STORAGE_S)
+    except (OSError, TimeoutError, ImportError, ValueError) as error:
+        why = f"no answer within {STORAGE_S:.0f} s" if isinstance(error, TimeoutError) else str(error)
+        raise StorageUnavailable(
+            f"the storage of the experiments' outputs cannot be read by the service: {why}; try again, or read the "
+            "files there"
+        ) from error
+
+
+def _list(output_dir: str) -> list[StoredStep]:
+    filesystem, folder = fsspec.core.url_to_fs(stored_rollouts_folder(output_dir))
+    filesystem.invalidate_cache()
+    if not filesystem.isdir(folder):
+        return []
+    entries = {entry["name"].rsplit("/", 1)[-1]: entry["size"] for entry in filesystem.ls(folder, detail=True)}
+    steps = ((step_of_stored_rollouts(name), size) for name, size in entries.items())
+    return [StoredStep(step=step, num_bytes=size) for step, size in sorted((s, b) for s, b in steps if s is not None)]
+
+
+def _open(output_dir: str, step: int) -> OpenStep:
+    name = stored_rollouts_name(step)
+    filesystem, path = fsspec.core.url_to_fs(f"{stored_rollouts_folder(output_dir)}/{name}")
+    try:
+        num_bytes = int(filesystem.size(path))
+        return OpenStep(name=name, num_bytes=num_bytes, file=cast(BinaryIO, filesystem.open(path, "rb")))
+    except FileNotFoundError as error:
+        raise NotFound(f"the rollouts of step {step} are not stored; rl.rollout_store_steps says which are") from error
