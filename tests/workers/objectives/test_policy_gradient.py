@@ -56,6 +56,14 @@ def test_losses_and_their_gradients_by_hand(
     assert by_logprob == pytest.approx(gradient)
 
 
+def test_the_dual_clip_of_verl_is_the_two_sided_clip_of_trl() -> None:
+    generator = torch.Generator().manual_seed(0)
+    log_ratio_N, advantages_N = torch.randn(2, 200, dtype=torch.float64, generator=generator)
+    ratio_N = log_ratio_N.exp()
+    one_N, two_N = ratio_N.clamp(max=3.0) * advantages_N, ratio_N.clamp(0.8, 1.28) * advantages_N
+    torch.testing.assert_close(DUAL(log_ratio_N, log_ratio_N, advantages_N).loss_N, -torch.minimum(one_N, two_N))
+
+
 @pytest.mark.parametrize(
     ("policy_loss", "ratio", "advantage", "is_low", "is_high"),
     [
