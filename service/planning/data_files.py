@@ -1,16 +1,16 @@
 """Looks through the data: records that can be read as the specification says, gold answers that the reward can read."""
 
 import csv
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any
 
-from service.contract.data import CountdownReward, ExactMatchReward, PromptData, RewardSpec, SupervisedData
-from service.contract.gold_answers import parse_countdown_gold, parse_exact_match_gold
+from service.contract.data import PromptData, SupervisedData
 from service.contract.records import RecordFault, read_prompt, read_supervised
+from service.contract.rewards import RewardSpec, single_rewards
 from service.planning.deadline import Deadline
 from service.planning.findings import BadLines, Finding
+from service.planning.gold_forms import gold_form
 from service.planning.record_readers import (
     MAX_BYTES,
     Entry,
@@ -154,16 +154,12 @@ def _read(question: DataQuestion, entry: Entry) -> None:
 
 
 def _read_gold(answer: str, reward: RewardSpec) -> None:
-    parse: Callable[[str], Any]
-    match reward:
-        case CountdownReward():
-            parse, hint = parse_countdown_gold, "a Countdown gold answer looks like '3 5 7 -> 22', all of them 0..36"
-        case ExactMatchReward():
-            parse, hint = parse_exact_match_gold, "give the expected text"
-    try:
-        parse(answer)
-    except ValueError as error:
-        raise RecordFault("answer_field", str(error).rpartition(": ")[0], hint) from error
+    for single in single_rewards(reward):
+        form = gold_form(single)
+        try:
+            form.parse(answer)
+        except ValueError as error:
+            raise RecordFault("answer_field", str(error).rpartition(": ")[0], form.hint) from error
 
 
 def _protocols(path: str) -> list[str]:

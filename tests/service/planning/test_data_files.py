@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from service.contract.data import ChatSpec, ExactMatchReward, PromptData, SupervisedData
+from service.contract.data import ChatSpec, PromptData, SupervisedData
+from service.contract.rewards import CombinedReward, ExactMatchReward, MathAnswerReward, RewardPart
 from service.contract.spec import ExperimentSpec
 from service.planning import record_readers
 from service.planning.chat_checks import find_missing_templates, has_chat_template, warn_of_chats
@@ -154,3 +155,10 @@ def test_a_template_may_stand_in_either_file(tmp_path: Path) -> None:
     assert not has_chat_template(tmp_path)
     (tmp_path / "chat_template.jinja").write_text("x")
     assert has_chat_template(tmp_path)
+
+
+def test_gold_answers_are_read_by_every_part_of_a_reward(tmp_path: Path) -> None:
+    path = write_parquet(tmp_path / "rows.parquet", [{"prompt": "p", "answer": "{1"}])
+    parts = [RewardPart(name="a", reward=ExactMatchReward()), RewardPart(name="b", reward=MathAnswerReward())]
+    facts = inspect(PromptData(type="parquet", path=path), reward=CombinedReward(parts=parts))
+    assert "braces that do not match" in problems(facts)["sft.data.answer_field"]

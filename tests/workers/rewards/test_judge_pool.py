@@ -1,0 +1,121 @@
+"""A verifier that loops, dies or eats memory costs its own sample, and the others get their verdicts."""
+
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import psutil
+import pytest
+
+from service.contract.rewards import MathAnswerReward, PythonFunctionReward, RegexReward, SingleReward
+from tests.workers.rewards.samples import make_sample
+from workers.config_error import ConfigError
+from workers.rewards.judge_pool import JudgePool
+from workers.rewards.samples import GoldUnreadable
+
+MODULE = """
+import os, sys, time
+
+def reward(prompt, completion, answer):
+    if completion == "loop":
+        while True:
+            pass
+    if completion == "crash":
+        os.abort()
+    if completion == "hog":
+        return len(bytearray(10 ** 11))
+    if completion == "print":
+        for _ in range(200):
+            print("x" * 10_000); sys.stderr.write("y" * 10_000); os.write(1, b"z" * 10_000)
+    if completion == "exit":
+        sys.exit(0)
+    if completion == "nan":
+        return float("nan")
+    if completion == "text":
+        return "much"
+    if completion == "sleep":
+        time.sleep(0.2)
+    return len(completion) + (prompt == answer)
+"""
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> PythonFunctionReward:
+    (tmp_path / "judge_of_tests.py").write_text(MODULE)
+    return PythonFunctionReward(
+        function="judge_of_tests:reward", working_dir=str(tmp_path), timeout_s=2.0, max_memory_mb=2048
+    )
+
+
+@pytest.fixture
+def pool(spec: PythonFunctionReward) -> Iterator[JudgePool]:
+    with closing(JudgePool(spec, lambda: None)) as opened:
+        yield opened
+
+
+def scores(pool: JudgePool, completions: list[str]) -> list[float | str | None]:
+    found = pool.judge([make_sample(text, uid=place) for place, text in enumerate(completions)])
+    return [judgement.failure if judgement.score is None else judgement.score for judgement in found]
+
+
+def test_every_kind_of_misbehaviour_costs_one_sample_and_the_order_is_kept(pool: JudgePool) -> None:
+    completions = ["a", "loop", "bb", "crash", "ccc", "hog", "print", "exit", "nan", "text", "日本 \ud800", ""]
+    expected = [2.0, "timeout", 3.0, "crash", 4.0, "error", 6.0, "error", "error", "error", 5.0, 1.0]
+    assert scores(pool, completions) == expected
+    assert scores(pool, ["again"]) == [6.0]
+
+
+def test_samples_are_judged_at_the_same_time(pool: JudgePool) -> None:
+    began = time.monotonic()
+    assert scores(pool, ["sleep"] * 10) == [6.0] * 10
+    assert time.monotonic() - began < 1.9
+
+
+def test_a_long_completion_does_not_block(pool: JudgePool) -> None:
+    assert scores(pool, ["x" * 3_000_000] * 3) == [3_000_001.0] * 3
+
+
+def test_closing_leaves_no_process(spec: PythonFunctionReward) -> None:
+    before = {child.pid for child in psutil.Process().children()}
+    pool = JudgePool(spec, lambda: None)
+    assert len({child.pid for child in psutil.Process().children()} - before) == spec.num_workers
+    pool.close()
+    assert {child.pid for child in psutil.Process().children()} <= before
+
+
+class Stop(Exception):
+    pass
+
+
+def test_a_cancellation_is_heard_while_a_sample_loops(spec: PythonFunctionReward) -> None:
+    waits = iter(range(10_000))
+
+    def check() -> None:
+        if asked and next(waits) == 2:
+            raise Stop
+
+    asked = False
+    with closing(JudgePool(spec.model_copy(update={"timeout_s": 100.0}), check)) as pool:
+        asked = True
+        with pytest.raises(Stop):
+            scores(pool, ["loop"])
+
+
+def test_a_reward_that_cannot_work_is_refused_at_once(spec: PythonFunctionReward) -> None:
+    with pytest.raises(ConfigError, match="has no attribute 'missing'"):
+        JudgePool(spec.model_copy(update={"function": "judge_of_tests:missing"}), lambda: None)
+
+
+def test_a_pattern_that_backtracks_for_ever_is_stopped() -> None:
+    spec: SingleReward = RegexReward(pattern=r"^(a+)+$", timeout_s=1.0, num_workers=1)
+    with closing(JudgePool(spec, lambda: None)) as pool:
+        assert scores(pool, ["a" * 40 + "b", "aaa"]) == ["timeout", 1.0]
+
+
+def test_mathematics_is_judged_and_a_gold_answer_that_is_none_ends_the_run() -> None:
+    with closing(JudgePool(MathAnswerReward(num_workers=1), lambda: None)) as pool:
+        right = pool.judge([make_sample(r"\boxed{0.5}", r"\frac{1}{2}")])
+        assert [judgement.score for judgement in right] == [1.0]
+        with pytest.raises(GoldUnreadable):
+            pool.judge([make_sample("1", "+")])
