@@ -118,7 +118,7 @@ def results_table(experiment: Experiment) -> RenderableType:
         shown = f"{generating:.1f}" if generating is not None else ""
         phases.add_row(_PHASES[result.stage], str(result.steps_done), f"{result.duration_s:.1f}", shown)
     if evaluations:
-        phases.caption = "The first evaluation also waits for the rollout engine, which starts while SFT trains."
+        phases.caption = "The first evaluation also waits for the rollout engine's start."
         phases.caption_justify = "left"
     return Group(table, phases) if evaluations else phases
 

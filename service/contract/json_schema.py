@@ -2,6 +2,7 @@
 
 import json
 import sys
+from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,9 @@ def schema_text() -> str:
 
 def main(arguments: list[str]) -> None:
     """Writes the schema to the path that is given, else to `docs/experiment.schema.json`."""
-    path = Path(arguments[0]) if arguments else DEFAULT_PATH
+    parser = ArgumentParser(description="Write the JSON Schema of specifications.")
+    parser.add_argument("path", type=Path, nargs="?", default=DEFAULT_PATH)
+    path: Path = parser.parse_args(arguments).path
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(schema_text(), encoding="utf-8")
 
