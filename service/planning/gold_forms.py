@@ -34,6 +34,7 @@ class GoldForm:
     hint: str
 
 
+MATH_HINT = "a math gold answer looks like '\\frac{1}{2}', '$x + 1$' or '42'"
 _ANYTHING = GoldForm(str, "")
 """The reward itself, or nobody, reads the text."""
 
@@ -46,7 +47,7 @@ def gold_form(reward: SingleReward) -> GoldForm:
         case ExactMatchReward():
             return GoldForm(parse_exact_match_gold, "give the expected text")
         case MathAnswerReward():
-            return GoldForm(parse_math_gold, "a math gold answer looks like '\\frac{1}{2}', '$x + 1$' or '42'")
+            return GoldForm(parse_math_gold, MATH_HINT)
         case RegexReward():
             return GoldForm(parse_exact_match_gold, "give the expected text") if reward.compares_gold else _ANYTHING
         case JsonSchemaReward():

@@ -1,6 +1,7 @@
 """Plans an experiment before anything is stored: looks at its files, collects every finding, derives its numbers."""
 
 import asyncio
+import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TypeVar
@@ -32,17 +33,22 @@ Facts = TypeVar("Facts", ModelFacts, DataFacts)
 
 
 async def plan_experiment(
-    spec: ExperimentSpec, capacity: Capacity | None, *, inspection_s: float = INSPECTION_S
+    spec: ExperimentSpec,
+    capacity: Capacity | None,
+    *,
+    inspection_s: float = INSPECTION_S,
+    workers_python: str = sys.executable,
 ) -> ExperimentPlan:
     """The derived numbers and warnings; raises CannotRun with every finding if the experiment cannot run.
 
     `capacity` is what the idle cluster would have, None while that is unknown. Files are read in threads of their own
-    and given up after `inspection_s` seconds. Hold no session meanwhile.
+    and given up after `inspection_s` seconds. Hold no session meanwhile. `workers_python` is an interpreter with the
+    `preview` extra, which parses gold answers in mathematics.
     """
     deadline = Deadline.after(inspection_s)
     model, data = await asyncio.gather(
         _within(deadline, partial(inspect_model, spec.model.path), "model.path", ModelFacts),
-        _inspect_all(spec, deadline),
+        _inspect_all(spec, deadline, workers_python),
     )
     room = capacity.memory if capacity else NO_MEMORY_KNOWN
     memory = plan_memory(spec, model.shape, room)
@@ -79,8 +85,8 @@ async def plan_experiment(
     )
 
 
-async def _inspect_all(spec: ExperimentSpec, deadline: Deadline) -> dict[str, DataFacts]:
-    questions = _questions(spec)
+async def _inspect_all(spec: ExperimentSpec, deadline: Deadline, workers_python: str) -> dict[str, DataFacts]:
+    questions = _questions(spec, workers_python)
     facts = await asyncio.gather(
         *(
             _within(deadline, partial(inspect_data, question, deadline), f"{question.where}.path", _no_rows)
@@ -90,7 +96,7 @@ async def _inspect_all(spec: ExperimentSpec, deadline: Deadline) -> dict[str, Da
     return dict(zip(questions, facts, strict=True))
 
 
-def _questions(spec: ExperimentSpec) -> dict[str, DataQuestion]:
+def _questions(spec: ExperimentSpec, workers_python: str) -> dict[str, DataQuestion]:
     questions = {}
     if spec.sft:
         questions["sft"] = DataQuestion(where="sft.data", data=spec.sft.data)
@@ -102,6 +108,7 @@ def _questions(spec: ExperimentSpec) -> dict[str, DataQuestion]:
                 where=f"{name}.data",
                 data=stage.data,
                 reward=stage.reward,
+                workers_python=workers_python,
                 limit=spec.evaluation.num_prompts if spec.evaluation and name == "evaluation" else None,
             )
     return questions
