@@ -17,6 +17,7 @@ from service.planning.memory_checks import find_memory_beyond, warn_of_memory
 from service.planning.memory_plan import NO_MEMORY_KNOWN, plan_memory
 from service.planning.model_folder import ModelFacts, inspect_model
 from service.planning.numbers import num_trained_records, plan_stages
+from service.planning.reward_checks import warn_of_rewards
 from service.planning.settings_checks import (
     Capacity,
     find_lengths_beyond,
@@ -75,6 +76,7 @@ async def plan_experiment(
         memory=memory,
         warnings=[
             *warn_of_settings(spec, capacity),
+            *warn_of_rewards(spec),
             *warn_of_trainer(spec),
             *warn_of_steps(spec, num_trained_records(spec.sft, num_rows.get("sft")) if spec.sft else None),
             *warn_of_memory(memory),

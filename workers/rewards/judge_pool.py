@@ -68,6 +68,10 @@ class _JudgeProcess:
         self.place, self.ends_at = place, time.monotonic() + limit_s
         self.pipes.write(encode_sample(sample))
 
+    def is_alive(self) -> bool:
+        """Whether it has not ended."""
+        return self._process.poll() is None
+
     def kill(self) -> None:
         """End it with all that stayed in its session."""
         with suppress(ProcessLookupError):
@@ -116,6 +120,7 @@ class JudgePool:
 
         A call that was broken off leaves its processes at work; the pool is only fit to be closed then.
         """
+        self._replace_dead()
         waiting = deque(range(len(samples)))
         found: dict[int, Judgement] = {}
         while len(found) < len(samples):
@@ -125,6 +130,11 @@ class JudgePool:
                     process.give(place, samples[place], self._limit_s)
             self._turn(found, samples)
         return [found[place] for place in range(len(samples))]
+
+    def _replace_dead(self) -> None:
+        """A process that was killed between two batches, by the kernel perhaps, would take a sample along."""
+        for process in [one for one in self._processes if not one.is_alive()]:
+            self._replace(process)
 
     def _turn(self, found: dict[int, Judgement], samples: Sequence[RewardSample]) -> None:
         """Wait for the next thing to happen, a fraction of a second at most, and take note of it."""
@@ -182,9 +192,12 @@ class JudgePool:
                 "missing packages, and at max_memory_mb and the node's memory"
             )
         place = process.place
-        process.kill()
+        self._replace(process)
         if place is not None:
             found[place] = Judgement(score=None, failure=failure, message=message)
             facts = {"prompt_uid": samples[place].prompt_uid, "sample_index": samples[place].sample_index}
             logger.warning("reward process replaced", extra={"reason": failure, **facts})
+
+    def _replace(self, process: _JudgeProcess) -> None:
+        process.kill()
         self._processes[self._processes.index(process)] = _JudgeProcess(self._spec)

@@ -1,5 +1,7 @@
 """A verifier that loops, dies or eats memory costs its own sample, and the others get their verdicts."""
 
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -76,6 +78,16 @@ def test_a_long_completion_does_not_block(pool: JudgePool) -> None:
     assert scores(pool, ["x" * 3_000_000] * 3) == [3_000_001.0] * 3
 
 
+def test_a_process_that_dies_between_two_batches_takes_no_sample_along(pool: JudgePool) -> None:
+    assert scores(pool, ["a"]) == [2.0]
+    judges = [child for child in psutil.Process().children() if "judge_process" in " ".join(child.cmdline())]
+    for judge in judges:
+        judge.kill()
+    while any(judge.status() != psutil.STATUS_ZOMBIE for judge in judges):
+        time.sleep(0.01)
+    assert scores(pool, ["a", "bb", "ccc"]) == [2.0, 3.0, 4.0]
+
+
 def test_closing_leaves_no_process(spec: PythonFunctionReward) -> None:
     before = {child.pid for child in psutil.Process().children()}
     pool = JudgePool(spec, lambda: None)
@@ -119,3 +131,21 @@ def test_mathematics_is_judged_and_a_gold_answer_that_is_none_ends_the_run() -> 
         assert [judgement.score for judgement in right] == [1.0]
         with pytest.raises(GoldUnreadable):
             pool.judge([make_sample("1", "+")])
+
+
+def test_judge_processes_end_with_a_driver_that_is_killed(spec: PythonFunctionReward, tmp_path: Path) -> None:
+    program = (
+        "import sys; from pydantic import TypeAdapter; from service.contract.rewards import SingleReward\n"
+        "from workers.rewards.judge_pool import JudgePool; from tests.workers.rewards.samples import make_sample\n"
+        "pool = JudgePool(TypeAdapter(SingleReward).validate_json(sys.argv[1]), lambda: None)\n"
+        "print('open', flush=True); pool.judge([make_sample('loop')] * 2)\n"
+    )
+    body = spec.model_copy(update={"timeout_s": 100.0}).model_dump_json()
+    root = Path(__file__).parents[3]
+    with subprocess.Popen([sys.executable, "-c", program, body], stdout=subprocess.PIPE, cwd=root) as driver:
+        assert driver.stdout is not None
+        assert driver.stdout.readline() == b"open\n"
+        judges = psutil.Process(driver.pid).children()
+        driver.kill()
+    assert len(judges) == spec.num_workers
+    assert psutil.wait_procs(judges, timeout=10)[1] == []
