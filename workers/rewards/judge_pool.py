@@ -8,87 +8,26 @@ One loop over pipes and no thread: the kernel ties the life of a process to the 
 """
 
 import logging
-import os
 import selectors
-import signal
-import subprocess
-import sys
-import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from pathlib import Path
 from typing import Any, Literal
 
 from service.contract.rewards import ProcessReward, SingleReward
 from workers.config_error import ConfigError
 from workers.rewards.build import deadline_s
-from workers.rewards.judge_process import encode_sample, encode_spec
+from workers.rewards.judge_handle import JudgeHandle
 from workers.rewards.judgement import Judgement
-from workers.rewards.line_pipes import LinePipes, PipeClosed
+from workers.rewards.line_pipes import PipeClosed
 from workers.rewards.samples import GoldUnreadable, RewardFailed, RewardSample
 
 logger = logging.getLogger(__name__)
 
-START_S = 120.0
-"""Imports alone take seconds on a busy machine."""
 _POLL_S = 0.25
-_ROOT = Path(__file__).resolve().parents[2]
-# Not `-m`: it would put the current folder, which may hold anything, before the libraries.
-_BOOT = f"import sys; sys.path.insert(0, {str(_ROOT)!r}); from workers.rewards.judge_process import main; main()"
 
 Check = Callable[[], None]
 """Raises when the run must end now."""
-
-
-class _JudgeProcess:
-    """One process and what it is doing."""
-
-    def __init__(self, spec: SingleReward) -> None:
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 closed by `kill`
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-c", _BOOT, str(os.getpid())],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            bufsize=0,
-            start_new_session=True,
-        )
-        assert self._process.stdin is not None and self._process.stdout is not None
-        self.pipes = LinePipes(self._process.stdin, self._process.stdout)
-        self.ready = False
-        self.place: int | None = None
-        """Of its sample in the batch; None without one."""
-        self.ends_at = time.monotonic() + START_S
-        self.pipes.write(encode_spec(spec))
-
-    def give(self, place: int, sample: RewardSample, limit_s: float) -> None:
-        """Let it judge a sample."""
-        self.place, self.ends_at = place, time.monotonic() + limit_s
-        self.pipes.write(encode_sample(sample))
-
-    def is_alive(self) -> bool:
-        """Whether it has not ended."""
-        return self._process.poll() is None
-
-    def kill(self) -> None:
-        """End it with all that stayed in its session."""
-        with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
-        self.pipes.close()
-        self._errors.close()
-
-    def last_words(self) -> str:
-        """What a process that did not start has printed, and how it ended."""
-        try:
-            code: int | str = self._process.wait(1.0)
-        except subprocess.TimeoutExpired:
-            code = "none yet"
-        self._errors.seek(0)
-        lines = self._errors.read(64_000).decode(errors="replace").strip().splitlines()
-        return f"exit code {code}" + (f", {lines[-1]}" if lines else "")
 
 
 class JudgePool:
@@ -100,10 +39,10 @@ class JudgePool:
         self._spec: SingleReward = spec
         self._check = check
         self._limit_s = deadline_s(spec)
-        self._processes: list[_JudgeProcess] = []
+        self._processes: list[JudgeHandle] = []
         try:
             for _ in range(spec.num_workers):
-                self._processes.append(_JudgeProcess(self._spec))
+                self._processes.append(JudgeHandle(self._spec))
             while not all(process.ready for process in self._processes):
                 self._turn({}, [])
         except BaseException:
@@ -151,10 +90,10 @@ class JudgePool:
                 self._lose(process, "timeout", f"no verdict within {self._limit_s:g} s", found, samples)
 
     @staticmethod
-    def _has_deadline(process: _JudgeProcess) -> bool:
+    def _has_deadline(process: JudgeHandle) -> bool:
         return not process.ready or process.place is not None
 
-    def _listen(self, process: _JudgeProcess, found: dict[int, Judgement], samples: Sequence[RewardSample]) -> None:
+    def _listen(self, process: JudgeHandle, found: dict[int, Judgement], samples: Sequence[RewardSample]) -> None:
         try:
             replies = process.pipes.exchange()
         except PipeClosed:
@@ -163,7 +102,7 @@ class JudgePool:
         for reply in replies:
             self._take(process, reply, found)
 
-    def _take(self, process: _JudgeProcess, reply: dict[str, Any], found: dict[int, Judgement]) -> None:
+    def _take(self, process: JudgeHandle, reply: dict[str, Any], found: dict[int, Judgement]) -> None:
         if "fatal" in reply:
             raise ConfigError(reply["fatal"])
         if "gold" in reply:
@@ -179,7 +118,7 @@ class JudgePool:
 
     def _lose(
         self,
-        process: _JudgeProcess,
+        process: JudgeHandle,
         failure: Literal["timeout", "crash"],
         message: str,
         found: dict[int, Judgement],
@@ -198,6 +137,6 @@ class JudgePool:
             facts = {"prompt_uid": samples[place].prompt_uid, "sample_index": samples[place].sample_index}
             logger.warning("reward process replaced", extra={"reason": failure, **facts})
 
-    def _replace(self, process: _JudgeProcess) -> None:
+    def _replace(self, process: JudgeHandle) -> None:
         process.kill()
-        self._processes[self._processes.index(process)] = _JudgeProcess(self._spec)
+        self._processes[self._processes.index(process)] = JudgeHandle(self._spec)

@@ -1,16 +1,19 @@
 """A verifier that loops, dies or eats memory costs its own sample, and the others get their verdicts."""
 
+import json
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import psutil
 import pytest
 
-from service.contract.rewards import MathAnswerReward, PythonFunctionReward, RegexReward, SingleReward
+from service.contract.rewards import HttpJudgeReward, MathAnswerReward, PythonFunctionReward, RegexReward, SingleReward
 from tests.workers.rewards.samples import make_sample
 from workers.config_error import ConfigError
 from workers.rewards.judge_pool import JudgePool
@@ -149,3 +152,31 @@ def test_judge_processes_end_with_a_driver_that_is_killed(spec: PythonFunctionRe
         driver.kill()
     assert len(judges) == spec.num_workers
     assert psutil.wait_procs(judges, timeout=10)[1] == []
+
+
+class _Judge(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if body["completion"] == "slow":
+            time.sleep(2.0)
+        known = self.headers["Authorization"] == "Bearer geheim"
+        reply = json.dumps({"score": len(body["completion"]) / 4 if known else -1.0}).encode()
+        self.send_response(200 if body["completion"] != "refused" else 400)
+        self.send_header("Content-Length", str(len(reply)))
+        self.end_headers()
+        with suppress(BrokenPipeError):
+            self.wfile.write(reply)
+
+    def log_message(self, *_: object) -> None:
+        """Nobody reads it."""
+
+
+def test_a_service_is_asked_with_its_token_and_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JUDGE_TOKEN", "geheim")
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Judge) as server:
+        threading.Thread(target=server.serve_forever).start()
+        url = f"http://127.0.0.1:{server.server_port}/score"
+        spec = HttpJudgeReward(url=url, token_env="JUDGE_TOKEN", timeout_s=0.5, num_retries=0, num_workers=3)
+        with closing(JudgePool(spec, lambda: None)) as pool:
+            assert scores(pool, ["日本", "slow", "refused", "a"]) == [0.5, "error", "error", 0.25]
+        server.shutdown()
