@@ -108,7 +108,8 @@ def _reward_sample(prompt: Prompt, completion: Completion) -> RewardSample:
 
 def _judged_group(prompt: Prompt, completions: Sequence[Completion], verdicts: Sequence[Verdict]) -> JudgedGroup:
     known = [verdict.score for verdict in verdicts if verdict.score is not None]
-    neutral = fmean(known) if known else 0.0
+    # The mean lies within its values, also where rounding would not have it so: equal rewards must stay equal.
+    neutral = min(max(fmean(known), min(known)), max(known)) if known else 0.0
     return JudgedGroup(
         prompt=prompt,
         completions=tuple(completions),
