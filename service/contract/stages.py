@@ -4,9 +4,10 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from service.contract.data import PromptData, RewardSpec, SupervisedData
+from service.contract.data import PromptData, SupervisedData
 from service.contract.gate import GateSpec
 from service.contract.objectives import CrossEntropyObjective, ObjectiveSpec
+from service.contract.rewards import RewardSpec
 from service.contract.strict_model import StrictModel
 
 EvaluationPoint = Literal["base", "after_sft", "after_rl"]

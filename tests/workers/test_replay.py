@@ -22,6 +22,8 @@ from workers.rollouts import Completion, Prompt, TrainingSample
 from workers.stages.rollout_store import load_step, store_step, stored_step_path
 from workers.stages.sampling import JudgedGroup
 
+PARTS = ({"form": 0.0, "value": 0.0}, {"form": 1.0, "value": 1.0}, {"form": 0.5, "value": 0.0}, {})
+
 
 def groups_of(samples: list[TrainingSample], step: int) -> list[JudgedGroup]:
     """Four completions a prompt."""
@@ -41,7 +43,9 @@ def groups_of(samples: list[TrainingSample], step: int) -> list[JudgedGroup]:
             for index, sample in enumerate(own)
         )
         prompt = Prompt(uid=uid, text="w0 w1", token_ids=own[0].prompt_token_ids, answer="w2")
-        groups.append(JudgedGroup(prompt=prompt, completions=completions, rewards=(0.0, 1.0, 0.25, 1 / 3)))
+        groups.append(
+            JudgedGroup(prompt=prompt, completions=completions, rewards=(0.0, 1.0, 0.25, 1 / 3), reward_parts=PARTS)
+        )
     return groups
 
 
@@ -88,6 +92,7 @@ def test_a_file_is_a_table_that_anybody_can_query(run: Path) -> None:
     table = pq.read_table(stored_step_path(str(run), 2))
     assert table["prompt_uid"].to_pylist() == [uid for uid in range(3) for _ in range(4)]
     assert table["reward"].to_pylist()[:4] == [0.0, 1.0, 0.25, 1 / 3]
+    assert table["rewards/form"].to_pylist()[:4] == [0.0, 1.0, 0.5, None], "the last one was dropped"
     assert set(table["policy_version"].to_pylist()) == {1}
     assert table["completion"][0].as_py() == "ü \ufffd w1"
     assert [path.name for path in (run / "rollouts" / "rl").iterdir() if path.name.startswith(".")] == []

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from service.contract.gate import GateSpec
 from service.contract.stages import RlSpec
 from workers.data.prompt_dataset import prompt_indices_for_step
-from workers.rewards.build import Reward
+from workers.rewards.reward import Reward
 from workers.rollouts import Prompt, SamplingParameters
 from workers.stages.rl_metrics import rollout_metrics
 from workers.stages.sampling import JudgedGroup, judge, make_requests, shown_samples, verify_completions
@@ -43,7 +43,7 @@ def pass_gate(context: StageContext, spec: RlSpec, gate: GateSpec, prompts: list
     groups = _probe(context, spec, gate, prompts, reward)
     seen = rollout_metrics(groups)
     found = {name: seen[source] for name, source in _METRICS.items()}
-    context.reports.points(0, found)
+    context.reports.points(0, found | reward.take_metrics())
     context.reports.rollouts(shown_samples(groups, "rl", 0, _NUM_SHOWN))
     num_completions = sum(len(group.completions) for group in groups)
     faults = [*_missing_ends(context), *_beyond_limits(gate, spec, found, num_completions)]

@@ -13,7 +13,7 @@ from service.contract.stages import RlSpec
 from workers.actors.trainer_results import RlPlan
 from workers.advantages import grpo_advantages
 from workers.data.prompt_dataset import prompt_indices_for_step
-from workers.rewards.build import Reward, build_reward
+from workers.rewards.reward import Reward, open_reward
 from workers.rollouts import Prompt, SamplingParameters, TrainingSample
 from workers.stages.gate import pass_gate
 from workers.stages.resume import report_taken_up
@@ -36,11 +36,16 @@ def run_rl(context: StageContext, spec: RlSpec, *, num_sft_steps: int) -> StageO
     Evaluations on the way stand at the steps of both stages; `num_sft_steps` are those that SFT has done.
     """
     context.reports.progress("rl", "preparing data", 0, spec.num_steps)
+    with open_reward(spec.reward, context.check) as reward:
+        return _run(context, spec, reward, num_sft_steps)
+
+
+def _run(context: StageContext, spec: RlSpec, reward: Reward, num_sft_steps: int) -> StageOutcome:
     loop = _RlLoop(
         context=context,
         spec=spec,
         prompts=context.load_prompts(spec.data, context.spec.model.max_model_len - spec.max_completion_length, None),
-        reward=build_reward(spec.reward),
+        reward=reward,
         sampling=rl_sampling(context, num_steps=spec.num_steps, num_sft_steps=num_sft_steps),
     )
     plan = loop.take_up()
@@ -134,6 +139,7 @@ class _RlLoop:
         self.num_tokens += num_tokens
         self.metrics = {
             **rollout_metrics(groups),
+            **self.reward.take_metrics(),
             **trained,
             **{f"timing_s/{phase}": seconds for phase, seconds in clock.seconds.items()},
             "perf/throughput": num_tokens / clock.seconds["step"],

@@ -1,8 +1,8 @@
 """What a step of reinforcement learning trained, kept as one Parquet file: to be queried, and to be trained again.
 
     OUTPUT/rollouts/rl/step-00000007.parquet
-        a row per sample     prompt and completion as text, uid, index, reward, policy version, and the sample as the
-                             trainer got it: token ids, log-probs of the engine, advantage
+        a row per sample     prompt and completion as text, uid, index, reward and its parts, policy version, and the
+                             sample as the trainer got it: token ids, log-probs of the engine, advantage
         its metadata         the step, the specification, and the metrics that training on it gave
 
 A file is whole or not there. A step that is trained again after a crash replaces its file.
@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from service.contract.spec import ExperimentSpec
 from service.contract.stored_rollouts import stored_rollouts_folder, stored_rollouts_name
 from workers.reporter.text import storable
-from workers.rollouts import Completion, TrainingSample
+from workers.rollouts import TrainingSample
 from workers.stages.sampling import JudgedGroup
 
 FORMAT = 1
@@ -56,14 +56,11 @@ def store_step(
 
     Raises ValueError if their numbers differ.
     """
-    judged = [
-        (group, completion, reward)
-        for group in groups
-        for completion, reward in zip(group.completions, group.rewards, strict=True)
-    ]
+    judged = [(group, index) for group in groups for index in range(len(group.completions))]
+    part_names = sorted({name for group in groups for parts in group.reward_parts for name in parts})
     rows = [
-        _readable(group, completion, reward) | _columns(sample)
-        for (group, completion, reward), sample in zip(judged, samples, strict=True)
+        _readable(group, index, part_names) | _columns(sample)
+        for (group, index), sample in zip(judged, samples, strict=True)
     ]
     facts = {"format": FORMAT, "step": step, "spec": spec.model_dump(mode="json"), "metrics": dict(metrics)}
     table = pa.Table.from_pylist(rows).replace_schema_metadata({_METADATA: json.dumps(facts).encode()})
@@ -94,7 +91,9 @@ def load_step(output_dir: str, step: int) -> StoredStep:
     )
 
 
-def _readable(group: JudgedGroup, completion: Completion, reward: float) -> dict[str, Any]:
+def _readable(group: JudgedGroup, index: int, part_names: Sequence[str]) -> dict[str, Any]:
+    completion = group.completions[index]
+    parts = group.reward_parts[index] if group.reward_parts else {}
     return {
         "prompt_uid": group.prompt.uid,
         "sample_index": completion.sample_index,
@@ -104,7 +103,8 @@ def _readable(group: JudgedGroup, completion: Completion, reward: float) -> dict
         "completion": storable(completion.text),
         "finish_reason": completion.finish_reason,
         "num_tokens": len(completion.token_ids),
-        "reward": reward,
+        "reward": group.rewards[index],
+        **{f"rewards/{name}": parts.get(name) for name in part_names},
     }
 
 
