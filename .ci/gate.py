@@ -31,7 +31,7 @@ STEPS: dict[str, list[str]] = {
     "layers": ["lint-imports"],
     "sizes": [],
     "unit": ["pytest", "-q", "-m", "not slow", "-n", "4", "--dist", "worksteal"],
-    "slow": ["pytest", "-q", "-m", "slow", "--durations=10"],
+    "slow": ["pytest", "-q", "-m", "slow", "-n", "2", "--dist", "loadfile", "--durations=10"],
 }
 """Name and command of each step; the sizes are measured in this process."""
 

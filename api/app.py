@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 
 from fastapi import FastAPI
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -28,11 +29,11 @@ Every error is an RFC 9457 problem document whose `code` is stable."""
 
 
 def create_app(
-    settings: ApiSettings, *, engine: AsyncEngine | None = None, plan: PlanExperiment = plan_experiment
+    settings: ApiSettings, *, engine: AsyncEngine | None = None, plan: PlanExperiment | None = None
 ) -> FastAPI:
     """The API and the page. Without an `engine` it makes its own from the settings and disposes of it at the end.
 
-    `plan` turns a specification into its derived numbers, or raises CannotRun.
+    `plan` turns a specification into its derived numbers, or raises CannotRun; left out: by looking at its files.
     """
     # FastAPI's own viewers of the OpenAPI document load their scripts from other hosts; ours serves no such page.
     app = FastAPI(
@@ -41,7 +42,7 @@ def create_app(
     app.state.settings = settings
     app.state.secret = settings.secret_key()
     app.state.engine = engine
-    app.state.plan = plan
+    app.state.plan = plan or partial(plan_experiment, workers_python=settings.preview_python)
     app.state.previewer = DataPreviewer(python=settings.preview_python, timeout_s=settings.preview_timeout_s)
     app.state.head_revision = head_revision()
     for module in (experiments, data, queue, metrics, logs, rollouts, token_views, stream, attempts):

@@ -1,6 +1,6 @@
-"""Where prompts, completions and gold answers come from, and how a completion is judged."""
+"""Where prompts, completions and gold answers come from."""
 
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -83,18 +83,3 @@ class PromptData(DataSource):
     prompt_field: str = "prompt"
     """Text, or with `chat` also a list of messages."""
     answer_field: str = "answer"
-
-
-class CountdownReward(StrictModel):
-    """1.0 for a legal trace that reaches the target of the gold answer (`3 5 7 -> 22`), else 0.0."""
-
-    type: Literal["countdown"] = "countdown"
-
-
-class ExactMatchReward(StrictModel):
-    """1.0 if the completion equals the gold answer after stripping outer white space, else 0.0."""
-
-    type: Literal["exact_match"] = "exact_match"
-
-
-RewardSpec = Annotated[CountdownReward | ExactMatchReward, Field(discriminator="type")]

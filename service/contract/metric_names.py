@@ -1,7 +1,7 @@
 """Every metric once: its name, unit, the stage that writes it, which way is better, and one line on what it means.
 
-Names are the field's (`group/name`, statistics as the last part). `{set}` stands for the evaluation's name and `{k}`
-for a number of samples.
+Names are the field's (`group/name`, statistics as the last part). `{set}` stands for the evaluation's name, `{k}` for a
+number of samples and `{part}` for a part of a combined reward.
 """
 
 from dataclasses import dataclass
@@ -68,6 +68,13 @@ METRICS: tuple[Metric, ...] = (
     ),
     _metric("rl", "reward/mean", "reward", "up", "mean reward over the step's completions"),
     _metric("rl", "reward/std", "reward", "neither", "standard deviation of the reward over the step's completions"),
+    _metric("rl", "reward/num_errors", "samples", "down", "samples of the step that a reward could not judge"),
+    _metric("rl", "reward/num_timeouts", "samples", "down", "those among them that took longer than timeout_s"),
+    _metric("rl", "reward/num_dropped", "samples", "down", "those that on_error 'drop' gave the mean of their group"),
+    _metric("rl", "rewards/{part}/mean", "reward", "up", "mean of one part of a combined reward, without its weight"),
+    _metric("rl", "reward/audit/num_samples", "samples", "neither", "samples that the auditor was asked about"),
+    _metric("rl", "reward/audit/num_errors", "samples", "down", "audited samples that the auditor could not judge"),
+    _metric("rl", "reward/audit/disagreement", "fraction", "down", "audited samples on which the verifiers disagree"),
     _metric("rl", "group/frac_reward_zero_std", "fraction", "down", "groups whose rewards are all equal: no signal"),
     _metric(
         "rl", "group/frac_all_correct", "fraction", "neither", "groups whose completions all earned the full reward"
@@ -114,6 +121,13 @@ METRICS: tuple[Metric, ...] = (
     _metric("evaluate", "eval/{set}/pass@{k}", "fraction", "up", "unbiased chance that one of k samples is right"),
     _metric("evaluate", "eval/{set}/mean_length", "tokens", "neither", "mean completion length"),
     _metric("evaluate", "eval/{set}/clipped_ratio", "fraction", "down", "completions cut at the length limit"),
+    _metric("evaluate", "eval/{set}/reward/num_errors", "samples", "down", "samples that a reward could not judge"),
+    _metric("evaluate", "eval/{set}/reward/num_timeouts", "samples", "down", "those that took longer than timeout_s"),
+    _metric("evaluate", "eval/{set}/reward/num_dropped", "samples", "down", "those whose prompts are left out"),
+    _metric("evaluate", "eval/{set}/rewards/{part}/mean", "reward", "up", "mean of one part of a combined reward"),
+    _metric("evaluate", "eval/{set}/reward/audit/num_samples", "samples", "neither", "samples that were audited"),
+    _metric("evaluate", "eval/{set}/reward/audit/num_errors", "samples", "down", "audits without a verdict"),
+    _metric("evaluate", "eval/{set}/reward/audit/disagreement", "fraction", "down", "audits with another verdict"),
     _metric("evaluate", "diversity/{set}/self_bleu", "0-100", "down", "BLEU of a sample against the prompt's others"),
     _metric(
         "evaluate",
@@ -142,4 +156,5 @@ def describe_metric(name: str) -> Metric | None:
 
 
 def _pattern(template: str) -> str:
-    return sub(r"\\\{set\\\}", r"[a-z0-9_-]+", sub(r"\\\{k\\\}", r"\\d+", escape(template)))
+    named = sub(r"\\\{(?:set|part)\\\}", r"[a-z0-9_-]+", escape(template))
+    return sub(r"\\\{k\\\}", r"\\d+", named)

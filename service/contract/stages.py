@@ -4,8 +4,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from service.contract.data import PromptData, RewardSpec, SupervisedData
+from service.contract.data import PromptData, SupervisedData
 from service.contract.objectives import CrossEntropyObjective, ObjectiveSpec
+from service.contract.rewards import RewardSpec
 from service.contract.rl import (
     REWARD_SCALES,
     AdvantageEstimator,

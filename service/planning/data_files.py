@@ -1,16 +1,18 @@
 """Looks through the data: records that can be read as the specification says, gold answers that the reward can read."""
 
 import csv
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any
 
-from service.contract.data import CountdownReward, ExactMatchReward, PromptData, RewardSpec, SupervisedData
-from service.contract.gold_answers import parse_countdown_gold, parse_exact_match_gold
+from service.contract.data import PromptData, SupervisedData
 from service.contract.records import RecordFault, read_prompt, read_supervised
+from service.contract.rewards import MathAnswerReward, RewardSpec, single_rewards
 from service.planning.deadline import Deadline
 from service.planning.findings import BadLines, Finding
+from service.planning.gold_forms import MATH_HINT, gold_form
+from service.planning.math_golds import MAX_PARSED, parse_math_golds
 from service.planning.record_readers import (
     MAX_BYTES,
     Entry,
@@ -36,6 +38,8 @@ class DataQuestion:
     """Reads the rows' gold answers, if they have one."""
     limit: int | None = None
     """Rows beyond so many are not used and not looked at."""
+    workers_python: str = sys.executable
+    """Parses gold answers in mathematics."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +101,8 @@ def find_unreachable(where: str, data: SupervisedData | PromptData) -> Finding |
 class _Faults:
     question: DataQuestion
     by_kind: dict[str, BadLines] = field(default_factory=dict)
+    math_golds: list[tuple[int, str]] = field(default_factory=list)
+    """Number and gold answer of the first records whose form is right, still to be parsed."""
 
     def add(self, number: int, fault: RecordFault) -> None:
         """Notes the fault of a record, counted from 1."""
@@ -117,7 +123,8 @@ def _inspect(question: DataQuestion, deadline: Deadline) -> DataFacts:
         num_rows = _look_at(question, read_entries(question.data, deadline), faults)
         if not num_rows:
             return _refused(question, f"{question.data.path} holds no rows", "give at least one")
-        return DataFacts(num_rows=num_rows, findings=faults.findings())
+        unparsed = _parse_math(question, faults, deadline)
+        return DataFacts(num_rows=num_rows, findings=faults.findings(), warnings=unparsed)
     with ExitStack() as stack:
         table = open_table(question.data, stack, deadline)
         num_rows = table.num_rows if question.limit is None else min(table.num_rows, question.limit)
@@ -125,7 +132,9 @@ def _inspect(question: DataQuestion, deadline: Deadline) -> DataFacts:
             return _refused(question, f"{question.data.path} holds no rows", "give at least one")
         seen = _look_at(question, table_entries(table, deadline), faults)
     warning = f"{question.where}: only the first {seen} of {num_rows} rows were checked, the data being large"
-    return DataFacts(num_rows=num_rows, findings=faults.findings(), warnings=(warning,) if seen < num_rows else ())
+    unparsed = _parse_math(question, faults, deadline)
+    warnings = (warning, *unparsed) if seen < num_rows else unparsed
+    return DataFacts(num_rows=num_rows, findings=faults.findings(), warnings=warnings)
 
 
 def _look_at(question: DataQuestion, entries: Iterator[tuple[int, Entry]], faults: _Faults) -> int:
@@ -136,34 +145,53 @@ def _look_at(question: DataQuestion, entries: Iterator[tuple[int, Entry]], fault
             break
         num_rows += 1
         try:
-            _read(question, entry)
+            gold = _read(question, entry)
         except RecordFault as fault:
             faults.add(number, fault)
+        else:
+            if gold is not None and len(faults.math_golds) < MAX_PARSED:
+                faults.math_golds.append((number, gold))
     return num_rows
 
 
-def _read(question: DataQuestion, entry: Entry) -> None:
+def _read(question: DataQuestion, entry: Entry) -> str | None:
+    """A gold answer in mathematics, which is still to be parsed."""
     if isinstance(entry, RecordFault):
         raise entry
     if isinstance(question.data, SupervisedData):
         read_supervised(entry, question.data)
-        return
+        return None
     _, answer = read_prompt(entry, question.data)
-    if question.reward is not None:
-        _read_gold(answer, question.reward)
+    if question.reward is None:
+        return None
+    _read_gold(answer, question.reward)
+    return answer if any(isinstance(single, MathAnswerReward) for single in single_rewards(question.reward)) else None
+
+
+def _parse_math(question: DataQuestion, faults: _Faults, deadline: Deadline) -> tuple[str, ...]:
+    """Notes the faults of gold answers in mathematics; warns if some could not be parsed here."""
+    golds = faults.math_golds
+    if not golds:
+        return ()
+    problems = parse_math_golds([gold for _, gold in golds], question.workers_python, deadline)
+    for (number, _), problem in zip(golds, problems, strict=False):
+        if problem is not None:
+            faults.add(number, RecordFault("answer_field", problem, MATH_HINT))
+    if len(problems) == len(golds) < MAX_PARSED:
+        return ()
+    return (
+        f"{question.where}: {len(problems)} gold answers were parsed as mathematics, not all; the run ends at the "
+        "first that cannot be",
+    )
 
 
 def _read_gold(answer: str, reward: RewardSpec) -> None:
-    parse: Callable[[str], Any]
-    match reward:
-        case CountdownReward():
-            parse, hint = parse_countdown_gold, "a Countdown gold answer looks like '3 5 7 -> 22', all of them 0..36"
-        case ExactMatchReward():
-            parse, hint = parse_exact_match_gold, "give the expected text"
-    try:
-        parse(answer)
-    except ValueError as error:
-        raise RecordFault("answer_field", str(error).rpartition(": ")[0], hint) from error
+    for single in single_rewards(reward):
+        form = gold_form(single)
+        try:
+            form.parse(answer)
+        except ValueError as error:
+            raise RecordFault("answer_field", str(error).rpartition(": ")[0], form.hint) from error
 
 
 def _protocols(path: str) -> list[str]:

@@ -1,6 +1,7 @@
 """Plans an experiment before anything is stored: looks at its files, collects every finding, derives its numbers."""
 
 import asyncio
+import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TypeVar
@@ -16,6 +17,7 @@ from service.planning.memory_checks import find_memory_beyond, warn_of_memory
 from service.planning.memory_plan import NO_MEMORY_KNOWN, plan_memory
 from service.planning.model_folder import ModelFacts, inspect_model
 from service.planning.numbers import num_trained_records, plan_stages
+from service.planning.reward_checks import warn_of_rewards
 from service.planning.settings_checks import (
     Capacity,
     find_lengths_beyond,
@@ -32,17 +34,22 @@ Facts = TypeVar("Facts", ModelFacts, DataFacts)
 
 
 async def plan_experiment(
-    spec: ExperimentSpec, capacity: Capacity | None, *, inspection_s: float = INSPECTION_S
+    spec: ExperimentSpec,
+    capacity: Capacity | None,
+    *,
+    inspection_s: float = INSPECTION_S,
+    workers_python: str = sys.executable,
 ) -> ExperimentPlan:
     """The derived numbers and warnings; raises CannotRun with every finding if the experiment cannot run.
 
     `capacity` is what the idle cluster would have, None while that is unknown. Files are read in threads of their own
-    and given up after `inspection_s` seconds. Hold no session meanwhile.
+    and given up after `inspection_s` seconds. Hold no session meanwhile. `workers_python` is an interpreter with the
+    `preview` extra, which parses gold answers in mathematics.
     """
     deadline = Deadline.after(inspection_s)
     model, data = await asyncio.gather(
         _within(deadline, partial(inspect_model, spec.model.path), "model.path", ModelFacts),
-        _inspect_all(spec, deadline),
+        _inspect_all(spec, deadline, workers_python),
     )
     room = capacity.memory if capacity else NO_MEMORY_KNOWN
     memory = plan_memory(spec, model.shape, room)
@@ -69,6 +76,7 @@ async def plan_experiment(
         memory=memory,
         warnings=[
             *warn_of_settings(spec, capacity),
+            *warn_of_rewards(spec),
             *warn_of_trainer(spec),
             *warn_of_steps(spec, num_trained_records(spec.sft, num_rows.get("sft")) if spec.sft else None),
             *warn_of_memory(memory),
@@ -79,8 +87,8 @@ async def plan_experiment(
     )
 
 
-async def _inspect_all(spec: ExperimentSpec, deadline: Deadline) -> dict[str, DataFacts]:
-    questions = _questions(spec)
+async def _inspect_all(spec: ExperimentSpec, deadline: Deadline, workers_python: str) -> dict[str, DataFacts]:
+    questions = _questions(spec, workers_python)
     facts = await asyncio.gather(
         *(
             _within(deadline, partial(inspect_data, question, deadline), f"{question.where}.path", _no_rows)
@@ -90,7 +98,7 @@ async def _inspect_all(spec: ExperimentSpec, deadline: Deadline) -> dict[str, Da
     return dict(zip(questions, facts, strict=True))
 
 
-def _questions(spec: ExperimentSpec) -> dict[str, DataQuestion]:
+def _questions(spec: ExperimentSpec, workers_python: str) -> dict[str, DataQuestion]:
     questions = {}
     if spec.sft:
         questions["sft"] = DataQuestion(where="sft.data", data=spec.sft.data)
@@ -102,6 +110,7 @@ def _questions(spec: ExperimentSpec) -> dict[str, DataQuestion]:
                 where=f"{name}.data",
                 data=stage.data,
                 reward=stage.reward,
+                workers_python=workers_python,
                 limit=spec.evaluation.num_prompts if spec.evaluation and name == "evaluation" else None,
             )
     return questions

@@ -4,7 +4,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.contract.gold_answers import CountdownGold, parse_countdown_gold, parse_exact_match_gold
+from service.contract.gold_answers import (
+    CountdownGold,
+    ProgramCase,
+    parse_assert_tests,
+    parse_countdown_gold,
+    parse_exact_match_gold,
+    parse_json_schema_gold,
+    parse_math_gold,
+    parse_stdin_tests,
+)
 
 INTEGERS = st.integers(0, 36)
 
@@ -50,3 +59,35 @@ def test_exact_match_gold_is_stripped() -> None:
 def test_blank_exact_match_gold_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="is blank"):
         parse_exact_match_gold(text)
+
+
+@pytest.mark.parametrize("text", ["", " ", r"\frac{1}{2", "1" * 3000])
+def test_mathematics_of_no_shape_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="gold answer"):
+        parse_math_gold(text)
+
+
+def test_escaped_braces_are_no_braces() -> None:
+    assert parse_math_gold(r" \{1, 2 ") == r"\{1, 2"
+
+
+@pytest.mark.parametrize("text", ["", "# nothing", "assert (", "\x00"])
+def test_tests_that_test_nothing_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="gold answer"):
+        parse_assert_tests(text)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '[{"input": "1"}]', '[{"input": 1, "output": "1"}]', "[" * 99_999])
+def test_cases_of_another_form_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"gold answer|test case"):
+        parse_stdin_tests(text)
+
+
+def test_cases_are_read() -> None:
+    assert parse_stdin_tests('[{"input": "ü", "output": ""}]') == [ProgramCase(input="ü", output="")]
+
+
+def test_a_schema_is_a_json_object() -> None:
+    assert parse_json_schema_gold('{"type": "array"}') == {"type": "array"}
+    with pytest.raises(ValueError, match="no JSON Schema"):
+        parse_json_schema_gold("3")

@@ -1,6 +1,7 @@
 """A service of one attempt for tests: real HTTP, the contract's rules, and faults on demand."""
 
 import json
+import os
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,7 +25,8 @@ from service.contract.messages import (
 from service.contract.spec import ExperimentSpec
 
 TOKEN = "sa_test"
-ATTEMPT_ID = "attempt-1"
+ATTEMPT_ID = f"attempt-{os.getpid()}"
+"""Of this process: what an attempt leaves on the machine carries its name, and other test runs may be at work."""
 
 Fault = Literal["500", "drop request", "drop answer", "hang"]
 

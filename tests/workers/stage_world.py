@@ -96,6 +96,7 @@ class World:
             sync_weights=FakeSync(self.trainer, self.engine),
             reports=self.reports,
             load_prompts=fake_prompts,
+            check=lambda: None,
         )
 
     def run(self, completed: list[StageResult] | None = None) -> list[StageResult]:

@@ -8,7 +8,8 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-from service.contract.data import ExactMatchReward, PromptData, SupervisedData
+from service.contract.data import PromptData, SupervisedData
+from service.contract.rewards import ExactMatchReward
 from service.contract.spec import ModelSpec
 from service.contract.stages import OptimizerSpec, RlSpec, SftSpec
 from workers.actors.trainer import Trainer

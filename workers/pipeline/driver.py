@@ -51,6 +51,7 @@ def drive(orders: StartReply, reporter: Reporter, interrupts: Interrupts) -> lis
             sync_weights=SharedFileSync(trainer, engine, folder),
             reports=reporter,
             load_prompts=_prompt_loader(orders.spec.model.path),
+            check=interrupts.check,
         )
         with _released(trainer, engine):
             return run_stages(context, orders.completed_stages, reporter.stage_result)

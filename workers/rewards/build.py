@@ -1,73 +1,73 @@
-"""From a reward's specification to the functions that judge completions.
+"""From a reward's specification to what judges by it."""
 
-Both rewards are pure and finish in a time that is linear in a bounded text, so they run where they are called.
-"""
+from typing import assert_never
 
-from functools import lru_cache
-from typing import Protocol, assert_never
+from service.contract.rewards import (
+    CodeTestsReward,
+    CountdownReward,
+    ExactMatchReward,
+    HttpJudgeReward,
+    JsonSchemaReward,
+    MathAnswerReward,
+    ProcessReward,
+    PythonFunctionReward,
+    RegexReward,
+    SingleReward,
+)
+from workers.rewards.http_judge import HttpJudgeVerifier, judge_deadline_s
+from workers.rewards.in_process import CountdownVerifier, ExactMatchVerifier
+from workers.rewards.python_function import PythonFunctionVerifier
+from workers.rewards.regex_match import RegexVerifier
+from workers.rewards.samples import Verifier
 
-from service.contract.data import CountdownReward, ExactMatchReward, RewardSpec
-from service.contract.gold_answers import CountdownGold, parse_countdown_gold
-from workers.rewards.countdown import countdown_answer_key, verify_countdown
-from workers.rewards.exact_match import exact_match_answer_key, verify_exact_match
-
-MAX_COUNTDOWN_CHARACTERS = 1024
-"""A legal trace takes 11 short words; text beyond this length is wrong without being read."""
-
-
-class Reward(Protocol):
-    """Judges completions."""
-
-    def score(self, completion_text: str, gold_text: str) -> float:
-        """1.0 for a right completion, 0.0 for a wrong one.
-
-        Raises ValueError if the gold answer cannot be read; no completion makes it raise.
-        """
-
-    def answer_key(self, completion_text: str) -> str:
-        """Equal for completions that count as the same answer."""
+_GRACE_S = 10.0
+"""For a verifier that keeps its own deadline, and starts and clears away programs besides."""
 
 
-class CountdownVerdict:
-    """The Countdown reward: a legal trace that reaches the target."""
-
-    def score(self, completion_text: str, gold_text: str) -> float:
-        """See `Reward`."""
-        gold = _countdown_gold(gold_text)
-        if len(completion_text) > MAX_COUNTDOWN_CHARACTERS:
-            return 0.0
-        return 1.0 if verify_countdown(completion_text, gold) else 0.0
-
-    def answer_key(self, completion_text: str) -> str:
-        """The canonical trace; text that is no sound trace stands for itself, spacing aside."""
-        trace = countdown_answer_key(completion_text) if len(completion_text) <= MAX_COUNTDOWN_CHARACTERS else None
-        return " ".join(completion_text.split()) if trace is None else trace
-
-
-class ExactMatchVerdict:
-    """The exact-match reward: the gold answer's text."""
-
-    def score(self, completion_text: str, gold_text: str) -> float:
-        """See `Reward`."""
-        return 1.0 if verify_exact_match(completion_text, gold_text) else 0.0
-
-    def answer_key(self, completion_text: str) -> str:
-        """The text, outer white space aside."""
-        return exact_match_answer_key(completion_text)
-
-
-def build_reward(spec: RewardSpec) -> Reward:
-    """The reward that a specification asks for."""
+def build_verifier(spec: SingleReward) -> Verifier:
+    """The verifier, for the process that will use it. Raises ConfigError if it cannot work there."""
     match spec:
         case CountdownReward():
-            return CountdownVerdict()
+            return CountdownVerifier()
         case ExactMatchReward():
-            return ExactMatchVerdict()
+            return ExactMatchVerifier()
+        case RegexReward():
+            return RegexVerifier(spec)
+        case PythonFunctionReward():
+            return PythonFunctionVerifier(spec)
+        case HttpJudgeReward():
+            return HttpJudgeVerifier(spec)
+        case MathAnswerReward() | JsonSchemaReward() | CodeTestsReward():
+            return _build_heavy(spec)
         case _:
             assert_never(spec)
 
 
-@lru_cache(maxsize=4096)
-def _countdown_gold(text: str) -> CountdownGold:
-    """A group's completions share their gold answer."""
-    return parse_countdown_gold(text)
+def deadline_s(spec: ProcessReward) -> float:
+    """After how long a process that judges one sample is taken for stuck."""
+    match spec:
+        case HttpJudgeReward():
+            return judge_deadline_s(spec)
+        case CodeTestsReward():
+            return spec.timeout_s + _GRACE_S
+        case _:
+            return spec.timeout_s
+
+
+def _build_heavy(spec: MathAnswerReward | JsonSchemaReward | CodeTestsReward) -> Verifier:
+    """Those whose libraries take long to import, or are for Linux: only who asks for them pays."""
+    match spec:
+        case MathAnswerReward():
+            from workers.rewards.math_answer import MathAnswerVerifier
+
+            return MathAnswerVerifier()
+        case JsonSchemaReward():
+            from workers.rewards.json_schema import JsonSchemaVerifier
+
+            return JsonSchemaVerifier(spec)
+        case CodeTestsReward():
+            from workers.rewards.code_tests import CodeTestsVerifier
+
+            return CodeTestsVerifier(spec)
+        case _:
+            assert_never(spec)

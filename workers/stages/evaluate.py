@@ -7,7 +7,8 @@ from typing import Any
 
 from service.contract.stages import EvaluationSpec, StageName
 from workers.evaluation.summary import EvaluatedGroup, summarise
-from workers.rewards.build import Reward, build_reward
+from workers.rewards.reward import Reward, open_reward
+from workers.rewards.samples import RewardFailed
 from workers.rollouts import Prompt, SamplingParameters
 from workers.stages.sampling import JudgedGroup, judge, make_requests, shown_samples, verify_completions
 from workers.stages.stage_context import StageContext, StageOutcome
@@ -72,13 +73,25 @@ def sample_and_judge(
 
     Completions are reported for people to read; the metrics are the caller's to report.
     """
+    with open_reward(spec.reward, context.check) as reward:
+        return _sample_and_judge(context, spec, place, prompts, show, reward)
+
+
+def _sample_and_judge(
+    context: StageContext,
+    spec: EvaluationSpec,
+    place: EvaluationPlace,
+    prompts: list[Prompt],
+    show: OnProgress,
+    reward: Reward,
+) -> Evaluated:
     sampled = _Sampled(groups=[], generation_s=0.0)
     prompts_per_call = max(1, _REQUESTS_PER_CALL // spec.num_generations)
     for first in range(0, len(prompts), prompts_per_call):
         show("generating", first)
-        sampled.extend(_sample(context, spec, prompts[first : first + prompts_per_call]))
+        sampled.extend(_sample(context, spec, prompts[first : first + prompts_per_call], reward))
     show("judging", len(prompts))
-    metrics, detail = _summary(spec, sampled.groups, build_reward(spec.reward))
+    metrics, detail = _summary(spec, _wholly_judged(sampled.groups), reward)
     context.reports.rollouts(shown_samples(sampled.groups, place.stage, place.global_step, _NUM_SHOWN))
     facts = {
         "generation_s": sampled.generation_s,
@@ -86,7 +99,11 @@ def sample_and_judge(
         "policy_version": context.versions.engine,
         "global_step": place.global_step,
     }
-    return Evaluated(num_prompts=len(sampled.groups), metrics=metrics, detail=detail | facts)
+    return Evaluated(
+        num_prompts=len(sampled.groups),
+        metrics=metrics | _set_metrics(spec.name, reward.take_metrics()),
+        detail=detail | facts,
+    )
 
 
 @dataclass(slots=True, kw_only=True)
@@ -103,7 +120,7 @@ class _Sampled:
         self.generation_s += other.generation_s
 
 
-def _sample(context: StageContext, spec: EvaluationSpec, prompts: list[Prompt]) -> _Sampled:
+def _sample(context: StageContext, spec: EvaluationSpec, prompts: list[Prompt], reward: Reward) -> _Sampled:
     # Neither stage nor step enters the seed: points are compared under the same draws.
     requests = make_requests(prompts, spec.num_generations, context.spec.seed, "evaluate", spec.name)
     sampling = SamplingParameters(temperature=spec.temperature, max_completion_length=spec.max_completion_length)
@@ -111,7 +128,23 @@ def _sample(context: StageContext, spec: EvaluationSpec, prompts: list[Prompt]) 
     completions = context.engine.generate(requests, sampling)
     generation_s = time.monotonic() - began
     verify_completions(requests, completions, context.versions.engine)
-    return _Sampled(groups=judge(prompts, completions, build_reward(spec.reward)), generation_s=generation_s)
+    return _Sampled(groups=judge(prompts, completions, reward), generation_s=generation_s)
+
+
+def _wholly_judged(groups: list[JudgedGroup]) -> list[JudgedGroup]:
+    """Without the prompts that have dropped completions: chances are counted over equally many samples a prompt."""
+    judged = [group for group in groups if not group.num_dropped]
+    if not judged:
+        raise RewardFailed(
+            f"each of the {len(groups)} prompts has a completion that could not be judged, so there is nothing to "
+            "count; see the log for why, or set the reward's on_error to 'zero'"
+        )
+    return judged
+
+
+def _set_metrics(name: str, metrics: dict[str, float]) -> dict[str, float]:
+    """A reward's own figures under the names of an evaluation's set."""
+    return {f"eval/{name}/{metric}": value for metric, value in metrics.items()}
 
 
 def _summary(

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from service.contract.stages import RlSpec
 from workers.actors.trainer_results import RlPlan
 from workers.data.prompt_dataset import prompt_indices_for_step
-from workers.rewards.build import Reward, build_reward
+from workers.rewards.reward import Reward, open_reward
 from workers.rollouts import Prompt, SamplingParameters, TrainingSample
 from workers.stages.resume import report_taken_up
 from workers.stages.rl_groups import GroupSelection, StepGroups, selection_metrics
@@ -30,11 +30,16 @@ _SETTLE_S = 2.0
 def run_rl(context: StageContext, spec: RlSpec) -> StageOutcome:
     """Train from where SFT ended, or from the newest valid checkpoint, to the last step, and export the model."""
     context.reports.progress("rl", "preparing data", 0, spec.num_steps)
+    with open_reward(spec.reward, context.check) as reward:
+        return _run(context, spec, reward)
+
+
+def _run(context: StageContext, spec: RlSpec, reward: Reward) -> StageOutcome:
     loop = _RlLoop(
         context=context,
         spec=spec,
         prompts=context.load_prompts(spec.data, context.spec.model.max_model_len - spec.max_completion_length, None),
-        reward=build_reward(spec.reward),
+        reward=reward,
     )
     plan = loop.take_up()
     for step in range(plan.first_step, spec.num_steps + 1):
@@ -136,6 +141,7 @@ class _RlLoop:
         self.metrics = {
             **rollout_metrics(groups),
             **selection_metrics(self.spec, len(groups), chosen),
+            **self.reward.take_metrics(),
             **trained,
             **{f"timing_s/{phase}": seconds for phase, seconds in clock.seconds.items()},
             "perf/throughput": num_tokens / clock.seconds["step"],

@@ -1,14 +1,16 @@
 """From prompts to judged groups: requests with their seeds, checked answers, rewards, and samples for people."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from statistics import fmean
 
 from service.contract.messages import RolloutSample
 from service.contract.stages import StageName
 from workers.reporter.text import storable
-from workers.rewards.build import Reward
+from workers.rewards.reward import Reward, Verdict
+from workers.rewards.samples import RewardSample
 from workers.rollouts import Completion, GenerationRequest, Prompt
 from workers.seeds import derive_seed
 
@@ -27,6 +29,12 @@ class JudgedGroup:
     prompt: Prompt
     completions: tuple[Completion, ...]
     rewards: tuple[float, ...]
+    """Of a completion that could not be judged and is dropped: the mean of the group's others, so that it neither wins
+    nor loses against them; 0 where no completion was judged."""
+    reward_parts: tuple[Mapping[str, float], ...] = ()
+    """Of each completion, the scores of the reward's parts by name; empty for a dropped one."""
+    num_dropped: int = 0
+    """Completions that could not be judged."""
 
     @property
     def is_mixed(self) -> bool:
@@ -79,12 +87,36 @@ def verify_completions(requests: list[GenerationRequest], completions: list[Comp
 def judge(prompts: Sequence[Prompt], completions: list[Completion], reward: Reward) -> list[JudgedGroup]:
     """The completions of `make_requests`' order, cut into groups, each with its rewards."""
     size = len(completions) // len(prompts)
+    asked = [prompt for prompt in prompts for _ in range(size)]
+    verdicts = reward.judge([_reward_sample(*pair) for pair in zip(asked, completions, strict=True)])
     groups = []
     for position, prompt in enumerate(prompts):
-        members = tuple(completions[position * size : (position + 1) * size])
-        rewards = tuple(reward.score(member.text, prompt.answer) for member in members)
-        groups.append(JudgedGroup(prompt=prompt, completions=members, rewards=rewards))
+        members = slice(position * size, (position + 1) * size)
+        groups.append(_judged_group(prompt, completions[members], verdicts[members]))
     return groups
+
+
+def _reward_sample(prompt: Prompt, completion: Completion) -> RewardSample:
+    return RewardSample(
+        prompt_uid=prompt.uid,
+        sample_index=completion.sample_index,
+        prompt=prompt.text,
+        completion=completion.text,
+        answer=prompt.answer,
+    )
+
+
+def _judged_group(prompt: Prompt, completions: Sequence[Completion], verdicts: Sequence[Verdict]) -> JudgedGroup:
+    known = [verdict.score for verdict in verdicts if verdict.score is not None]
+    # The mean lies within its values, also where rounding would not have it so: equal rewards must stay equal.
+    neutral = min(max(fmean(known), min(known)), max(known)) if known else 0.0
+    return JudgedGroup(
+        prompt=prompt,
+        completions=tuple(completions),
+        rewards=tuple(neutral if verdict.score is None else verdict.score for verdict in verdicts),
+        reward_parts=tuple(verdict.parts for verdict in verdicts),
+        num_dropped=len(verdicts) - len(known),
+    )
 
 
 def shown_samples(groups: Sequence[JudgedGroup], stage: StageName, step: int, limit: int) -> list[RolloutSample]:

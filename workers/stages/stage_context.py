@@ -1,5 +1,6 @@
 """What all stages of one attempt share."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,6 +33,8 @@ class StageContext:
     sync_weights: WeightSync
     reports: Reports
     load_prompts: LoadPrompts
+    check: Callable[[], None]
+    """Raises when the run must end now; called in every wait that is not one of the seams' own."""
     versions: PolicyVersions = field(default_factory=PolicyVersions)
 
     def checkpoint_root(self, stage: StageName) -> str:

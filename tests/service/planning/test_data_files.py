@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from service.contract.data import ChatSpec, ExactMatchReward, PromptData, SupervisedData
+from service.contract.data import ChatSpec, PromptData, SupervisedData
+from service.contract.rewards import CombinedReward, ExactMatchReward, MathAnswerReward, RewardPart
 from service.contract.spec import ExperimentSpec
 from service.planning import record_readers
 from service.planning.chat_checks import find_missing_templates, has_chat_template, warn_of_chats
@@ -154,3 +155,37 @@ def test_a_template_may_stand_in_either_file(tmp_path: Path) -> None:
     assert not has_chat_template(tmp_path)
     (tmp_path / "chat_template.jinja").write_text("x")
     assert has_chat_template(tmp_path)
+
+
+def test_gold_answers_are_read_by_every_part_of_a_reward(tmp_path: Path) -> None:
+    path = write_parquet(tmp_path / "rows.parquet", [{"prompt": "p", "answer": "{1"}])
+    parts = [RewardPart(name="a", reward=ExactMatchReward()), RewardPart(name="b", reward=MathAnswerReward())]
+    facts = inspect(PromptData(type="parquet", path=path), reward=CombinedReward(parts=parts))
+    assert "braces that do not match" in problems(facts)["sft.data.answer_field"]
+
+
+MATH = CombinedReward(parts=[RewardPart(name="a", reward=MathAnswerReward())])
+
+
+def test_gold_answers_in_mathematics_are_parsed(tmp_path: Path) -> None:
+    golds = [r"\\frac{1}{2}", "x^2 + 1", r"\\frac{1}{} +", "42", "+"]
+    rows = [{"prompt": "p", "answer": gold} for gold in golds]
+    facts = inspect(PromptData(type="parquet", path=write_parquet(tmp_path / "rows.parquet", rows)), reward=MATH)
+    found = problems(facts)["sft.data.answer_field"]
+    assert found.count("cannot be parsed by math-verify") == 2
+    assert "row 3" in found and "row 5" in found
+    assert facts.warnings == ()
+
+
+@pytest.mark.parametrize("script", ["echo null; sleep 60", "echo null; exit 1", "printf 'null\\nnu'"])
+def test_what_could_not_be_parsed_in_time_is_warned_of(tmp_path: Path, script: str) -> None:
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\n{script}\n")
+    python.chmod(0o755)
+    path = write_parquet(tmp_path / "rows.parquet", [{"prompt": "p", "answer": "1"}] * 3)
+    question = DataQuestion(
+        where="rl.data", data=PromptData(type="parquet", path=path), reward=MATH, workers_python=str(python)
+    )
+    facts = inspect_data(question, Deadline.after(2))
+    assert facts.findings == []
+    assert facts.warnings[0].startswith("rl.data: 1 gold answers were parsed as mathematics, not all")

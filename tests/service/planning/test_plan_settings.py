@@ -202,3 +202,19 @@ async def test_an_actor_that_fits_on_no_machine_is_refused(body: dict[str, Any])
 async def test_ranks_are_counted_in_the_sum(body: dict[str, Any]) -> None:
     body["resources"] = {"trainer": {"num_ranks": 8}}
     assert "needs 9 CPUs in sum" in (await findings_of(body))["resources"]
+
+
+async def test_weights_that_do_not_sum_to_one_are_warned_of(body: dict[str, Any]) -> None:
+    part = {"name": "a", "weight": 0.5, "reward": {"type": "countdown"}}
+    body["rl"]["reward"] = {"type": "combined", "parts": [part]}
+    [only] = await warnings_of(body)
+    assert "sum to 0.5" in only
+    body["rl"]["reward"]["parts"].append(part | {"name": "b"})
+    assert await warnings_of(body) == []
+
+
+async def test_programs_without_walls_are_warned_of(body: dict[str, Any], tmp_path: Path) -> None:
+    rows = [{"prompt": f"p{number}", "answer": "assert True"} for number in range(10)]
+    body["rl"] |= {"data": {"path": str(write_rows(tmp_path / "code.jsonl", rows))}, "reward": {"type": "code_tests"}}
+    [only] = await warnings_of(body)
+    assert "require_isolation" in only

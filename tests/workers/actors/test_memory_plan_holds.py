@@ -105,7 +105,7 @@ def _anonymous_bytes() -> int:
     raise AssertionError("the kernel does not tell RssAnon")
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", ["0.2M", "10M"])  # 50M holds too and takes half a minute each time
 @pytest.mark.parametrize("gradient_checkpointing", [False, True], ids=["plain", "checkpointed"])
 def test_the_plan_is_not_below_the_peak_and_not_far_above(
     tmp_path: Path, size: str, gradient_checkpointing: bool
