@@ -161,8 +161,8 @@ class _RlLoop:
         self.num_tokens += num_tokens
         self.metrics = {
             **rollout_metrics(groups),
-            **self.reward.take_metrics(),
             **selection_metrics(self.spec, len(groups), chosen),
+            **self.reward.take_metrics(),
             **trained,
             **{f"timing_s/{phase}": seconds for phase, seconds in clock.seconds.items()},
             "perf/throughput": num_tokens / clock.seconds["step"],
