@@ -64,3 +64,5 @@ class TrainingSample:
     rollout_logprobs: tuple[float, ...]
     """From the engine, one per completion token."""
     advantage: float
+    is_trained: bool = True
+    """Otherwise it is no part of the loss and of no denominator, but its log-probs are compared all the same."""

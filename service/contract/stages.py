@@ -1,12 +1,25 @@
 """The stages of one experiment: supervised fine-tuning, reinforcement learning, and the evaluations around them."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from service.contract.data import PromptData, SupervisedData
 from service.contract.objectives import CrossEntropyObjective, ObjectiveSpec
 from service.contract.rewards import RewardSpec
+from service.contract.rl import (
+    REWARD_SCALES,
+    AdvantageEstimator,
+    DynamicSampling,
+    KlEstimator,
+    LossAggregation,
+    OverlongBuffer,
+    PolicyLossName,
+    PresetName,
+    RewardScale,
+    RolloutCorrection,
+    with_defaults,
+)
 from service.contract.strict_model import StrictModel
 
 EvaluationPoint = Literal["base", "after_sft", "after_rl"]
@@ -122,8 +135,10 @@ class SftSpec(StrictModel):
 
 
 class RlSpec(StrictModel):
-    """GRPO (arXiv 2402.03300) in step: every rollout is made by the policy that is trained on it."""
+    """GRPO (arXiv 2402.03300) and its kin in step: every rollout is made by the policy that is trained on it."""
 
+    preset: PresetName | None = None
+    """Fills what is left out with a whole algorithm's settings."""
     data: PromptData
     reward: RewardSpec
     optimizer: OptimizerSpec
@@ -137,13 +152,32 @@ class RlSpec(StrictModel):
     num_iterations: int = Field(default=1, ge=1)
     """Passes over the same rollouts."""
     max_tokens_per_microbatch: int = Field(default=16384, ge=1)
-    adv_estimator: Literal["grpo"] = "grpo"
-    scale_rewards: Literal["group", "none"] = "group"
-    """`group` divides the centred reward by the group's standard deviation."""
-    policy_loss: Literal["ppo_clip"] = "ppo_clip"
-    loss_agg_mode: Literal["token-mean"] = "token-mean"
-    epsilon_low: float = Field(default=0.2, gt=0.0, lt=1.0)
-    epsilon_high: float = Field(default=0.28, gt=0.0)
+    adv_estimator: AdvantageEstimator = "grpo"
+    """How rewards become advantages; docs/rl.md has the formulas."""
+    adv_k: int | None = Field(default=None, ge=1)
+    """The k of `pass_at_k`, below num_generations; other estimators have none."""
+    scale_rewards: RewardScale = "group"
+    """What the centred reward is divided by: the standard deviation of the `group`'s rewards, of the `batch`'s, or
+    nothing. Left out: what the estimator's authors do."""
+    policy_loss: PolicyLossName = "ppo_clip"
+    loss_agg_mode: LossAggregation = "token-mean"
+    """How the tokens' losses are weighed; every denominator is that of the whole optimizer update."""
+    epsilon_low: float = Field(default=0.2, gt=0.0, le=1.0)
+    """1 means no lower bound."""
+    epsilon_high: float = Field(default=0.28, gt=0.0, allow_inf_nan=False)
+    delta: float | None = Field(default=None, gt=1.0, allow_inf_nan=False)
+    """Dual clip: with a negative advantage the ratio counts up to this (arXiv 1912.09729). Left out: no bound."""
+    beta: float = Field(default=0.0, ge=0.0, allow_inf_nan=False)
+    """Factor of the KL divergence from the policy with which the stage began, in the loss; 0 holds no such copy."""
+    kl_estimator: KlEstimator = "k3"
+    """For `beta`. Of k1 the value counts and the gradient is that of k2, since its own is 0 in expectation."""
+    entropy_coef: float = Field(default=0.0, ge=0.0, allow_inf_nan=False)
+    """Factor of the next-token distribution's entropy, subtracted from the loss."""
+    rollout_correction: RolloutCorrection = RolloutCorrection()
+    mask_truncated_completions: bool = False
+    """Completions cut at `max_completion_length` count for their group's advantages but are not trained."""
+    overlong_buffer: OverlongBuffer | None = None
+    dynamic_sampling: DynamicSampling = DynamicSampling()
     temperature: float = Field(default=1.0, gt=0.0)
     max_completion_length: int = Field(ge=1)
     save_steps: int = Field(default=50, ge=1)
@@ -159,6 +193,44 @@ class RlSpec(StrictModel):
     def num_sequences_per_update(self) -> int:
         """Sequences behind one optimizer update."""
         return self.mini_batch_size or self.num_samples_per_step
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_what_is_left_out(cls, body: Any) -> Any:
+        return with_defaults(body) if isinstance(body, dict) else body
+
+    @model_validator(mode="after")
+    def _estimator_settings_fit(self) -> Self:
+        scales = REWARD_SCALES[self.adv_estimator]
+        if self.scale_rewards not in scales:
+            raise ValueError(
+                f"scale_rewards {self.scale_rewards!r} does not go with adv_estimator {self.adv_estimator!r}, which "
+                f"takes {' or '.join(repr(scale) for scale in scales)}; change one of them or leave scale_rewards out"
+            )
+        if (self.adv_estimator == "pass_at_k") != (self.adv_k is not None):
+            raise ValueError("adv_k belongs to adv_estimator 'pass_at_k', which cannot do without; give both or none")
+        if self.adv_k is not None and self.adv_k >= self.num_generations:
+            raise ValueError(
+                f"adv_k {self.adv_k} must lie below num_generations {self.num_generations}: advantages come from "
+                "comparing different choices of k completions"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _loss_settings_fit(self) -> Self:
+        if self.delta is not None and self.policy_loss != "ppo_clip":
+            raise ValueError(f"delta only means something with policy_loss 'ppo_clip', not {self.policy_loss!r}")
+        if self.delta is not None and self.delta <= 1.0 + self.epsilon_high:
+            raise ValueError(
+                f"delta {self.delta:g} must lie above 1 + epsilon_high ({1.0 + self.epsilon_high:g}): below it, it "
+                "would clip what epsilon_high lets pass"
+            )
+        if self.overlong_buffer and self.overlong_buffer.len > self.max_completion_length:
+            raise ValueError(
+                f"overlong_buffer.len {self.overlong_buffer.len} exceeds max_completion_length "
+                f"{self.max_completion_length}: it is the last part of it"
+            )
+        return self
 
     @model_validator(mode="after")
     def _mini_batches_divide(self) -> Self:

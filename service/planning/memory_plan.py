@@ -134,6 +134,12 @@ def _train_parts(spec: ExperimentSpec, stage: SftSpec | RlSpec, shape: ModelShap
         # Beside adapters the trained model itself, its adapters off, is the reference, unless ranks share it.
         if spec.model.lora is None or spec.resources.trainer.num_ranks > 1:
             reference = {"reference_model": _width(spec.model) * shape.num_parameters}
+    if isinstance(stage, RlSpec):
+        if stage.beta:
+            trained = trained_parameters(shape, spec.model.lora)
+            reference = {"reference_weights": _FLOAT * trained // spec.resources.trainer.num_ranks}
+        if stage.entropy_coef:
+            passing["loss"] += _chunk_bytes(shape, tokens)
     return {
         **_held_parts(spec, shape),
         "gradients": _FLOAT * trained_parameters(shape, spec.model.lora) // spec.resources.trainer.num_ranks,
@@ -214,10 +220,13 @@ def _layer_bytes_per_token(model: ModelSpec, shape: ModelShape) -> int:
 def _loss_bytes(model: ModelSpec, shape: ModelShape, tokens: int) -> int:
     """Buffers of a chunk of logits, the gradients of output layer and embeddings before they join the
     others."""
-    chunk = min(LOSS_CHUNK_BYTES, _FLOAT * tokens * shape.vocab_size)
-    chunk = max(chunk, _FLOAT * shape.vocab_size)
     head = 2 * _FLOAT * shape.vocab_size * shape.hidden_size if model.lora is None else 0
-    return _LOSS_BUFFERS * chunk + head
+    return _LOSS_BUFFERS * _chunk_bytes(shape, tokens) + head
+
+
+def _chunk_bytes(shape: ModelShape, tokens: int) -> int:
+    """Logits of a chunk, of one token at least."""
+    return max(min(LOSS_CHUNK_BYTES, _FLOAT * tokens * shape.vocab_size), _FLOAT * shape.vocab_size)
 
 
 def _engine_parts(spec: ExperimentSpec, shape: ModelShape) -> Parts:

@@ -76,8 +76,11 @@ def _most_microbatches(sft: SftSpec, num_ranks: int) -> int:
 def _plan_rl(rl: RlSpec, num_prompts: int | None) -> StagePlan:
     known: dict[str, float | int | str] = {}
     if num_prompts is not None:
-        epochs = round(rl.num_steps * rl.num_prompts_per_step / num_prompts, 4)
-        known = {"prompts": num_prompts, "epochs_over_prompts": epochs}
+        # With a filter a step owns the prompts of all generations that it may need.
+        asked = rl.num_steps * rl.num_prompts_per_step * rl.dynamic_sampling.max_gen_batches
+        known = {"prompts": num_prompts, "epochs_over_prompts": round(asked / num_prompts, 4)}
+    if rl.dynamic_sampling.mode == "filter":
+        known |= {"max_gen_batches_per_step": rl.dynamic_sampling.max_gen_batches}
     updates_per_step = rl.num_samples_per_step // rl.num_sequences_per_update * rl.num_iterations
     return StagePlan(
         stage="rl",

@@ -20,6 +20,7 @@ from service.contract.spec import ExperimentSpec
 from service.planning.findings import Finding
 from service.planning.memory_plan import NO_MEMORY_KNOWN, Memory
 from service.planning.model_folder import ModelFacts
+from service.planning.rl_checks import warn_of_rl
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,11 +100,8 @@ def warn_of_settings(spec: ExperimentSpec, capacity: Capacity | None) -> Iterato
     """What is allowed but probably not meant."""
     if spec.sft:
         yield from _warn_of_objective(spec.sft.objective)
-    if spec.rl and spec.rl.num_sequences_per_update == spec.rl.num_samples_per_step and spec.rl.num_iterations == 1:
-        yield (
-            "rl: one update per step, made by the policy that sampled: the probability ratio is 1, so epsilon_low and "
-            "epsilon_high never act; give mini_batch_size or num_iterations to change that"
-        )
+    if spec.rl:
+        yield from warn_of_rl(spec.rl)
     if capacity is None:
         yield "resources: the cluster's capacity is not known at the moment, so the demand was not checked against it"
 

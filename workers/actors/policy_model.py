@@ -26,12 +26,11 @@ from workers.data.work_split import plans_of_ranks
 from workers.model_loading import end_token_ids, load_model, torch_dtype
 from workers.objectives.base import (
     IGNORED,
-    DistributionObjective,
     ObjectiveOutput,
     StatisticsNeeds,
     TokenStatistics,
 )
-from workers.objectives.fused_linear import WeightedLoss, fused_loss, fused_statistics
+from workers.objectives.fused_linear import FusedLoss, fused_loss, fused_statistics
 from workers.objectives.output_head import ReferenceRows
 from workers.seeds import derive_seed
 from workers.tokenizer_loading import load_tokenizer
@@ -132,7 +131,7 @@ class PolicyModel:
     def loss(
         self,
         sequences: Sequence[TokenSequence],
-        objective: WeightedLoss | DistributionObjective,
+        objective: FusedLoss,
         *,
         needs: StatisticsNeeds = NO_NEEDS,
         reference: ReferenceRows | None = None,

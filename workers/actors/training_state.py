@@ -26,6 +26,7 @@ from workers.determinism import random_states, restore_random_states
 
 MODEL = "model."
 """Begins the names of the model's tensors in a checkpoint."""
+NO_TENSORS: Mapping[str, Tensor] = {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,10 +54,12 @@ def save_training_state(
     *,
     keep: int,
     protect: Collection[str] = (),
+    more: Mapping[str, Tensor] = NO_TENSORS,
 ) -> str:
     """Write the checkpoint after `step`; returns its folder or URL.
 
-    All others are deleted but the newest `keep` and those named in `protect`.
+    `more` are tensors of the stage itself, under names of its own. All other checkpoints are deleted but the newest
+    `keep` and those named in `protect`.
     """
     ranks = policy.ranks
     draft = ranks.from_first(lambda: begin_draft(root, checkpoint_name(step)))
@@ -66,7 +69,7 @@ def save_training_state(
         prune(root, keep, protect=protect)
         return location
 
-    tensors = _model_tensors(policy) | _optimizer_tensors(optimization) | _generators(ranks)
+    tensors = _model_tensors(policy) | _optimizer_tensors(optimization) | _generators(ranks) | dict(more)
     try:
         files = save_tensors(tensors, draft, ranks)
         return ranks.from_first(commit)
@@ -75,8 +78,15 @@ def save_training_state(
             draft.discard()
 
 
-def resume_training_state(root: str, expected: str, policy: PolicyModel, optimization: Optimization) -> Resumed:
-    """Load the newest whole checkpoint below `root` into model, optimizer and generators.
+def resume_training_state(
+    root: str,
+    expected: str,
+    policy: PolicyModel,
+    optimization: Optimization,
+    *,
+    more: Mapping[str, Tensor] = NO_TENSORS,
+) -> Resumed:
+    """Load the newest whole checkpoint below `root` into model, optimizer, generators and the stage's own tensors.
 
     Raises ConfigError if it was written under another fingerprint than `expected`: its steps mean something else.
     """
@@ -93,7 +103,7 @@ def resume_training_state(root: str, expected: str, policy: PolicyModel, optimiz
         )
     model = _model_tensors(policy, checkpoint)
     generators = {name: state for name, state in _generators(ranks).items() if name in tensor_names(checkpoint)}
-    load_tensors(model | _optimizer_tensors(optimization) | generators, checkpoint, ranks)
+    load_tensors(model | _optimizer_tensors(optimization) | generators | dict(more), checkpoint, ranks)
     if generators:
         restore_random_states({name.rpartition(".")[2]: state for name, state in generators.items()})
     return Resumed(facts=checkpoint.facts, location=checkpoint.location, skipped=found.skipped)

@@ -4,9 +4,10 @@ Dims: B sequences, T positions, N label tokens of the batch (row by row, positio
 
 The seam: an objective is a function of `TokenStatistics`, a differentiable negative log-likelihood per label token and
 a few detached numbers. Its derivative by `nll_N` is the token's weight w, and w (p_j - 1[j = y]) its gradient by logit
-j. `fused_linear` makes the statistics without ever holding all logits; `token_statistics` makes them from logits and is
-what the fused form is held to. An objective whose gradient is no multiple of p_j - 1[j = y] is a
-`DistributionObjective`, which only the fused form can compute.
+j; the entropy is differentiable too for an objective that asks for it. `fused_linear` makes the statistics without ever
+holding all logits; `token_statistics` makes them from logits and is what the fused form is held to. A supervised
+objective whose gradient is no multiple of p_j - 1[j = y] is a `DistributionObjective`, which only the fused form can
+compute.
 
 Objectives return sums. The caller divides by the label tokens of the whole optimizer step, so that neither the split
 into micro-batches nor padding can change a gradient.
@@ -55,9 +56,9 @@ class TokenStatistics:
     """One value per label token, [N], in float32 at least."""
 
     nll_N: Tensor
-    """-log p(label), in nats. The only differentiable one."""
+    """-log p(label), in nats. The only differentiable one, as a rule."""
     entropy_N: Tensor
-    """Of the next-token distribution, in nats."""
+    """Of the next-token distribution, in nats. Differentiable where `StatisticsNeeds.entropy_gradient` asks for it."""
     is_likeliest_N: Tensor
     """bool: whether the label is the likeliest token (of equals, the one with the lowest id counts)."""
     top_probs_NK: Tensor | None
@@ -82,6 +83,8 @@ class StatisticsNeeds:
     collision: bool = False
     reference: bool = False
     """A frozen second model's distribution of the same tokens."""
+    entropy_gradient: bool = False
+    """The loss depends on the entropy; costs one more buffer of a chunk."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,7 +27,8 @@ from workers.objectives.cross_entropy import CrossEntropy
 from workers.objectives.eksft import EntropyKlSelection
 from workers.objectives.fused_linear import WeightedLoss
 from workers.objectives.gem import Gem
-from workers.objectives.policy_gradient import ClippedSurrogate
+from workers.objectives.policy_gradient import ClippedSurrogate, ClippedWeight, PolicyLoss, Reinforce
+from workers.objectives.policy_objective import PolicyObjective
 from workers.objectives.power_family import Deft, DynamicFineTuning, Power
 from workers.objectives.reweighted import EntropyAdaptive, Focal, ProbabilityFilter
 from workers.objectives.sed_sft import SelectivePenalty
@@ -64,13 +65,29 @@ def build_supervised(spec: ObjectiveSpec, calibrated_tau: float | None) -> Super
             return _build_weighted(spec)
 
 
-def build_policy_gradient(spec: RlSpec) -> ClippedSurrogate:
-    """The policy loss. Token-mean is the caller's division by the tokens of the optimizer update."""
-    match spec.policy_loss, spec.loss_agg_mode:
-        case "ppo_clip", "token-mean":
+def build_policy_objective(spec: RlSpec) -> PolicyObjective:
+    """The loss of reinforcement learning but for its division by what `loss_agg_mode` counts."""
+    return PolicyObjective(
+        policy_loss=_policy_loss(spec),
+        by_sequence=spec.policy_loss == "gspo",
+        beta=spec.beta,
+        kl_estimator=spec.kl_estimator,
+        entropy_coef=spec.entropy_coef,
+    )
+
+
+def _policy_loss(spec: RlSpec) -> PolicyLoss:
+    match spec.policy_loss:
+        case "ppo_clip":
+            return ClippedSurrogate(epsilon_low=spec.epsilon_low, epsilon_high=spec.epsilon_high, delta=spec.delta)
+        case "gspo":
             return ClippedSurrogate(epsilon_low=spec.epsilon_low, epsilon_high=spec.epsilon_high)
+        case "cispo":
+            return ClippedWeight(epsilon_low=spec.epsilon_low, epsilon_high=spec.epsilon_high)
+        case "reinforce":
+            return Reinforce()
         case _:
-            raise AssertionError("the specification admits no other policy loss")
+            assert_never(spec.policy_loss)
 
 
 def row_loss(objective: RowObjective) -> WeightedLoss | DistributionObjective:

@@ -6,15 +6,17 @@ For a chunk with hidden states h the sweep computes z = cap(scale * (h Wᵀ + b)
 softmax(z) and, since an objective's gradient by z is known as soon as these are, at once its gradient by h, W and b.
 A frozen reference model's z' goes the same way, and nothing more of it is kept:
 
-    weighted objective:      dz_j = w (p_j - 1[j = y]),   w = d loss / d nll by autograd over the chunk's [C] values
+    weighted objective:      dz_j = w (p_j - 1[j = y]) - u p_j (log p_j + H)
+                             w = d loss / d nll, u = d loss / d H by autograd over the chunk's [C] values
     distribution objective:  dz_j as the objective says
 
 So the backward pass only multiplies stored gradients by the incoming scalar. Statistics and dz are float32 at least,
 whatever the dtype of the products with W. Beyond the gradients themselves the memory is two to four buffers of a chunk,
-and two more with a reference model.
+two more with a reference model, and one with a gradient of the entropy.
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -38,11 +40,25 @@ WeightedLoss: TypeAlias = Callable[[TokenStatistics, slice], ObjectiveOutput]
 """A loss by way of `nll_N` from the statistics of the tokens in the slice of [N]."""
 
 
+class SurveyedLoss(ABC):
+    """A loss that must see all N tokens before it can tell that of one: a chunk may cut a sequence in two.
+
+    It costs a second sweep over the output layer, not a second pass through the model.
+    """
+
+    @abstractmethod
+    def settled(self, statistics: TokenStatistics) -> WeightedLoss:
+        """The loss for these N tokens. Their statistics are detached, and bit for bit those that the loss will see."""
+
+
+FusedLoss: TypeAlias = WeightedLoss | SurveyedLoss | DistributionObjective
+
+
 def fused_loss(
     hidden_NH: Tensor,
     head: OutputHead,
     labels_N: Tensor,
-    objective: WeightedLoss | DistributionObjective,
+    objective: FusedLoss,
     *,
     needs: StatisticsNeeds,
     reference: ReferenceRows | None = None,
@@ -59,10 +75,11 @@ def fused_loss(
     inputs = (hidden_NH, head.weight_VH, head.bias_V)
     wanted = [torch.is_grad_enabled() and tensor is not None and tensor.requires_grad for tensor in inputs]
     gradients = _Gradients.zeros(head, hidden_NH, wanted)
+    chunks = list(_chunks(sweep, chunk_tokens, len(labels_N)))
     with torch.no_grad():
-        output = merged(
-            [sweep.accumulate(rows, objective, gradients) for rows in _chunks(sweep, chunk_tokens, len(labels_N))]
-        )
+        if isinstance(objective, SurveyedLoss):
+            objective = objective.settled(_joined_statistics([sweep.distribution(rows).statistics for rows in chunks]))
+        output = merged([sweep.accumulate(rows, objective, gradients) for rows in chunks])
     if not any(wanted):
         return output
     return ObjectiveOutput(
@@ -86,7 +103,12 @@ def fused_statistics(
 ) -> TokenStatistics:
     """The statistics of N label tokens, all detached; N may not be 0. `reference` as for `fused_loss`."""
     sweep = _Sweep(hidden_NH, head, labels_N, needs=needs, reference=reference, temperature=temperature)
-    parts = [sweep.distribution(rows).statistics for rows in _chunks(sweep, chunk_tokens, len(labels_N))]
+    return _joined_statistics(
+        [sweep.distribution(rows).statistics for rows in _chunks(sweep, chunk_tokens, len(labels_N))]
+    )
+
+
+def _joined_statistics(parts: list[TokenStatistics]) -> TokenStatistics:
     return TokenStatistics(
         nll_N=torch.cat([part.nll_N for part in parts]),
         entropy_N=torch.cat([part.entropy_N for part in parts]),
@@ -226,8 +248,15 @@ class _Sweep:
             )
             offset_C1 = made.max_C1 + made.log_total_C1
         else:
-            output, weight_C1 = _weigh(objective, found.statistics, rows)
-            grad_CV = made.exp_CV.mul_(weight_C1 / made.total_C1)
+            output, weight_C1, entropy_weight_C1 = _weigh(
+                objective, found.statistics, rows, with_entropy=self._needs.entropy_gradient
+            )
+            if entropy_weight_C1 is None:
+                grad_CV = made.exp_CV.mul_(weight_C1 / made.total_C1)
+            else:
+                # log p_j + H, on its way to a factor of p_j.
+                factor_CV = made.shifted_CV - (made.log_total_C1 - found.statistics.entropy_N.detach().unsqueeze(1))
+                grad_CV = made.probs().mul_(factor_CV.mul_(-entropy_weight_C1).add_(weight_C1))
             grad_CV.scatter_add_(1, labels_C.unsqueeze(1), -weight_C1)
             offset_C1 = made.max_C1
         if gradients.any:
@@ -266,19 +295,23 @@ class _Sweep:
                 gradients.weight_VH += torch.mm(grad_CV.T, hidden_CH)
 
 
-def _weigh(objective: WeightedLoss, statistics: TokenStatistics, rows: slice) -> tuple[ObjectiveOutput, Tensor]:
-    """The objective's sums, and the derivative of its loss by each token's negative log-likelihood, [C, 1]."""
+def _weigh(
+    objective: WeightedLoss, statistics: TokenStatistics, rows: slice, *, with_entropy: bool
+) -> tuple[ObjectiveOutput, Tensor, Tensor | None]:
+    """The objective's sums, and its loss's derivatives by each token's nll and, if wanted, entropy, [C, 1]."""
     with torch.enable_grad():
-        nll_C = statistics.nll_N.requires_grad_()
+        inputs = [statistics.nll_N.requires_grad_()]
+        if with_entropy:
+            inputs.append(statistics.entropy_N.requires_grad_())
         output = objective(statistics, rows)
-        (weight_C,) = torch.autograd.grad(output.loss_sum, nll_C)
+        weights = [weight_C.unsqueeze(1) for weight_C in torch.autograd.grad(output.loss_sum, inputs)]
     detached = ObjectiveOutput(
         loss_sum=output.loss_sum.detach(),
         metric_sums=output.metric_sums,
         part_sums=output.part_sums,
         share_histograms=output.share_histograms,
     )
-    return detached, weight_C.unsqueeze(1)
+    return detached, weights[0], weights[1] if with_entropy else None
 
 
 def _largest(exp_CV: Tensor, likeliest_C1: Tensor, top_k: int) -> Tensor:

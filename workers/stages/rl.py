@@ -11,12 +11,12 @@ from dataclasses import asdict, dataclass, field
 
 from service.contract.stages import RlSpec
 from workers.actors.trainer_results import RlPlan
-from workers.advantages import grpo_advantages
 from workers.data.prompt_dataset import prompt_indices_for_step
 from workers.rewards.reward import Reward, open_reward
 from workers.rollouts import Prompt, SamplingParameters, TrainingSample
 from workers.stages.resume import report_taken_up
-from workers.stages.rl_metrics import num_completion_tokens, rollout_metrics
+from workers.stages.rl_groups import GroupSelection, StepGroups, selection_metrics
+from workers.stages.rl_metrics import rollout_metrics
 from workers.stages.sampling import JudgedGroup, judge, make_requests, shown_samples, verify_completions
 from workers.stages.stage_context import StageContext, StageOutcome
 
@@ -83,24 +83,39 @@ class _RlLoop:
         """One round; the step's time covers everything but the checkpoint."""
         clock = _Clock()
         with clock.measure("step"):
-            groups = self._rollouts(step, clock)
-            trained = self._train(step, groups, clock)
+            selection = GroupSelection(self.spec)
+            groups = self._rollouts(step, selection, clock)
+            chosen = selection.result()
+            trained = self._train(step, selection.samples(chosen.groups), clock)
             with clock.measure("update_weights"):
                 self._progress("syncing weights", step - 1)
                 self.context.bring_engine_up_to_date()
         self.steps_done = step
-        self._report(step, groups, trained, clock)
+        self._report(step, groups, chosen, trained, clock)
         if step % self.spec.save_steps == 0 or step == self.spec.num_steps:
             self._progress("saving a checkpoint", step)
             # A driver that dies takes unsent reports along; its successor begins behind the checkpoint's steps.
             self.context.reports.settle(_SETTLE_S)
             self.context.trainer.save_rl(step, self.context.versions.trainer)
 
-    def _rollouts(self, step: int, clock: "_Clock") -> list[JudgedGroup]:
-        seed = self.context.spec.seed
-        indices = prompt_indices_for_step(len(self.prompts), self.spec.num_prompts_per_step, step, seed)
+    def _rollouts(self, step: int, selection: GroupSelection, clock: "_Clock") -> list[JudgedGroup]:
+        """All groups that are generated for the step: in one batch, or in as many as the selection asks for."""
+        groups: list[JudgedGroup] = []
+        for batch in range(self.spec.dynamic_sampling.max_gen_batches):
+            groups += (made := self._generate(step, batch, clock))
+            selection.add(made)
+            if selection.is_full:
+                break
+        return groups
+
+    def _generate(self, step: int, batch: int, clock: "_Clock") -> list[JudgedGroup]:
+        """Each step owns the next `max_gen_batches` batches of prompts, also those that it does not need: which
+        prompts a step asks follows from its number alone, in a resumed run too."""
+        seed, most = self.context.spec.seed, self.spec.dynamic_sampling.max_gen_batches
+        place = (step - 1) * most + batch + 1
+        indices = prompt_indices_for_step(len(self.prompts), self.spec.num_prompts_per_step, place, seed)
         asked = [self.prompts[index] for index in indices]
-        requests = make_requests(asked, self.spec.num_generations, seed, "rl", step)
+        requests = make_requests(asked, self.spec.num_generations, seed, "rl", place)
         sampling = SamplingParameters(
             temperature=self.spec.temperature, max_completion_length=self.spec.max_completion_length
         )
@@ -111,19 +126,21 @@ class _RlLoop:
         with clock.measure("reward"):
             return judge(asked, completions, self.reward)
 
-    def _train(self, step: int, groups: list[JudgedGroup], clock: "_Clock") -> dict[str, float]:
-        samples = [sample for group in groups for sample in _training_samples(group, self.spec)]
+    def _train(self, step: int, samples: list[TrainingSample], clock: "_Clock") -> dict[str, float]:
         self._progress("training", step - 1)
         with clock.measure("update_actor"):
             metrics = self.context.trainer.rl_step(step, samples, temperature=self.spec.temperature)
         self.context.versions.trainer += 1
         return metrics
 
-    def _report(self, step: int, groups: list[JudgedGroup], trained: dict[str, float], clock: "_Clock") -> None:
-        num_tokens = num_completion_tokens(groups)
+    def _report(
+        self, step: int, groups: list[JudgedGroup], chosen: StepGroups, trained: dict[str, float], clock: "_Clock"
+    ) -> None:
+        num_tokens = sum(sum(group.lengths) for group in chosen.groups)
         self.num_tokens += num_tokens
         self.metrics = {
             **rollout_metrics(groups),
+            **selection_metrics(self.spec, len(groups), chosen),
             **self.reward.take_metrics(),
             **trained,
             **{f"timing_s/{phase}": seconds for phase, seconds in clock.seconds.items()},
@@ -139,21 +156,8 @@ class _RlLoop:
         self.context.reports.progress("rl", phase, steps_done, self.spec.num_steps)
 
 
-def _training_samples(group: JudgedGroup, spec: RlSpec) -> list[TrainingSample]:
-    advantages_G = grpo_advantages(group.rewards, spec.scale_rewards)
-    return [
-        TrainingSample(
-            prompt_token_ids=group.prompt.token_ids,
-            completion_token_ids=completion.token_ids,
-            rollout_logprobs=completion.logprobs,
-            advantage=advantage,
-        )
-        for completion, advantage in zip(group.completions, advantages_G, strict=True)
-    ]
-
-
 class _Clock:
-    """Seconds by phase."""
+    """Seconds by phase; what a phase takes several times adds up."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -162,4 +166,4 @@ class _Clock:
     def measure(self, phase: str) -> Iterator[None]:
         began = time.monotonic()
         yield
-        self.seconds[phase] = time.monotonic() - began
+        self.seconds[phase] = self.seconds.get(phase, 0.0) + time.monotonic() - began

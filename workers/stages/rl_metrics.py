@@ -9,7 +9,10 @@ FULL_REWARD = 1.0
 
 
 def rollout_metrics(groups: Sequence[JudgedGroup]) -> dict[str, float]:
-    """`reward/*`, `group/*` and `completions/*` of a step; the standard deviation is the population's."""
+    """`reward/*`, `group/*` and `completions/*` of all that a step generated, before penalties for length.
+
+    The standard deviation is the population's.
+    """
     rewards = [reward for group in groups for reward in group.rewards]
     completions = [completion for group in groups for completion in group.completions]
     lengths = [len(completion.token_ids) for completion in completions]
@@ -24,8 +27,3 @@ def rollout_metrics(groups: Sequence[JudgedGroup]) -> dict[str, float]:
         "completions/max_length": float(max(lengths)),
         "completions/clipped_ratio": fmean(completion.finish_reason == "length" for completion in completions),
     }
-
-
-def num_completion_tokens(groups: Sequence[JudgedGroup]) -> int:
-    """Tokens that the step trains."""
-    return sum(len(completion.token_ids) for group in groups for completion in group.completions)

@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 
+from service.contract.memory_sizes import LOSS_CHUNK_BYTES
 from service.contract.plan import MemoryPlan
 from service.contract.spec import ExperimentSpec
 from service.planning.memory_checks import find_memory_beyond, warn_of_memory
 from service.planning.memory_plan import Memory, microbatch_tokens, plan_memory, trained_parameters
 from service.planning.model_shape import ModelShape, model_shape
 from service.planning.safetensors_headers import read_tensor_shapes
+from tests.contract.test_rl_settings import make as make_rl
 
 GIB = 2**30
 QWEN = {
@@ -160,6 +162,22 @@ def test_a_reference_model_is_a_second_copy_in_the_dtype_of_the_pass() -> None:
     for num_ranks, is_copied in ((1, False), (2, True)):
         adapted = make_spec(model={"lora": {"rank": 4}}, objective={"type": "gift"}, trainer={"num_ranks": num_ranks})
         assert ("reference_model" in trainer_plan(adapted).parts) == is_copied
+
+
+def test_the_reference_of_rl_is_a_copy_of_what_is_trained_divided_among_the_ranks() -> None:
+    for num_ranks in (1, 2):
+        spec = make_spec(trainer={"num_ranks": num_ranks})
+        rl = make_rl(beta=0.1, max_completion_length=64)
+        parts = trainer_plan(spec.model_copy(update={"sft": None, "rl": rl})).parts
+        assert parts["reference_weights"] == 4 * qwen().num_parameters // num_ranks
+
+
+def test_a_gradient_of_the_entropy_takes_one_more_chunk() -> None:
+    plain, with_entropy = (
+        trainer_plan(make_spec().model_copy(update={"sft": None, "rl": make_rl(entropy_coef=coef)})).parts["loss"]
+        for coef in (0.0, 0.1)
+    )
+    assert with_entropy - plain == LOSS_CHUNK_BYTES
 
 
 def test_ranks_share_what_stays_but_not_the_activations() -> None:

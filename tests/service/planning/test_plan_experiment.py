@@ -37,6 +37,13 @@ async def test_numbers_follow_from_the_files(body: dict[str, Any]) -> None:
     assert (plan.num_cpus, plan.num_gpus, plan.warnings) == (2.0, 0.0, [])
 
 
+async def test_a_filter_owns_the_prompts_of_all_its_generations(body: dict[str, Any]) -> None:
+    body["rl"]["dynamic_sampling"] = {"mode": "filter", "max_gen_batches": 3}
+    plan = await plan_experiment(ExperimentSpec.model_validate(body), ROOM)
+    numbers = next(stage.numbers for stage in plan.stages if stage.stage == "rl")
+    assert (numbers["max_gen_batches_per_step"], numbers["epochs_over_prompts"]) == (3, 6.0)
+
+
 async def test_all_findings_come_at_once(body: dict[str, Any], tmp_path: Path) -> None:
     body["model"]["path"] = str(tmp_path / "nowhere")
     body["sft"]["data"]["path"] = str(tmp_path / "missing.jsonl")

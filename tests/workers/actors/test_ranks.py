@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 
 from service.contract.data import SupervisedData
 from service.contract.objectives import CrossEntropyObjective, EksftObjective, GemObjective, SedObjective
+from service.contract.rl import RolloutCorrection
 from service.contract.spec import LoraSpec
 from service.contract.stages import OptimizerSpec
 from tests.workers.actors.rank_processes import TrainerRanks, make_settings, trainer_ranks
@@ -189,7 +190,22 @@ def test_a_flipped_byte_of_one_rank_is_survived(
     assert two.call("sft_steps", **ALL)[0].steps == expected[6:]
 
 
-@pytest.mark.parametrize("changes", [{}, {"mini_batch_size": 3, "num_iterations": 2, "max_tokens_per_microbatch": 17}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"mini_batch_size": 3, "num_iterations": 2, "max_tokens_per_microbatch": 17},
+        {
+            "policy_loss": "gspo",
+            "loss_agg_mode": "seq-mean-token-mean",
+            "mini_batch_size": 6,
+            "beta": 0.1,
+            "entropy_coef": 0.05,
+            "rollout_correction": RolloutCorrection(mode="sequence_truncate", aggregate="mean", max=1.2),
+        },
+    ],
+    ids=["one update", "mini-batches", "all terms of gspo"],
+)
 def test_reinforcement_learning_takes_the_same_course(
     two: TrainerRanks, model_folder: Path, tmp_path: Path, changes: dict[str, Any]
 ) -> None:

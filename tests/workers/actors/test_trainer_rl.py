@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -6,6 +7,8 @@ import pytest
 import torch
 
 from service.contract.metric_names import describe_metric
+from service.contract.rl import RolloutCorrection
+from service.contract.spec import LoraSpec
 from service.contract.stages import OptimizerSpec
 from tests.workers.tiny_model import (
     assert_same_weights,
@@ -22,7 +25,11 @@ def run(trainer: Trainer, first: int, last: int) -> list[dict[str, float]]:
     return [trainer.rl_step(step, make_samples(step), temperature=0.8) for step in range(first, last + 1)]
 
 
-@pytest.mark.parametrize("changes", [{}, {"mini_batch_size": 6, "num_iterations": 2}])
+SEVERAL = {"mini_batch_size": 6, "num_iterations": 2}
+CORRECTED = {"rollout_correction": RolloutCorrection(mode="sequence_mask", aggregate="mean", max=1.5)}
+
+
+@pytest.mark.parametrize("changes", [{}, SEVERAL, {"beta": 0.1, **SEVERAL}])
 def test_resumed_run_equals_the_uninterrupted_one_bit_for_bit(
     model_folder: Path, tmp_path: Path, changes: dict[str, Any]
 ) -> None:
@@ -63,16 +70,23 @@ def test_no_advantage_at_all_gives_finite_metrics_and_no_gradient(model_folder: 
 
 
 @pytest.mark.parametrize("max_tokens", [1, 17])
-@pytest.mark.parametrize("mini_batch_size", [None, 6])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"mini_batch_size": 6},
+        {"mini_batch_size": 6, "policy_loss": "gspo", "loss_agg_mode": "seq-mean-token-mean"},
+        {"loss_agg_mode": "seq-mean-token-sum-norm", "beta": 0.1, "entropy_coef": 0.05, **CORRECTED},
+    ],
+    ids=["one update", "mini-batches", "gspo", "all terms"],
+)
 def test_micro_batch_budget_changes_no_metric_and_no_weight(
-    model_folder: Path, tmp_path: Path, max_tokens: int, mini_batch_size: int | None
+    model_folder: Path, tmp_path: Path, max_tokens: int, changes: dict[str, Any]
 ) -> None:
     results = []
     for budget in (16384, max_tokens):
         optimizer = OptimizerSpec(learning_rate=1e-2, adam_epsilon=1.0)
-        spec = make_rl_spec(
-            max_tokens_per_microbatch=budget, optimizer=optimizer, mini_batch_size=mini_batch_size, num_iterations=2
-        )
+        spec = make_rl_spec(max_tokens_per_microbatch=budget, optimizer=optimizer, num_iterations=2, **changes)
         trainer = make_trainer(model_folder)
         trainer.prepare_rl(spec, str(tmp_path / str(budget)))
         results.append((run(trainer, 1, 3), weights_of(trainer)))
@@ -82,9 +96,10 @@ def test_micro_batch_budget_changes_no_metric_and_no_weight(
         torch.testing.assert_close(results[1][1][name], weight, rtol=0, atol=1e-6)
 
 
-def test_first_update_is_exactly_on_policy(model_folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("policy_loss", ["ppo_clip", "gspo", "cispo"])
+def test_first_update_is_exactly_on_policy(model_folder: Path, tmp_path: Path, policy_loss: str) -> None:
     trainer = make_trainer(model_folder)
-    trainer.prepare_rl(make_rl_spec(), str(tmp_path / "rl"))
+    trainer.prepare_rl(make_rl_spec(policy_loss=policy_loss), str(tmp_path / "rl"))
     metrics = trainer.rl_step(1, make_samples(1), temperature=1.0)
     assert metrics["actor/ppo_kl"] == 0.0
     assert metrics["actor/clip_ratio/low"] == metrics["actor/clip_ratio/high"] == 0.0
@@ -140,11 +155,71 @@ def test_a_rewarded_token_becomes_likelier(model_folder: Path, tmp_path: Path) -
     assert trainer.logprobs([([3, 4], [7])], temperature=1.0)[0][0] > before + 0.1
 
 
-def test_every_metric_is_in_the_contract(model_folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("changes", [{}, {"beta": 0.1, "entropy_coef": 0.1, **CORRECTED}])
+def test_every_metric_is_in_the_contract(model_folder: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
     trainer = make_trainer(model_folder)
-    trainer.prepare_rl(make_rl_spec(), str(tmp_path / "rl"))
+    trainer.prepare_rl(make_rl_spec(**changes), str(tmp_path / "rl"))
     metrics = trainer.rl_step(1, make_samples(1), temperature=1.0)
     assert [name for name in metrics if describe_metric(name) is None] == []
+
+
+@pytest.mark.parametrize("lora", [None, LoraSpec(rank=2)], ids=["weights", "adapters"])
+def test_the_reference_is_the_policy_with_which_the_stage_began(
+    model_folder: Path, tmp_path: Path, lora: LoraSpec | None
+) -> None:
+    trainer = make_trainer(model_folder, lora=lora)
+    spec = make_rl_spec(beta=0.1, optimizer=OptimizerSpec(learning_rate=1e-2))
+    trainer.prepare_rl(spec, str(tmp_path / "rl"))
+    kls = [metrics["actor/kl_loss"] for metrics in run(trainer, 1, 3)]
+    assert kls[0] == 0.0
+    assert kls[1] > 0.0
+
+    # A stage that begins later has another reference.
+    trainer.prepare_rl(spec, str(tmp_path / "later"))
+    assert run(trainer, 1, 1)[0]["actor/kl_loss"] == 0.0
+
+
+def test_a_strong_pull_towards_the_reference_keeps_the_policy_near_it(model_folder: Path, tmp_path: Path) -> None:
+    last = []
+    for beta in (1e-6, 10.0):
+        trainer = make_trainer(model_folder)
+        trainer.prepare_rl(make_rl_spec(beta=beta, num_steps=8), str(tmp_path / str(beta)))
+        last.append(run(trainer, 1, 8)[-1]["actor/kl_loss"])
+    assert last[1] < last[0] / 2
+
+
+def test_an_entropy_bonus_keeps_the_entropy_up(model_folder: Path, tmp_path: Path) -> None:
+    last = []
+    for coef in (0.0, 1.0):
+        trainer = make_trainer(model_folder)
+        trainer.prepare_rl(make_rl_spec(entropy_coef=coef, num_steps=8), str(tmp_path / str(coef)))
+        last.append(run(trainer, 1, 8)[-1]["actor/entropy"])
+    assert last[1] > last[0]
+
+
+def test_completions_that_are_not_trained_leave_no_trace_in_the_weights(model_folder: Path, tmp_path: Path) -> None:
+    weights = []
+    for advantage in (1.0, -5.0):
+        samples = [
+            replace(sample, is_trained=index != 4, advantage=advantage if index == 4 else sample.advantage)
+            for index, sample in enumerate(make_samples(1))
+        ]
+        trainer = make_trainer(model_folder)
+        trainer.prepare_rl(make_rl_spec(), str(tmp_path / str(advantage)))
+        trainer.rl_step(1, samples, temperature=1.0)
+        weights.append(weights_of(trainer))
+    assert_same_weights(*weights)
+
+
+@pytest.mark.parametrize("mode", ["token_truncate", "token_mask", "sequence_truncate", "sequence_mask"])
+def test_a_correction_reports_what_it_did(model_folder: Path, tmp_path: Path, mode: Any) -> None:
+    trainer = make_trainer(model_folder)
+    correction = RolloutCorrection(mode=mode, max=0.9)
+    trainer.prepare_rl(make_rl_spec(rollout_correction=correction), str(tmp_path / "rl"))
+    metrics = trainer.rl_step(1, make_samples(1), temperature=1.0)
+    assert metrics["sampling/is_ratio/max"] <= 0.9 < metrics["sampling/is_ratio_raw/max"]
+    assert (metrics["sampling/masked_fraction"] > 0.0) == mode.endswith("_mask")
+    assert 0.0 < metrics["sampling/ess"] <= 1.0
 
 
 def test_misfits_are_refused(model_folder: Path, tmp_path: Path) -> None:

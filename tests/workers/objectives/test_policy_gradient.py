@@ -4,55 +4,90 @@ import pytest
 import torch
 from torch import Tensor
 
-from workers.objectives.base import ObjectiveOutput, token_statistics
-from workers.objectives.policy_gradient import ClippedSurrogate, sampling_gap
+from workers.objectives.policy_gradient import (
+    ClippedSurrogate,
+    ClippedWeight,
+    PolicyLoss,
+    Reinforce,
+    TokenLoss,
+    over_sequences,
+    sampling_gap,
+)
 
 SURROGATE = ClippedSurrogate(epsilon_low=0.2, epsilon_high=0.28)
+DUAL = ClippedSurrogate(epsilon_low=0.2, epsilon_high=0.28, delta=3.0)
+CISPO = ClippedWeight(epsilon_low=0.2, epsilon_high=0.28)
 
 
-def surrogate(ratios: list[float], advantages: list[float]) -> tuple[ObjectiveOutput, Tensor]:
-    """The surrogate of tokens whose ratios to the old policy are given, and its gradient by the log-probs."""
-    logits_NV = torch.zeros(len(ratios), 4, dtype=torch.float64, requires_grad=True)
-    statistics = token_statistics(logits_NV, torch.zeros(len(ratios), dtype=torch.int64))
-    old_logprobs_N = -statistics.nll_N.detach() - torch.tensor(ratios, dtype=torch.float64).log()
-    output = SURROGATE(statistics, old_logprobs_N, torch.tensor(advantages, dtype=torch.float64))
-    (gradient,) = torch.autograd.grad(output.loss_sum, statistics.nll_N)
-    return output, -gradient
+def of_ratio(policy_loss: PolicyLoss, ratio: float, advantage: float) -> tuple[TokenLoss, float]:
+    """The loss of a token whose log-prob is -2, and its gradient by that log-prob."""
+    logprobs_N = torch.tensor([-2.0], dtype=torch.float64, requires_grad=True)
+    old_logprobs_N = torch.tensor([-2.0 - math.log(ratio)], dtype=torch.float64)
+    found = policy_loss(logprobs_N - old_logprobs_N, logprobs_N, torch.tensor([advantage], dtype=torch.float64))
+    (gradient,) = torch.autograd.grad(found.loss_N.sum(), logprobs_N)
+    return found, gradient.item()
 
 
 @pytest.mark.parametrize(
-    ("ratio", "advantage", "loss", "gradient"),
+    ("policy_loss", "ratio", "advantage", "loss", "gradient"),
     [
-        (1.0, 2.0, -2.0, -2.0),
-        (1.1, 1.0, -1.1, -1.1),
-        (1.5, 1.0, -1.28, 0.0),
-        (1.5, -1.0, 1.5, 1.5),
-        (0.5, 1.0, -0.5, -0.5),
-        (0.5, -1.0, 0.8, 0.0),
-        (1.5, 0.0, 0.0, 0.0),
+        (SURROGATE, 1.0, 2.0, -2.0, -2.0),
+        (SURROGATE, 1.1, 1.0, -1.1, -1.1),
+        (SURROGATE, 1.5, 1.0, -1.28, 0.0),
+        (SURROGATE, 1.5, -1.0, 1.5, 1.5),
+        (SURROGATE, 0.5, 1.0, -0.5, -0.5),
+        (SURROGATE, 0.5, -1.0, 0.8, 0.0),
+        (SURROGATE, 1.5, 0.0, 0.0, 0.0),
+        (SURROGATE, 4.0, -1.0, 4.0, 4.0),
+        (DUAL, 4.0, -1.0, 3.0, 0.0),
+        (DUAL, 2.0, -1.0, 2.0, 2.0),
+        (DUAL, 4.0, 1.0, -1.28, 0.0),
+        (CISPO, 1.1, 1.0, 2.2, -1.1),
+        (CISPO, 4.0, 1.0, 2.56, -1.28),
+        (CISPO, 0.1, -1.0, -1.6, 0.8),
+        (Reinforce(), 4.0, 0.5, 1.0, -0.5),
     ],
 )
-def test_clipping_cuts_only_on_the_side_of_the_advantage(
-    ratio: float, advantage: float, loss: float, gradient: float
+def test_losses_and_their_gradients_by_hand(
+    policy_loss: PolicyLoss, ratio: float, advantage: float, loss: float, gradient: float
 ) -> None:
-    output, by_logprob = surrogate([ratio], [advantage])
-    assert output.loss_sum.item() == pytest.approx(loss)
-    assert by_logprob.tolist() == pytest.approx([gradient])
+    found, by_logprob = of_ratio(policy_loss, ratio, advantage)
+    assert found.loss_N.item() == pytest.approx(loss)
+    assert by_logprob == pytest.approx(gradient)
 
 
-def test_clip_counts_and_kl_are_sums_over_tokens() -> None:
-    output, _ = surrogate([1.5, 1.5, 0.5, 0.5, 1.0], [1.0, -1.0, 1.0, -1.0, 1.0])
-    sums = {name: value.item() for name, value in output.metric_sums.items()}
-    assert sums["actor/clip_ratio/high"] == 1
-    assert sums["actor/clip_ratio/low"] == 1
-    assert sums["actor/ppo_kl"] == pytest.approx(-2 * math.log(1.5) - 2 * math.log(0.5))
-    assert sums["actor/entropy"] == pytest.approx(5 * math.log(4))
+def test_the_dual_clip_of_verl_is_the_two_sided_clip_of_trl() -> None:
+    generator = torch.Generator().manual_seed(0)
+    log_ratio_N, advantages_N = torch.randn(2, 200, dtype=torch.float64, generator=generator)
+    ratio_N = log_ratio_N.exp()
+    one_N, two_N = ratio_N.clamp(max=3.0) * advantages_N, ratio_N.clamp(0.8, 1.28) * advantages_N
+    torch.testing.assert_close(DUAL(log_ratio_N, log_ratio_N, advantages_N).loss_N, -torch.minimum(one_N, two_N))
 
 
-def test_an_endless_ratio_without_advantage_gives_no_nan() -> None:
-    output, by_logprob = surrogate([1e300], [0.0])
-    assert output.loss_sum.item() == 0.0
-    assert by_logprob.tolist() == [0.0]
+@pytest.mark.parametrize(
+    ("policy_loss", "ratio", "advantage", "is_low", "is_high"),
+    [
+        (SURROGATE, 1.5, 1.0, False, True),
+        (SURROGATE, 1.5, -1.0, False, False),
+        (SURROGATE, 0.5, -1.0, True, False),
+        (SURROGATE, 0.5, 1.0, False, False),
+        (DUAL, 4.0, -1.0, False, True),
+        (CISPO, 4.0, -1.0, False, True),
+        (CISPO, 0.5, 1.0, True, False),
+        (Reinforce(), 4.0, 1.0, False, False),
+    ],
+)
+def test_bounds_count_where_they_act(
+    policy_loss: PolicyLoss, ratio: float, advantage: float, is_low: bool, is_high: bool
+) -> None:
+    found, _ = of_ratio(policy_loss, ratio, advantage)
+    assert (found.is_low_N.item(), found.is_high_N.item()) == (is_low, is_high)
+
+
+@pytest.mark.parametrize(("aggregate", "expected"), [("sum", [3.0, 3.0, 4.0]), ("mean", [1.5, 1.5, 4.0])])
+def test_a_sequences_value_stands_at_each_of_its_tokens(aggregate: str, expected: list[float]) -> None:
+    found_N: Tensor = over_sequences(torch.tensor([1.0, 2.0, 4.0]), [2, 1], aggregate)
+    assert found_N.tolist() == expected
 
 
 def test_sampling_gap_by_hand() -> None:
