@@ -31,7 +31,13 @@ def become(arguments: list[str]) -> NoReturn:
 
 @contextmanager
 def running_stack(data: Path, *, start_deadline_s: float) -> Iterator[subprocess.Popen[bytes]]:
-    """A stack on `data` with its output in `<data>/demo.log`; stopped, and waited for, at the end of the block."""
+    """A stack on `data` with its output in `<data>/demo.log`; stopped, and waited for, at the end of the block.
+
+    SIGTERM and a closed terminal end the block as Ctrl-C does. Only the main thread may open it.
+    """
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        # The stack has a session of its own: nobody else would tell it.
+        signal.signal(number, signal.default_int_handler)
     data.mkdir(parents=True, exist_ok=True)
     log = data / "demo.log"
     with log.open("wb") as output:

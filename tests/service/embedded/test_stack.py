@@ -172,3 +172,22 @@ def test_a_start_after_a_kill_finds_everything_again(data: Path) -> None:
     finally:
         second.process.send_signal(signal.SIGTERM)
         assert second.process.wait(60) == 0
+
+
+def test_a_command_that_holds_a_stack_takes_it_along(data: Path) -> None:
+    program = (
+        "import pathlib, sys; from api.cli.stack import running_stack\n"
+        "with running_stack(pathlib.Path(sys.argv[1]), start_deadline_s=240) as stack: stack.wait()"
+    )
+    command = subprocess.Popen([sys.executable, "-c", program, str(data)], stderr=subprocess.DEVNULL)
+    until(lambda: holds_ready_stack(command, data), deadline_s=240)
+    family = psutil.Process(command.pid).children(recursive=True)
+    command.terminate()
+    command.wait(60)
+    until(lambda: not any(one.is_running() for one in family), deadline_s=20)
+
+
+def holds_ready_stack(command: subprocess.Popen[bytes], data: Path) -> bool:
+    children = {child.pid for child in psutil.Process(command.pid).children()}
+    file = data / "endpoint.json"
+    return file.exists() and json.loads(file.read_text())["pid"] in children
