@@ -12,7 +12,7 @@ import ray
 
 from service.contract.spec import ExperimentSpec, ModelSpec, ResourcesSpec, TrainerResources
 from service.contract.stages import SftSpec
-from tests.workers.ray_head import ray_environment, ray_head
+from tests.workers.ray_head import RAY_MARKS, ray_environment, ray_head
 from tests.workers.tiny_model import (
     make_model_folder,
     make_pairs,
@@ -25,13 +25,7 @@ from tests.workers.tiny_model import (
 from workers.placement import ActorDied, Placement, place
 from workers.stages.remote_actors import RemoteTrainer
 
-pytestmark = [
-    pytest.mark.slow,
-    # Ray leaves sockets and files to the garbage collector.
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-]
+pytestmark = RAY_MARKS
 
 RESOURCES = ResourcesSpec(trainer=TrainerResources(num_ranks=2))
 

@@ -9,7 +9,7 @@ import pytest
 import ray
 
 from service.contract.spec import ResourcesSpec, RoleResources, TrainerResources
-from tests.workers.ray_head import ray_environment, ray_head
+from tests.workers.ray_head import RAY_MARKS, ray_environment, ray_head
 from workers.placement import (
     ActorDied,
     DeadlineExceeded,
@@ -23,13 +23,7 @@ from workers.placement import (
     wait_for_all,
 )
 
-pytestmark = [
-    pytest.mark.slow,
-    # Ray leaves sockets and files to the garbage collector.
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-]
+pytestmark = RAY_MARKS
 
 
 class Cancelled(Exception):
