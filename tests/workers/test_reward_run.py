@@ -33,7 +33,7 @@ def test_a_run_survives_a_reward_that_kills_its_processes_and_leaves_none(tmp_pa
     audited = {"type": "audited", "reward": {"type": "combined", "parts": parts}, "auditor": {"type": "countdown"}}
     usual = make_spec(tmp_path)
     assert usual.rl is not None
-    rl = usual.rl.model_dump(mode="json") | {"reward": audited, "num_steps": 2}
+    rl = usual.rl.model_dump(mode="json") | {"reward": audited, "num_steps": 2, "gate": None}
     spec = make_spec(tmp_path, sft=None, evaluation=None, rl=rl)
     with ray_head(num_cpus=2) as cluster, serving(orders_of(spec, str(tmp_path / "out"))) as server:
         with driver(cluster, server, tmp_path) as process:
