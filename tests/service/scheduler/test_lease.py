@@ -57,11 +57,17 @@ async def test_a_takeover_waits_for_a_transaction_that_holds_the_lease(sessions:
     async with sessions.begin() as session:
         await hold_lease(session, lease)
         takeover = asyncio.create_task(acquire(sessions, "b"))
-        async with sessions.begin() as watcher:
-            waiting = text(
-                "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-            )
-            while not await watcher.scalar(waiting):
+        async with asyncio.timeout(30):
+            while not await waits_for_a_lock(sessions):
                 await asyncio.sleep(0.01)
         assert not takeover.done()
     assert await takeover is not None
+
+
+async def waits_for_a_lock(sessions: Sessions) -> bool:
+    """Asked in a transaction of its own: within one, PostgreSQL gives the activity that it saw first again and again."""
+    waiting = text(
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    )
+    async with sessions.begin() as session:
+        return bool(await session.scalar(waiting))
