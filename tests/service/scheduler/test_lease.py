@@ -65,7 +65,7 @@ async def test_a_takeover_waits_for_a_transaction_that_holds_the_lease(sessions:
 
 
 async def waits_for_a_lock(sessions: Sessions) -> bool:
-    """Asked in a transaction of its own: within one, PostgreSQL gives the activity that it saw first again and again."""
+    """Asked in a transaction of its own: within one, PostgreSQL tells the activity that it saw at first."""
     waiting = text(
         "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
     )
