@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+import ray
 
 _START_S = 60.0
 
@@ -46,6 +47,17 @@ def ray_head(num_cpus: int) -> Iterator[str]:
         finally:
             _stop(head)
             shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def connected_ray(num_cpus: int) -> Iterator[None]:
+    """This process as a driver of a head of its own."""
+    with pytest.MonkeyPatch.context() as patch, ray_head(num_cpus) as address:
+        for name, value in ray_environment().items():
+            patch.setenv(name, value)
+        ray.init(address=address, namespace="sedray-test", log_to_driver=False)
+        yield
+        ray.shutdown()
 
 
 def ray_environment() -> dict[str, str]:

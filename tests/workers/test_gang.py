@@ -12,7 +12,7 @@ import ray
 
 from service.contract.spec import ExperimentSpec, ModelSpec, ResourcesSpec, TrainerResources
 from service.contract.stages import SftSpec
-from tests.workers.ray_head import RAY_MARKS, ray_environment, ray_head
+from tests.workers.ray_head import RAY_MARKS, connected_ray
 from tests.workers.tiny_model import (
     make_model_folder,
     make_pairs,
@@ -62,12 +62,8 @@ class Alarm:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch, ray_head(num_cpus=3) as address:
-        for name, value in ray_environment().items():
-            patch.setenv(name, value)
-        ray.init(address=address, namespace="sedray-test", log_to_driver=False)
+    with connected_ray(num_cpus=3):
         yield
-        ray.shutdown()
 
 
 @pytest.fixture

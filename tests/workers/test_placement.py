@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import ray
 
 from service.contract.spec import ResourcesSpec, RoleResources, TrainerResources
-from tests.workers.ray_head import RAY_MARKS, ray_environment, ray_head
+from tests.workers.ray_head import RAY_MARKS, connected_ray
 from workers.placement import (
     ActorDied,
     DeadlineExceeded,
@@ -64,12 +63,8 @@ class AsyncWorker:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch, ray_head(num_cpus=2) as address:
-        for name, value in ray_environment().items():
-            patch.setenv(name, value)
-        ray.init(address=address, namespace="sedray-test", log_to_driver=False)
+    with connected_ray(num_cpus=2):
         yield
-        ray.shutdown()
 
 
 @pytest.fixture
