@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from pydantic import BaseModel
@@ -24,7 +24,7 @@ from api.cli.token_text import token_text
 from api.cli.watch import watch as watch_live
 from api.client import ProblemReply, SedrayClient, ServiceUnreachable
 from api.schemas import Experiment
-from service.contract.spec import ExperimentSpec
+from service.contract.json_schema import schema_text
 from service.contract.status import ExperimentStatus
 
 app = typer.Typer(
@@ -40,6 +40,10 @@ errors = Console(stderr=True)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the service's answer as JSON.")]
 ExperimentId = Annotated[str, typer.Argument(help="The experiment's id, as `sedray ls` shows it.", show_default=False)]
+SpecFile = Annotated[Path, typer.Argument(help="Specification in YAML or JSON.", show_default=False)]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", help="Change a value: sft.objective.lambda=2 (repeatable).")
+]
 DataFolder = Annotated[Path, typer.Option("--data", help="Data folder of the local stack.")]
 
 
@@ -100,10 +104,8 @@ def up(
 @app.command()
 def submit(
     context: typer.Context,
-    spec_file: Annotated[Path, typer.Argument(help="Specification in YAML or JSON.", show_default=False)],
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", help="Change a value: sft.objective.lambda=2 (repeatable).")
-    ] = None,
+    spec_file: SpecFile,
+    overrides: Overrides = None,
     dry_run: Annotated[bool, typer.Option(help="Show the derived numbers; store nothing.")] = False,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Follow the experiment to its end.")] = False,
     idempotency_key: Annotated[str | None, typer.Option(help="Submit at most once under this key.")] = None,
@@ -111,8 +113,7 @@ def submit(
 ) -> None:
     """Queue an experiment."""
     with client_of(context) as client:
-        spec = load_spec(spec_file)
-        apply_overrides(spec, overrides or [])
+        spec = _specification(spec_file, overrides)
         if dry_run:
             reply = client.dry_run(spec)
             console.print(plan_view(reply)) if not as_json else _print_json(reply)
@@ -225,24 +226,21 @@ def retry(context: typer.Context, experiment_id: ExperimentId, as_json: AsJson =
 @app.command()
 def schema() -> None:
     """Print the JSON Schema of specifications."""
-    typer.echo(json.dumps(ExperimentSpec.model_json_schema(by_alias=True), indent=2))
+    typer.echo(schema_text(), nl=False)
 
 
 @data_app.command("preview")
 def preview_data(
     context: typer.Context,
-    spec_file: Annotated[Path, typer.Argument(help="Specification in YAML or JSON.", show_default=False)],
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", help="Change a value: sft.max_length=512 (repeatable).")
-    ] = None,
+    spec_file: SpecFile,
+    overrides: Overrides = None,
     samples: Annotated[int, typer.Option(help="Samples shown of each data set.", min=0, max=20)] = 3,
     records: Annotated[int, typer.Option(help="Records read of each source.", min=1, max=200_000)] = 20_000,
     as_json: AsJson = False,
 ) -> None:
     """Show the samples that a specification's data become, with what is trained of them."""
     with client_of(context) as client:
-        spec = load_spec(spec_file)
-        apply_overrides(spec, overrides or [])
+        spec = _specification(spec_file, overrides)
         preview = client.preview_data(spec, num_samples=samples, max_records=records)
         console.print(preview_view(preview)) if not as_json else _print_json(preview)
 
@@ -260,6 +258,12 @@ def demo(
 def main() -> None:
     """The console script's entry."""
     app()
+
+
+def _specification(spec_file: Path, overrides: list[str] | None) -> dict[str, Any]:
+    spec = load_spec(spec_file)
+    apply_overrides(spec, overrides or [])
+    return spec
 
 
 def _follow(client: SedrayClient, experiment_id: str, as_json: bool) -> None:
