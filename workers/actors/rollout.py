@@ -225,6 +225,8 @@ class RolloutEngine:
             raise EngineFailed(f"vLLM ended a request with {reason!r} instead of a completion; its log says why")
         stopped = sampled.token_ids[-1] in self._eos_token_ids
         assert stopped == (reason == "stop"), "a completion stops at an end token and nowhere else"
+        if not sampled.version_spans:
+            raise EngineFailed("vLLM did not say which weights drew a completion, so its age is not known")
         return Completion(
             prompt_uid=request.prompt.uid,
             sample_index=request.sample_index,
@@ -233,7 +235,8 @@ class RolloutEngine:
             finish_reason="stop" if stopped else "length",
             text=text,
             # An update may fall into a completion; it counts as the oldest policy's, so its age is never understated.
-            policy_version=min(map(int, sampled.weight_versions), default=self._policy_version),
+            policy_version=min(span.version for span in sampled.version_spans),
+            version_spans=sampled.version_spans,
         )
 
 

@@ -26,7 +26,7 @@ from service.contract.memory_sizes import (
     MAX_NUM_SEQUENCES,
 )
 from service.contract.spec import ModelSpec
-from workers.rollouts import SamplingParameters
+from workers.rollouts import SamplingParameters, VersionSpan
 from workers.weight_sync import BACKEND
 
 _PLUGIN = "sedray_weight_transfer"
@@ -59,8 +59,8 @@ class SampledTokens:
     """Of each token under the distribution that it was drawn from, [len(token_ids)]."""
     finish_reason: str
     """`stop` or `length`; `abort` for a request that was given up."""
-    weight_versions: tuple[str, ...]
-    """Labels of the weights that made the tokens, in the order of first use."""
+    version_spans: tuple[VersionSpan, ...]
+    """Which weights drew which tokens; their labels are numbers. Empty if vLLM did not say."""
 
 
 class VllmEngine:
@@ -280,7 +280,10 @@ def _sampled(completion: Any) -> SampledTokens:
         token_ids=token_ids,
         logprobs=tuple(logprobs.logprobs[start] for start in positions),
         finish_reason=str(completion.finish_reason),
-        weight_versions=tuple(dict.fromkeys(span.version for span in completion.weight_versions or [])),
+        version_spans=tuple(
+            VersionSpan(version=int(span.version), start=span.start, end=span.end)
+            for span in completion.weight_versions or []
+        ),
     )
 
 

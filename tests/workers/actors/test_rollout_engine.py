@@ -218,18 +218,31 @@ def test_update_can_be_repeated(lab: Lab) -> None:
         assert ratios.min() > 0.99 and ratios.max() < 1.01
 
 
-def test_update_during_generation_loses_no_request(lab: Lab) -> None:
-    requests = some_requests(num_prompts=16, num_samples=16)
+def test_update_in_the_middle_of_completions_gives_them_two_spans_each_of_its_own_policy(lab: Lab) -> None:
+    requests, old, new = some_requests(num_prompts=16, num_samples=16), a_model(seed=0), a_model(seed=4)
+    sampling = SamplingParameters(temperature=1.0, max_completion_length=56)
+    lab.update(old, version=9)
 
     async def both() -> list[Completion]:
-        sampling = SamplingParameters(temperature=1.0, max_completion_length=40)
         generating = asyncio.create_task(lab.engine.generate(requests, sampling, deadline_s=STEP_S))
-        await asyncio.sleep(0.2)
-        source = write_weights(model_tensors(lab.model), lab.folder / "during.safetensors")
+        while lab.engine.num_unfinished_requests == 0:
+            await asyncio.sleep(0.0)
+        await asyncio.sleep(0.1)
+        source = write_weights(model_tensors(new), lab.folder / "during.safetensors")
         await lab.engine.update_weights(source, 10, deadline_s=STEP_S)
         return await generating
 
-    assert {done.policy_version for done in lab.loop.run(both())} <= {9, 10}
+    completions = lab.loop.run(both())
+    split = [(asked, done) for asked, done in zip(requests, completions, strict=True) if len(done.version_spans) > 1]
+    assert split
+    for asked, done in split:
+        before, after = done.version_spans
+        assert (before.version, before.start, after.version, after.end) == (9, 0, 10, len(done.token_ids))
+        assert before.end == after.start and done.policy_version == 9
+        under_old, under_new = (importance_ratios(model, [asked], [done], 1.0) for model in (old, new))
+        # The first span's keys and values are computed again, so the second knows nothing of the old policy.
+        ours = torch.cat((under_old[: before.end], under_new[before.end :]))
+        assert ours.min() > 0.99 and ours.max() < 1.01
 
 
 def test_tensor_unknown_to_the_model_is_refused_and_the_engine_lives_on(lab: Lab) -> None:
