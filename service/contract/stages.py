@@ -19,6 +19,7 @@ from service.contract.rl import (
     PresetName,
     RewardScale,
     RolloutCorrection,
+    RolloutMode,
     with_defaults,
 )
 from service.contract.strict_model import StrictModel
@@ -136,13 +137,19 @@ class SftSpec(StrictModel):
 
 
 class RlSpec(StrictModel):
-    """GRPO (arXiv 2402.03300) and its kin in step: every rollout is made by the policy that is trained on it."""
+    """GRPO (arXiv 2402.03300) and its kin, in step with the rollouts or behind them."""
 
     preset: PresetName | None = None
     """Fills what is left out with a whole algorithm's settings."""
     data: PromptData
     reward: RewardSpec
     optimizer: OptimizerSpec
+    mode: RolloutMode = "sync"
+    """`sync`: a step's rollouts are made by the policy that is trained on them, with the trainer waiting.
+    `async`: the next steps' rollouts are made while the trainer works, and weights are updated under them."""
+    max_staleness: int | None = Field(default=None, ge=1)
+    """Of `async`: how many versions older than the trained policy the policy of a token may be, and so how many steps
+    the rollouts may be ahead. Left out: 1."""
     num_steps: int = Field(ge=1)
     """Rounds of rollouts, training and weight sync."""
     num_prompts_per_step: int = Field(ge=1)
@@ -190,6 +197,11 @@ class RlSpec(StrictModel):
     """What the policy must show before the first step; left out: nothing."""
 
     @property
+    def num_steps_ahead(self) -> int:
+        """Steps that the rollouts may be ahead of the trainer: 0 in step."""
+        return self.max_staleness or 0
+
+    @property
     def num_samples_per_step(self) -> int:
         """Sequences generated and trained in one step."""
         return self.num_prompts_per_step * self.num_generations
@@ -203,6 +215,15 @@ class RlSpec(StrictModel):
     @classmethod
     def _fill_what_is_left_out(cls, body: Any) -> Any:
         return with_defaults(body) if isinstance(body, dict) else body
+
+    @model_validator(mode="after")
+    def _staleness_fits_the_mode(self) -> Self:
+        if self.mode == "sync" and self.max_staleness is not None:
+            raise ValueError(
+                f"max_staleness {self.max_staleness} only means something with mode 'async': in step, every rollout is "
+                "made by the policy that is trained; leave it out or set the mode"
+            )
+        return self
 
     @model_validator(mode="after")
     def _estimator_settings_fit(self) -> Self:
