@@ -14,7 +14,7 @@ from pydantic import JsonValue
 from service.contract.data import PromptData
 from service.contract.messages import RolloutSample, TokenView
 from service.contract.stages import RlSpec, SftSpec, StageName
-from workers.actors.trainer_results import ModelFacts, RlPlan, SftEnd, SftPlan, SftSlice, StepMetrics
+from workers.actors.trainer_results import ModelFacts, RlCarried, RlPlan, SftEnd, SftPlan, SftSlice, StepMetrics
 from workers.rollouts import Completion, EngineFacts, GenerationRequest, Prompt, SamplingParameters, TrainingSample
 
 YES, NO, END = 5, 6, 2
@@ -26,6 +26,7 @@ class Disk:
     """What outlives an attempt: per checkpoint root the steps saved, with logit, version and tokens."""
 
     checkpoints: dict[str, dict[int, tuple[float, int, int]]] = field(default_factory=dict)
+    carried: dict[tuple[str, int], RlCarried] = field(default_factory=dict)
     exported: dict[str, float] = field(default_factory=dict)
 
     def latest(self, root: str) -> tuple[int, float, int, int] | None:
@@ -116,6 +117,7 @@ class FakeTrainer:
             policy_version=version,
             resumed_from=checkpoint_root if self._step else None,
             skipped_checkpoints=(),
+            carried=self.disk.carried.get((checkpoint_root, self._step)),
         )
 
     def rl_step(self, step: int, samples: list[TrainingSample], *, temperature: float) -> dict[str, float]:
@@ -130,8 +132,10 @@ class FakeTrainer:
         self.logit += 3.0 * gradient
         return {"actor/grad_norm": abs(gradient)}
 
-    def save_rl(self, step: int, policy_version: int) -> str:
+    def save_rl(self, step: int, policy_version: int, carried: RlCarried | None = None) -> str:
         assert step == self._step
+        if carried is not None:
+            self.disk.carried[self._root, step] = carried
         self._save(step, policy_version)
         return f"{self._root}/{step}"
 

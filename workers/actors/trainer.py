@@ -22,7 +22,7 @@ from service.contract.stages import RlSpec, SftSpec
 from workers.actors.model_export import export_model, exported_weights, write_weights
 from workers.actors.policy_model import PolicyModel
 from workers.actors.rank_group import RankGroup, connect_store, join, open_store
-from workers.actors.trainer_results import ModelFacts, RlPlan, SftEnd, SftPlan, SftSlice, WeightManifest
+from workers.actors.trainer_results import ModelFacts, RlCarried, RlPlan, SftEnd, SftPlan, SftSlice, WeightManifest
 from workers.actors.trainer_rl import RlRun
 from workers.actors.trainer_sft import SftRun
 from workers.config_error import ConfigError
@@ -145,10 +145,13 @@ class Trainer:
         assert self._rl is not None, "prepare_rl comes first"
         return self._rl.step(step, samples, temperature=temperature)
 
-    def save_rl(self, step: int, policy_version: int) -> str:
-        """Write the checkpoint after `step`, the last one done, and delete all but the newest `save_total_limit`."""
+    def save_rl(self, step: int, policy_version: int, carried: RlCarried | None = None) -> str:
+        """Write the checkpoint after `step`, the last one done, and delete all but the newest `save_total_limit`.
+
+        `prepare_rl` gives `carried` back to whoever resumes.
+        """
         assert self._rl is not None, "prepare_rl comes first"
-        return self._rl.save(step, policy_version)
+        return self._rl.save(step, policy_version, carried)
 
     def export(self, folder: str) -> str:
         """Write a Hugging Face folder (or upload it to an fsspec URL) and return where it is."""

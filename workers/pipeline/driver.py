@@ -21,6 +21,7 @@ from workers.reporter.reporter import Cancelled, Reporter
 from workers.rollouts import Prompt
 from workers.stages.remote_actors import RemoteEngine, RemoteTrainer, SharedFileSync
 from workers.stages.roles import LoadPrompts
+from workers.stages.run_check import RunCheck
 from workers.stages.stage_context import StageContext
 from workers.tokenizer_loading import load_tokenizer
 from workers.weight_sync import weight_folder
@@ -41,8 +42,9 @@ def drive(orders: StartReply, reporter: Reporter, interrupts: Interrupts) -> lis
         placement = place(orders.spec.resources, deadline_s=PLACEMENT_S, check=interrupts.check)
         cleanup.callback(placement.remove)
         folder = cleanup.enter_context(weight_folder(orders.attempt_id, root=_weight_root(placement, orders)))
-        trainer = RemoteTrainer(placement, orders.spec, interrupts.check)
-        engine = RemoteEngine(placement, orders.spec, interrupts.check)
+        check = RunCheck(interrupts.check)
+        trainer = RemoteTrainer(placement, orders.spec, check)
+        engine = RemoteEngine(placement, orders.spec, check)
         context = StageContext(
             spec=orders.spec,
             output_dir=orders.output_dir,
@@ -51,7 +53,7 @@ def drive(orders: StartReply, reporter: Reporter, interrupts: Interrupts) -> lis
             sync_weights=SharedFileSync(trainer, engine, folder),
             reports=reporter,
             load_prompts=_prompt_loader(orders.spec.model.path),
-            check=interrupts.check,
+            check=check,
         )
         with _released(trainer, engine):
             return run_stages(context, orders.completed_stages, reporter.stage_result)

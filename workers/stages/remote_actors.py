@@ -7,7 +7,7 @@ from service.contract.spec import ExperimentSpec
 from service.contract.stages import RlSpec, SftSpec
 from workers.actors.rollout import RolloutEngine
 from workers.actors.trainer import Trainer
-from workers.actors.trainer_results import ModelFacts, RlPlan, SftEnd, SftPlan, SftSlice, WeightManifest
+from workers.actors.trainer_results import ModelFacts, RlCarried, RlPlan, SftEnd, SftPlan, SftSlice, WeightManifest
 from workers.placement import (
     ActorDied,
     Check,
@@ -90,9 +90,9 @@ class RemoteTrainer:
         shared = put(samples)
         return self._wait(self._call("rl_step", step, shared, temperature=temperature), "an RL step", STEP_S)
 
-    def save_rl(self, step: int, policy_version: int) -> str:
+    def save_rl(self, step: int, policy_version: int, carried: RlCarried | None = None) -> str:
         """See `roles.Trainer`."""
-        return self._wait(self._call("save_rl", step, policy_version), "saving a checkpoint", SAVE_S)
+        return self._wait(self._call("save_rl", step, policy_version, put(carried)), "saving a checkpoint", SAVE_S)
 
     def export(self, folder: str) -> str:
         """See `roles.Trainer`."""

@@ -11,7 +11,7 @@ from pydantic import JsonValue
 from service.contract.data import PromptData
 from service.contract.messages import RolloutSample, TokenView
 from service.contract.stages import RlSpec, SftSpec, StageName
-from workers.actors.trainer_results import ModelFacts, RlPlan, SftEnd, SftPlan, SftSlice
+from workers.actors.trainer_results import ModelFacts, RlCarried, RlPlan, SftEnd, SftPlan, SftSlice
 from workers.rollouts import Completion, EngineFacts, GenerationRequest, Prompt, SamplingParameters, TrainingSample
 
 
@@ -39,8 +39,8 @@ class Trainer(Protocol):
     def rl_step(self, step: int, samples: list[TrainingSample], *, temperature: float) -> dict[str, float]:
         """Train on one step's rollouts; returns metrics by name."""
 
-    def save_rl(self, step: int, policy_version: int) -> str:
-        """Write a checkpoint after `step`; returns its place."""
+    def save_rl(self, step: int, policy_version: int, carried: RlCarried | None = None) -> str:
+        """Write a checkpoint after `step`, with what the plan shall carry to whoever resumes; returns its place."""
 
     def export(self, folder: str) -> str:
         """Write the model as a Hugging Face folder; returns its place."""

@@ -1,12 +1,12 @@
 """What all stages of one attempt share."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from service.contract.spec import ExperimentSpec
 from service.contract.stages import StageName
 from workers.stages.roles import Engine, LoadPrompts, Reports, Trainer, WeightSync
+from workers.stages.run_check import RunCheck
 
 
 @dataclass(slots=True, kw_only=True)
@@ -33,8 +33,8 @@ class StageContext:
     sync_weights: WeightSync
     reports: Reports
     load_prompts: LoadPrompts
-    check: Callable[[], None]
-    """Raises when the run must end now; called in every wait that is not one of the seams' own."""
+    check: RunCheck
+    """Raises when the run must end now; called in every wait, those of the seams included."""
     versions: PolicyVersions = field(default_factory=PolicyVersions)
 
     def checkpoint_root(self, stage: StageName) -> str:
