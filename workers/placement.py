@@ -16,7 +16,7 @@ from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
 from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from service.contract.spec import ResourcesSpec, RoleResources
+from service.contract.resources import ResourcesSpec, RoleResources
 
 logger = logging.getLogger(__name__)
 

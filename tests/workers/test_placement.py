@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from service.contract.spec import ResourcesSpec, RoleResources, TrainerResources
+from service.contract.resources import ResourcesSpec, RolloutResources, TrainerResources
 from tests.workers.ray_head import RAY_MARKS, connected_ray
 from workers.placement import (
     ActorDied,
@@ -145,7 +145,9 @@ def test_check_ends_a_wait(placement: Placement) -> None:
 
 @pytest.fixture
 def two_ranks(cluster: None) -> Iterator[list[Any]]:
-    resources = ResourcesSpec(trainer=TrainerResources(num_ranks=2, num_cpus=0.5), rollout=RoleResources(num_cpus=0.5))
+    resources = ResourcesSpec(
+        trainer=TrainerResources(num_ranks=2, num_cpus=0.5), rollout=RolloutResources(num_cpus=0.5)
+    )
     placement = place(resources, deadline_s=60.0, check=go_on)
     assert placement.hosts == ("127.0.0.1", "127.0.0.1")
     ranks = [placement.spawn(Worker, Role.TRAINER, place=rank, greeting=f"rank {rank}") for rank in range(2)]

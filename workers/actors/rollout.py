@@ -33,9 +33,18 @@ class RolloutEngine:
     """One vLLM engine on one machine, holding one policy at a time."""
 
     def __init__(
-        self, *, model: ModelSpec, seed: int, num_cpus: float, num_gpus: float, chats: tuple[ChatSpec, ...] = ()
+        self,
+        *,
+        model: ModelSpec,
+        seed: int,
+        num_cpus: float,
+        num_gpus: float,
+        tensor_parallel_size: int = 1,
+        chats: tuple[ChatSpec, ...] = (),
     ) -> None:
-        """`seed` is vLLM's own; each request brings another. `num_cpus` gives the threads, `num_gpus` the devices.
+        """`seed` is vLLM's own; each request brings another. `num_cpus` gives the threads.
+
+        `num_gpus` are the devices that it holds; over `tensor_parallel_size` of them each layer is divided.
 
         `chats` are those of the experiment's data: completions stop at their end-of-turn tokens too.
         """
@@ -44,6 +53,7 @@ class RolloutEngine:
         self._seed = seed
         self._num_cpus = num_cpus
         self._num_gpus = num_gpus
+        self._tensor_parallel_size = tensor_parallel_size
         self._request_numbers = count()
         self._engine: VllmEngine | None = None
         self._failure: str | None = None
@@ -70,6 +80,7 @@ class RolloutEngine:
             seed=self._seed,
             num_cpus=self._num_cpus,
             num_gpus=self._num_gpus,
+            tensor_parallel_size=self._tensor_parallel_size,
             eos_token_ids=self._eos_token_ids,
         )
         self._engine = await VllmEngine.start(settings, deadline_s)

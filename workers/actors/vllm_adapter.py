@@ -47,6 +47,7 @@ class EngineSettings:
     seed: int
     num_cpus: float
     num_gpus: float
+    tensor_parallel_size: int
     eos_token_ids: tuple[int, ...]
 
 
@@ -248,7 +249,9 @@ def _hardware_arguments(settings: EngineSettings) -> dict[str, Any]:
     if settings.num_gpus == 0:
         return {"kv_cache_memory_bytes": KV_CACHE_BYTES_ON_CPU, "distributed_executor_backend": "uni"}
     return {
-        "tensor_parallel_size": max(1, math.floor(settings.num_gpus)),
+        "tensor_parallel_size": settings.tensor_parallel_size,
+        # Not left to vLLM: within a placement group it would ask Ray for workers of its own, whose GPUs we hold.
+        "distributed_executor_backend": "mp" if settings.tensor_parallel_size > 1 else "uni",
         "gpu_memory_utilization": GPU_MEMORY_UTILIZATION * min(1.0, settings.num_gpus),
     }
 

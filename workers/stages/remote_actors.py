@@ -156,6 +156,7 @@ class RemoteEngine:
             seed=self._spec.seed,
             num_cpus=demand.num_cpus,
             num_gpus=demand.num_gpus,
+            tensor_parallel_size=demand.tensor_parallel_size,
             chats=self._spec.chats(),
         )
         self._starting = self._actor.start.remote(ENGINE_START_S)
