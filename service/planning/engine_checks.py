@@ -45,6 +45,6 @@ def warn_of_engines(spec: ExperimentSpec) -> Iterator[str]:
         yield f"resources.rollout.num_engines is {num_engines}, but no stage samples: what they hold stands idle"
     elif num_prompts < num_engines:
         yield (
-            f"resources.rollout.num_engines is {num_engines}, but rl.num_prompts_per_step gives only {num_prompts} groups "
-            f"to a step: {num_engines - num_prompts} engines have none"
+            f"resources.rollout.num_engines is {num_engines}, but rl.num_prompts_per_step gives a step only "
+            f"{num_prompts} groups: {num_engines - num_prompts} engines have none"
         )
