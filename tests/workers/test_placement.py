@@ -1,6 +1,7 @@
 """Placement and waiting on a real Ray cluster."""
 
 import os
+import signal
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -37,6 +38,9 @@ class Worker:
 
     def greet(self) -> str:
         return self.greeting
+
+    def process_id(self) -> int:
+        return os.getpid()
 
     def sleep(self, seconds: float) -> None:
         time.sleep(seconds)
@@ -88,6 +92,41 @@ def test_both_kinds_of_actors_answer(placement: Placement) -> None:
     assert wait(plain.greet.remote()) == "hi"
     assert wait(coroutines.greet.remote()) == "ho"
     assert placement.same_node
+
+
+def test_each_engine_has_a_bundle_and_one_more_can_come_and_go(cluster: None) -> None:
+    resources = ResourcesSpec(
+        trainer=TrainerResources(num_cpus=0.5), rollout=RolloutResources(num_cpus=0.5, num_engines=2)
+    )
+    placement = place(resources, deadline_s=60.0, check=go_on)
+    try:
+        added = placement.add_engine(deadline_s=30.0, check=go_on)
+        assert added == 2 and placement.same_node and placement.host_of(Role.ROLLOUT, added)
+        engines = [placement.spawn(Worker, Role.ROLLOUT, place=number, greeting=str(number)) for number in range(3)]
+        assert [wait(engine.greet.remote()) for engine in engines] == ["0", "1", "2"]
+        with pytest.raises(NoPlacement):
+            placement.add_engine(deadline_s=0.5, check=go_on)
+        with pytest.raises(ValueError, match="held to its end"):
+            placement.remove_engine(1)
+        placement.remove_engine(added)
+        with pytest.raises(ActorDied):
+            wait(engines[added].greet.remote())
+    finally:
+        placement.remove()
+
+
+def test_another_actor_takes_the_bundle_of_a_dead_one(placement: Placement) -> None:
+    kill(placement.spawn(Worker, Role.ROLLOUT, greeting="first"))
+    again = placement.spawn(Worker, Role.ROLLOUT, greeting="second")
+    assert wait(again.greet.remote()) == "second"
+
+
+def test_a_stopped_actor_can_be_killed_and_replaced(placement: Placement) -> None:
+    first = placement.spawn(Worker, Role.ROLLOUT, greeting="first")
+    os.kill(wait(first.process_id.remote()), signal.SIGSTOP)  # type: ignore[arg-type]
+    kill(first)
+    again = placement.spawn(Worker, Role.ROLLOUT, greeting="second")
+    assert wait(again.greet.remote()) == "second"
 
 
 def test_more_than_the_cluster_has_is_refused_with_both_numbers(cluster: None) -> None:
