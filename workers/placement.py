@@ -71,7 +71,8 @@ class ActorDied(Exception):
 
     def __str__(self) -> str:
         why = "the node ran out of memory" if self.out_of_memory else "its process ended"
-        which = f", rank {self.rank}," if self.rank else ""
+        word = "rank" if self.role is Role.TRAINER else "number"
+        which = f", {word} {self.rank}," if self.rank else ""
         return f"the {self.role} actor{which} died, {why}: {self.cause}"
 
 
@@ -196,7 +197,7 @@ def wait_for_all(refs: Sequence[Any], *, what: str, role: Role, deadline_s: floa
         ready, _ = ray.wait(pending, timeout=min(_POLL_S, max(0.0, left_s)))
         for rank in [rank for rank, ref in enumerate(refs) if ref in ready]:
             try:
-                results[rank] = _fetch(refs[rank], role, rank)
+                results[rank] = fetch(refs[rank], role, rank)
             except RuntimeError as error:
                 others = [(other, refs[other]) for other in range(len(refs)) if other != rank]
                 raise _death_among(others, role) or error from error
@@ -205,12 +206,29 @@ def wait_for_all(refs: Sequence[Any], *, what: str, role: Role, deadline_s: floa
     return [results[rank] for rank in range(len(refs))]
 
 
-def poll(ref: Any, *, role: Role) -> bool:
-    """Whether the call has ended well; raises as `wait_for` does if it has ended badly."""
-    ready, _ = ray.wait([ref], timeout=0)
-    if ready:
-        _fetch(ref, role)
-    return bool(ready)
+def ended(refs: Sequence[Any], timeout_s: float) -> list[Any]:
+    """Those calls that have ended, well or badly, once one has or the time is up."""
+    first, _ = ray.wait(list(refs), timeout=timeout_s)
+    # `wait` stops at the first; others may have ended as well.
+    return ray.wait(list(refs), num_returns=len(refs), timeout=0)[0] if first else []
+
+
+def fetch(ref: Any, role: Role, place: int = 0) -> Any:
+    """The result of a call that has ended. Raises ActorDied, or the exception that the call itself raised."""
+    try:
+        return ray.get(ref, timeout=_FETCH_S)
+    except RayTaskError as error:
+        cause = error.cause
+        raise (cause if isinstance(cause, Exception) else error) from error
+    except OutOfMemoryError as error:
+        raise ActorDied(role, str(error), out_of_memory=True, rank=place) from error
+    except RayActorError as error:
+        raise ActorDied(role, str(error), rank=place) from error
+
+
+def cancel(ref: Any) -> None:
+    """Ask an asynchronous actor to give a call up; one that has ended stays as it is."""
+    ray.cancel(ref)
 
 
 def put(value: object) -> Any:
@@ -250,24 +268,12 @@ def _death_among(calls: Sequence[tuple[int, Any]], role: Role) -> ActorDied | No
         ready, _ = ray.wait(list(pending.values()), timeout=left_s)
         for rank in [rank for rank, ref in pending.items() if ref in ready]:
             try:
-                _fetch(pending.pop(rank), role, rank)
+                fetch(pending.pop(rank), role, rank)
             except ActorDied as death:
                 return death
             except Exception as error:  # whatever else it says, it is not the death that is looked for
                 logger.info("another rank failed too", extra={"rank": rank, "error": str(error)})
     return None
-
-
-def _fetch(ref: Any, role: Role, rank: int = 0) -> Any:
-    try:
-        return ray.get(ref, timeout=_FETCH_S)
-    except RayTaskError as error:
-        cause = error.cause
-        raise (cause if isinstance(cause, Exception) else error) from error
-    except OutOfMemoryError as error:
-        raise ActorDied(role, str(error), out_of_memory=True, rank=rank) from error
-    except RayActorError as error:
-        raise ActorDied(role, str(error), rank=rank) from error
 
 
 def _of_role(resources: ResourcesSpec, role: Role) -> RoleResources:

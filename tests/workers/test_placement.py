@@ -16,9 +16,10 @@ from workers.placement import (
     NoPlacement,
     Placement,
     Role,
+    ended,
+    fetch,
     kill,
     place,
-    poll,
     wait_for,
     wait_for_all,
 )
@@ -151,14 +152,17 @@ def test_dead_actor_is_named(placement: Placement) -> None:
     assert not caught.value.out_of_memory
 
 
-def test_killed_actor_is_seen_by_a_poll(placement: Placement) -> None:
+def test_calls_that_have_ended_are_told_from_those_under_way(placement: Placement) -> None:
     actor = placement.spawn(Worker, Role.TRAINER, greeting="hi")
-    wait(actor.greet.remote())
+    greetings = [actor.greet.remote(), actor.greet.remote()]
+    wait_all(greetings)
     sleeping = actor.sleep.remote(60.0)
-    assert not poll(sleeping, role=Role.TRAINER)
+    assert ended([*greetings, sleeping], 30.0) == greetings
+    assert ended([sleeping], 0.1) == []
     kill(actor)
+    assert ended([sleeping], 30.0) == [sleeping]
     with pytest.raises(ActorDied):
-        wait(sleeping)
+        fetch(sleeping, Role.TRAINER)
 
 
 def test_slow_call_meets_its_deadline(placement: Placement) -> None:

@@ -174,6 +174,11 @@ class VllmEngine:
             name: digest for worker in workers for name, digest in sorted(worker.items()) if digest != _EMPTY_DIGEST
         }
 
+    def tokens_by_request(self) -> dict[str, int]:
+        """What has been sampled so far of each request that vLLM works on; vLLM has no name of its own for this."""
+        states = self._llm.output_processor.request_states
+        return {name: state.detokenizer.num_output_tokens() for name, state in states.items()}
+
     def num_unfinished_requests(self) -> int:
         """Requests that vLLM still works on."""
         return int(self._llm.get_num_unfinished_requests())
