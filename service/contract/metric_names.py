@@ -117,6 +117,8 @@ METRICS: tuple[Metric, ...] = (
     _metric("rl", "async/staleness/max", "versions", "down", "age of the oldest trained group"),
     _metric("rl", "async/mixed_ratio", "fraction", "neither", "trained completions that several policies have drawn"),
     _metric("rl", "async/dropped_stale", "groups", "down", "groups beyond max_staleness, which were made again"),
+    _metric("rl", "engines/num_ready", "engines", "up", "rollout engines that took part when the step ended"),
+    _metric("rl", "engines/num_reissued", "requests", "down", "requests asked again since their engine was lost"),
     _metric("rl", "training/policy_version", "versions", "neither", "weight updates that the rollout engine has taken"),
     _metric("rl", "training/num_tokens", "tokens", "neither", "completion tokens trained since the stage began"),
     _metric("rl", "timing_s/step", "s", "down", "wall time of the step"),

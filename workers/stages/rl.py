@@ -164,6 +164,7 @@ class _RlLoop:
         self.num_tokens += done.num_tokens
         self.metrics = step_metrics(done, self.spec, self.maker.trained_version(done.step)) | {
             **self.reward.metrics_of(done.rollouts.tally),
+            **self.context.engine.take_metrics(),
             "training/policy_version": float(self.context.versions.engine),
             "training/num_tokens": float(self.num_tokens),
         }
