@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pyarrow.parquet as pq
 import pytest
 
 from service.contract.messages import StageResult
@@ -20,7 +22,9 @@ from service.contract.spec import ExperimentSpec
 from service.contract.status import EndReason
 from tests.workers.attempt_server import ATTEMPT_ID, TOKEN, AttemptServer, orders_of, serving
 from tests.workers.ray_head import ray_environment, ray_head
+from workers.data.prompt_dataset import prompt_indices_for_step
 from workers.replay import replay
+from workers.stages.rollout_store import stored_step_path
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -126,9 +130,13 @@ def driver(cluster: str, server: AttemptServer, folder: Path) -> Iterator["subpr
 def wait_nothing_left(timeout_s: float = 20.0) -> None:
     """No actor, no process of vLLM and no weight file of this attempt remains."""
     limit = time.monotonic() + timeout_s
-    while left := [*actor_processes(), *Path("/dev/shm").glob(f"sedray-weights-{ATTEMPT_ID}-*")]:
+    while left := [*actor_processes(), *weight_folders()]:
         assert time.monotonic() < limit, left
         time.sleep(0.2)
+
+
+def weight_folders() -> list[Path]:
+    return list(Path("/dev/shm").glob(f"sedray-weights-{ATTEMPT_ID}-*"))
 
 
 def actor_processes() -> list[psutil.Process]:
@@ -293,3 +301,31 @@ def make_endless_sft(folder: Path) -> dict[str, Any]:
     endless = make_spec(folder).model_dump(mode="json")["sft"] | {"num_epochs": 100_000, "eval_steps": None}
     assert isinstance(endless, dict)
     return endless
+
+
+def test_ahead_of_the_trainer_a_killed_driver_leaves_all_that_its_successor_needs(cluster: str, tmp_path: Path) -> None:
+    body = make_spec(tmp_path).model_dump(mode="json")
+    rl = body["rl"] | {"mode": "async", "max_staleness": 1, "rollout_correction": {"mode": "token_truncate"}}
+    evaluation = body["evaluation"] | {"sft_steps": [], "points": ["after_rl"]}
+    spec = make_spec(tmp_path, sft=None, rl=rl, evaluation=evaluation)
+    output_dir = str(tmp_path / "out")
+    with serving(orders_of(spec, output_dir)) as first, driver(cluster, first, tmp_path) as process:
+        first.wait_until(lambda: len(first.points("reward/mean")) > SAVE_STEPS, timeout_s=600)
+        process.kill()
+        process.wait(timeout=60)
+        # Such folders are removed by a later attempt, when they have been without an owner for a minute.
+        for folder in weight_folders():
+            shutil.rmtree(folder)
+    with serving(orders_of(spec, output_dir)) as second, driver(cluster, second, tmp_path) as again:
+        again.wait(timeout=600)
+        assert again.returncode == 0, second.finished
+    steps = [step for step, _ in second.points("reward/mean")]
+    assert steps == list(range(steps[0], NUM_RL_STEPS + 1)) and steps[0] > SAVE_STEPS
+    assert all(value <= 1.0 for _, value in second.points("async/staleness/max"))
+    assert second.points("training/policy_version") == [(step, float(step)) for step in steps]
+    assert [step for step, _ in second.points("eval/test/pass@1")] == [RL_EVAL_STEPS, NUM_RL_STEPS]
+    assert [name for name in second.metric_names() if describe_metric(name) is None] == []
+    for step in range(1, NUM_RL_STEPS + 1):
+        trained = pq.read_table(stored_step_path(output_dir, step)).select(["prompt_uid", "policy_version"])
+        assert trained["prompt_uid"].to_pylist()[::8] == prompt_indices_for_step(50, 8, step, spec.seed)
+        assert set(trained["policy_version"].to_pylist()) <= {step - 1, max(0, step - 2)}
