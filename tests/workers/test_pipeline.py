@@ -1,8 +1,6 @@
 """`python -m workers.pipeline` as Ray runs it: real cluster, trainer and vLLM, against an HTTP service of the test."""
 
 import json
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -11,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from service.contract.messages import StageResult
@@ -19,7 +16,7 @@ from service.contract.metric_names import describe_metric
 from service.contract.spec import ExperimentSpec
 from service.contract.status import EndReason
 from tests.workers.attempt_server import ATTEMPT_ID, TOKEN, AttemptServer, orders_of, serving
-from tests.workers.ray_head import ray_environment, ray_head
+from tests.workers.ray_head import actor_processes, ray_environment, ray_head
 from workers.replay import replay
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -131,21 +128,6 @@ def wait_nothing_left(timeout_s: float = 20.0) -> None:
         time.sleep(0.2)
 
 
-def actor_processes() -> list[psutil.Process]:
-    """Actors of this module's cluster, which is a child of this process, and their descendants."""
-    marks = ("ray::Trainer", "ray::RolloutEngine", "VLLM::")
-    children = psutil.Process().children(recursive=True)
-    return [child for child in children if child.is_running() and any(mark in title(child) for mark in marks)]
-
-
-def title(process: psutil.Process) -> str:
-    """Its command line, or nothing if it is gone."""
-    try:
-        return " ".join(process.cmdline())
-    except psutil.Error:
-        return ""
-
-
 def test_whole_run_reports_every_stage(whole_run: AttemptServer) -> None:
     assert [report.reason for report in whole_run.finished] == [EndReason.COMPLETED]
     results = whole_run.stage_results()
@@ -255,9 +237,8 @@ def assert_equal_from(step: int, found: AttemptServer, expected: AttemptServer) 
 
 def kill_engine() -> None:
     """As the kernel does when memory runs out."""
-    for found in actor_processes():
-        if "RolloutEngine" in title(found):
-            os.kill(found.pid, signal.SIGKILL)
+    [engine] = actor_processes("ray::RolloutEngine")
+    engine.kill()
 
 
 def comparable(result: StageResult) -> dict[str, float]:
