@@ -94,11 +94,9 @@ class Placement:
 
     def __init__(self, group: PlacementGroup, resources: ResourcesSpec) -> None:
         """Use `place`, which makes the group."""
-        roles = [(Role.TRAINER, rank) for rank in range(resources.trainer.num_ranks)]
-        roles += [(Role.ROLLOUT, number) for number in range(resources.rollout.num_engines)]
         self.resources = resources
         self._group = group
-        self._bundles = {who: Bundle(group=group, index=index) for index, who in enumerate(roles)}
+        self._bundles = {who: Bundle(group=group, index=index) for who, index in _bundle_indices(resources).items()}
         self._engine_numbers = count(resources.rollout.num_engines)
         nodes = _nodes_of(group)
         self.hosts = _hosts([nodes[rank] for rank in range(resources.trainer.num_ranks)])
@@ -129,8 +127,10 @@ class Placement:
         A class with coroutine methods becomes an asynchronous actor that runs up to `max_concurrency` of them.
         """
         demand, bundle = _of_role(self.resources, role), self._bundles[role, place]
+        # Two that work by turns use all threads of their bundle; Ray counts half of them for each.
+        by_turns = self.resources.placement == "colocated"
         options = {
-            "num_cpus": demand.num_cpus,
+            "num_cpus": demand.num_cpus / 2 if by_turns else demand.num_cpus,
             "num_gpus": demand.num_gpus,
             "max_restarts": 0,
             "max_task_retries": 0,
@@ -165,8 +165,7 @@ class Placement:
 
 def place(resources: ResourcesSpec, *, deadline_s: float, check: Check) -> Placement:
     """Reserve a bundle for each actor, together or not at all. Raises NoPlacement at the deadline."""
-    ranks = [_bundle(resources.trainer)] * resources.trainer.num_ranks
-    bundles = ranks + [_bundle(resources.rollout)] * resources.rollout.num_engines
+    bundles = [_bundle(demand) for demand in resources.bundles]
     placement = Placement(_reserve(bundles, deadline_s, check), resources)
     logger.info("actors placed", extra={"bundles": bundles, "same_node": placement.same_node})
     return placement
@@ -282,6 +281,14 @@ def _of_role(resources: ResourcesSpec, role: Role) -> RoleResources:
             return resources.trainer
         case Role.ROLLOUT:
             return resources.rollout
+
+
+def _bundle_indices(resources: ResourcesSpec) -> dict[tuple[Role, int], int]:
+    """Where each actor's bundle stands in `resources.bundles`."""
+    num_ranks, num_engines = resources.trainer.num_ranks, resources.rollout.num_engines
+    first_engine = 0 if resources.placement == "colocated" else num_ranks
+    ranks = {(Role.TRAINER, rank): rank for rank in range(num_ranks)}
+    return ranks | {(Role.ROLLOUT, number): first_engine + number for number in range(num_engines)}
 
 
 def _nodes_of(group: PlacementGroup) -> dict[int, str]:

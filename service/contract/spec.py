@@ -85,6 +85,15 @@ class ExperimentSpec(StrictModel):
             raise ValueError("evaluation.rl_eval_steps: there is no rl stage whose steps they could be")
         return self
 
+    @model_validator(mode="after")
+    def _turns_exclude_working_ahead(self) -> Self:
+        if self.rl and self.rl.mode == "async" and self.resources.placement == "colocated":
+            raise ValueError(
+                "resources.placement 'colocated' lets trainer and engines work by turns, and rl.mode 'async' lets them "
+                "work at the same time; set the placement to 'disaggregated' or the mode to 'sync'"
+            )
+        return self
+
     def stage_names(self) -> list[StageName]:
         """The stages in the order in which they run.
 
