@@ -110,7 +110,7 @@ def make_spec(mode: Mode, seed: int, num_steps: int) -> ExperimentSpec:
     """Steps whose rollouts take about as long as training on them, on one core each: two passes over each step's
     completions in updates of a quarter of them."""
     data, reward = _COUNTDOWN / "data", {"type": "countdown"}
-    rl: dict[str, Any] = {
+    rl = {
         "data": {"path": str(data / "rl.jsonl")},
         "reward": reward,
         "optimizer": {"learning_rate": 2.0e-4},
@@ -134,7 +134,7 @@ def make_spec(mode: Mode, seed: int, num_steps: int) -> ExperimentSpec:
             "name": f"{mode} {seed}",
             "seed": seed,
             "model": {"path": str(_COUNTDOWN / "base"), "max_model_len": 32},
-            "rl": rl | _MODES[mode],
+            "rl": {**rl, **_MODES[mode]},
             "evaluation": evaluation,
         }
     )
