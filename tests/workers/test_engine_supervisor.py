@@ -75,6 +75,19 @@ def test_an_engine_that_dies_while_nothing_is_asked_is_replaced_too() -> None:
         lab.pool.check_start()
 
 
+def test_an_engine_without_a_successor_at_the_end_is_told_of_too() -> None:
+    def prepare(engine: FakeEngine) -> None:
+        engine.is_hung = engine.generation == 1
+
+    with a_lab(2, prepare) as lab:
+        lab.pool.wait_started()
+        lab.host.engines[0].kill()
+        lab.generate(8, 1)
+        assert lab.reports.events == []
+        lab.pool.release(0.0)
+        assert [(kind, detail["engine"]) for kind, detail in lab.reports.events] == [("engine_lost", 0)]
+
+
 def test_an_engine_that_answers_is_left_alone() -> None:
     with a_lab(1, hold_first(0)) as lab:
         lab.pool.wait_started()
