@@ -19,16 +19,18 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]  # public, 
 from service.contract.data import ChatSpec
 from service.contract.spec import ModelSpec
 from service.contract.stages import RlSpec, SftSpec
-from workers.actors.model_export import export_model, exported_weights, write_weights
+from workers.actors.model_export import export_model, exported_weights
 from workers.actors.policy_model import PolicyModel
 from workers.actors.rank_group import RankGroup, connect_store, join, open_store
-from workers.actors.trainer_results import ModelFacts, RlPlan, SftEnd, SftPlan, SftSlice, WeightManifest
+from workers.actors.trainer_results import ModelFacts, RlPlan, SftEnd, SftPlan, SftSlice
 from workers.actors.trainer_rl import RlRun
 from workers.actors.trainer_sft import SftRun
+from workers.actors.weight_export import Content, weight_content, write_weights
 from workers.config_error import ConfigError
 from workers.data.token_sequence import TokenSequence
 from workers.determinism import make_deterministic
 from workers.rollouts import TrainingSample
+from workers.weight_sync import WeightManifest
 
 logger = logging.getLogger(__name__)
 
@@ -158,9 +160,13 @@ class Trainer:
         """Every tensor once, by its Hugging Face name: contiguous CPU copies in the specification's dtype."""
         return exported_weights(self._loaded())
 
-    def write_weights(self, path: str) -> WeightManifest:
-        """Write `weights` as one safetensors file, which appears only when it is complete."""
-        return write_weights(self._loaded(), path)
+    def write_weights(self, path: str, *, with_digests: bool = False) -> WeightManifest:
+        """Write `weights` as one safetensors file, which appears only when it is complete. Raises OSError."""
+        return write_weights(self._loaded(), path, with_digests=with_digests)
+
+    def weight_content(self, *, with_digests: bool = False) -> tuple[WeightManifest, Content]:
+        """What that file would hold, for engines on other machines; empty on all ranks but the first."""
+        return weight_content(self._loaded(), with_digests=with_digests)
 
     @torch.no_grad()
     def logprobs(self, sequences: Sequence[tuple[list[int], list[int]]], *, temperature: float) -> list[list[float]]:

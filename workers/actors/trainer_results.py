@@ -120,14 +120,3 @@ class RlPlan:
     """As given to `save_rl`; 0 on a fresh start."""
     resumed_from: str | None
     skipped_checkpoints: tuple[SkippedCheckpoint, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WeightManifest:
-    """What a weight file holds, to be checked by whoever reads it."""
-
-    num_tensors: int
-    num_bytes: int
-    """Size of the file."""
-    checksum: str
-    """SHA-256 of the file, hexadecimal."""
