@@ -68,6 +68,11 @@ class EngineWeights:
         self._landing: LandingFolder | None = None
         self._folders = ExitStack()
 
+    @property
+    def is_confirmed(self) -> bool:
+        """Whether what is generated may leave at once; not so from the beginning of an update on."""
+        return self._confirmed.is_set()
+
     async def update(self, order: UpdateOrder, content: memoryview | None, deadline_s: float) -> UpdateReport:
         """Take a file, or a content that becomes one first; to be confirmed.
 

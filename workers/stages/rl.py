@@ -103,9 +103,9 @@ class _RlLoop:
             self._store(step, chosen, samples, trained)
             with clock.measure("update_weights"):
                 self._progress("syncing weights", step - 1)
-                self.context.bring_engine_up_to_date()
+                synced = self.context.bring_engine_up_to_date()
         self.steps_done = step
-        self._report(step, groups, chosen, trained, clock)
+        self._report(step, groups, chosen, {**trained, **synced}, clock)
         if step % self.spec.save_steps == 0 or step == self.spec.num_steps:
             self._progress("saving a checkpoint", step)
             # A driver that dies takes unsent reports along; its successor begins behind the checkpoint's steps.
@@ -163,6 +163,7 @@ class _RlLoop:
             **rollout_metrics(groups),
             **selection_metrics(self.spec, len(groups), chosen),
             **self.reward.take_metrics(),
+            **self.context.engine.take_metrics(),
             **trained,
             **{f"timing_s/{phase}": seconds for phase, seconds in clock.seconds.items()},
             "perf/throughput": num_tokens / clock.seconds["step"],

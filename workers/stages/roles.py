@@ -47,26 +47,29 @@ class Trainer(Protocol):
 
 
 class Engine(Protocol):
-    """Samples completions. Starts with the weights of the base model."""
+    """Samples completions, on as many engines as there are. Starts with the weights of the base model."""
 
     def begin_start(self) -> None:
-        """Start the engine; returns at once."""
+        """Start it; returns at once."""
 
     def check_start(self) -> None:
-        """Raise if the engine has failed to start; never waits. Does nothing if no start was begun."""
+        """Raise if it has failed for good; never waits. Does nothing if no start was begun."""
 
     def wait_started(self) -> EngineFacts:
-        """Wait until the engine answers."""
+        """Wait until it answers."""
 
     def generate(self, requests: list[GenerationRequest], sampling: SamplingParameters) -> list[Completion]:
         """One completion per request, in the order of the requests."""
 
+    def take_metrics(self) -> dict[str, float]:
+        """What happened to it since the last call, by metric name."""
+
 
 class WeightSync(Protocol):
-    """Moves the trainer's present weights into the engine."""
+    """Moves the trainer's present weights into the engine, and makes sure that they are there."""
 
-    def __call__(self, version: int) -> None:
-        """The engine's completions carry `version` from now on."""
+    def __call__(self, version: int) -> Mapping[str, float]:
+        """The engine's completions carry `version` from now on; returns what it took, by metric name."""
 
 
 class Reports(Protocol):

@@ -9,7 +9,7 @@ Standard library only: every process of a run can import this package, and none 
 
 from workers.weight_sync.failure import WeightSyncFailed
 from workers.weight_sync.layout import TensorPlace, WeightLayout, lay_out, require_shapes, tensor_shapes
-from workers.weight_sync.orders import UpdateOrder, UpdateReport, WeightManifest
+from workers.weight_sync.orders import SendReport, UpdateOrder, UpdateReport, WeightManifest
 from workers.weight_sync.weight_folder import LandingFolder, WeightFolder, landing_folder, weight_folder
 
 BACKEND = "sedray"
@@ -18,6 +18,7 @@ BACKEND = "sedray"
 __all__ = [
     "BACKEND",
     "LandingFolder",
+    "SendReport",
     "TensorPlace",
     "UpdateOrder",
     "UpdateReport",

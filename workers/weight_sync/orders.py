@@ -48,3 +48,13 @@ class UpdateReport:
     """Seconds until the probe was scored."""
     probe_logprobs: tuple[tuple[float, ...], ...]
     """Of each of the probe's sequences, the log-prob of every token but the first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SendReport:
+    """What became of a broadcast, as the trainer tells it."""
+
+    gather_s: float = 0.0
+    """Seconds in which the ranks brought their parts together."""
+    failure: str | None = None
+    """Why it did not reach all engines; the group is gone then."""
