@@ -124,7 +124,8 @@ def _free_port(host: str) -> int:
 def _caught(call: Callable[[], None], device: torch.device, errors: list[BaseException]) -> None:
     try:
         if device.type != "cpu":
-            torch.accelerator.set_device_index(device)  # a new thread has device 0
-        call()
+            torch.accelerator.set_device_index(device)  # a new thread has device 0, and gradients on
+        with torch.no_grad():
+            call()
     except BaseException as error:
         errors.append(error)

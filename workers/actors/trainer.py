@@ -179,7 +179,6 @@ class Trainer:
         self._sender = self._sender or NcclSender(self._loaded(), self._host)
         return self._sender.join(RayEngines(engines, num_workers), deadline_s)
 
-    @torch.no_grad()
     def send_weights(self, *, with_digests: bool, deadline_s: float) -> SendReport:
         """Send `weights` to the engines of the group. See `NcclSender.send`."""
         assert self._sender is not None, "join_engines comes first"
