@@ -194,6 +194,12 @@ class Roster:
             self._changed.notify_all()
             return self._incidents.pop(member.number, None)
 
+    def take_open_incidents(self) -> list[Incident]:
+        """Those with which no other engine has ended yet; they are forgotten."""
+        with self._changed:
+            found, self._incidents = list(self._incidents.values()), {}
+            return found
+
     def take(self, num_requests: int, num_tokens: int) -> Member | None:
         """The member with the least to do, if one has room; the portion counts as its own from now on."""
         with self._changed:

@@ -110,10 +110,12 @@ class Supervisor:
         self._roster.add(Member(engine=engine, start=engine.begin_start(), is_first=is_first, since_s=since_s))
 
     def stop(self) -> None:
-        """End the thread; the engines stay as they are."""
+        """End the thread, and tell of engines that have no successor yet; all stay as they are."""
         self._stopping.set()
         if self._thread.ident is not None:
             self._thread.join(_STOP_S)
+        for incident in self._roster.take_open_incidents():
+            self._report(incident, "engine_lost", "was lost and not replaced before the end")
 
     def _run(self) -> None:
         try:
@@ -160,7 +162,7 @@ class Supervisor:
         incident = self._roster.welcome(member)
         logger.info("rollout engine joined", extra={"number": member.number, "facts": self._roster.facts})
         if incident is not None:
-            self._report(incident)
+            self._report(incident, "engine_replaced", "was replaced")
 
     def _did_not_join(self, member: Member, error: Exception) -> None:
         """What no engine could serve fails everywhere; so the first to answer shows that it is worth trying again."""
@@ -211,11 +213,11 @@ class Supervisor:
             del self._clearing[member]
             self.start_engine(member.number)
 
-    def _report(self, incident: Incident) -> None:
+    def _report(self, incident: Incident, kind: str, outcome: str) -> None:
         seconds = self._roster.clock() - incident.since_s
         self._reports.event(
-            "engine_replaced",
-            f"rollout engine {incident.number} was replaced within {seconds:.0f} s: {incident.cause}",
+            kind,
+            f"rollout engine {incident.number} {outcome}, {seconds:.0f} s in all: {incident.cause}",
             {
                 "engine": incident.number,
                 "cause": incident.cause,

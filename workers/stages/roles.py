@@ -59,7 +59,7 @@ class Engine(Protocol):
         """Wait until it answers."""
 
     def generate(self, requests: list[GenerationRequest], sampling: SamplingParameters) -> list[Completion]:
-        """One completion per request, in the order of the requests."""
+        """One completion per request, in the order of the requests. May be called from several threads at once."""
 
     def take_metrics(self) -> dict[str, float]:
         """What happened to it since the last call, by metric name."""

@@ -255,7 +255,7 @@ def test_cancelled_call_gives_its_requests_up(lab: Lab) -> None:
 
 
 def test_a_busy_engine_shows_that_it_lives_and_a_stopped_one_is_told_from_it(lab: Lab) -> None:
-    requests, (core, *_) = some_requests(num_prompts=64, num_samples=8), vllm_processes()
+    requests, (core, *_) = some_requests(num_prompts=16, num_samples=32), vllm_processes()
 
     async def watch() -> list[Completion]:
         sampling = SamplingParameters(temperature=1.0, max_completion_length=50)
@@ -266,7 +266,8 @@ def test_a_busy_engine_shows_that_it_lives_and_a_stopped_one_is_told_from_it(lab
         core.suspend()
         try:
             with pytest.raises(EngineFailed, match=r"no token of .* requests came for 1 s"):
-                await asyncio.gather(lab.engine.ping(1.0), lab.engine.ping(1.0))
+                await asyncio.sleep(0.5)  # what it has sent before still arrives
+                await lab.engine.ping(1.0)
         finally:
             core.resume()
         return await generating
