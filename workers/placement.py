@@ -110,6 +110,11 @@ class Placement:
         """The IPv4 address of that node; empty if Ray does not know it."""
         return _addresses().get(self.node_of(role, place), "")
 
+    @property
+    def trainer_is_here(self) -> bool:
+        """Whether driver and the trainer's first rank are on one machine."""
+        return self.node_of(Role.TRAINER) == _own_node()
+
     def shares_memory(self, engine: int) -> bool:
         """Whether an engine, driver and the trainer's first rank are on one machine, with one memory file system."""
         return len({self.node_of(Role.ROLLOUT, engine), self.node_of(Role.TRAINER), _own_node()}) == 1

@@ -9,6 +9,7 @@ from service.contract.data import ChatSpec
 from service.contract.resources import ResourcesSpec
 from service.contract.stages import EvaluationSpec, RlSpec, SftSpec, StageName
 from service.contract.strict_model import StrictModel
+from service.contract.weight_sync import WeightSyncSpec
 
 PriorityName = Literal["urgent", "high", "normal", "low", "backfill"]
 PRIORITY_RANK: dict[PriorityName, int] = {"urgent": 0, "high": 1, "normal": 2, "low": 3, "backfill": 4}
@@ -93,6 +94,22 @@ class ExperimentSpec(StrictModel):
                 "work at the same time; set the placement to 'disaggregated' or the mode to 'sync'"
             )
         return self
+
+    @model_validator(mode="after")
+    def _nccl_needs_gpus(self) -> Self:
+        roles = {"trainer": self.resources.trainer.num_gpus, "rollout": self.resources.rollout.num_gpus}
+        without = [f"resources.{role}.num_gpus" for role, num_gpus in roles.items() if num_gpus < 1]
+        if self.weight_sync.transport == "nccl" and without:
+            raise ValueError(
+                f"rl.weight_sync.transport 'nccl' moves weights between GPUs that nobody else uses, but "
+                f"{' and '.join(without)} is below 1; give both roles whole GPUs or take 'auto'"
+            )
+        return self
+
+    @property
+    def weight_sync(self) -> WeightSyncSpec:
+        """The settings of every weight sync, whichever stage asks for it."""
+        return self.rl.weight_sync if self.rl else WeightSyncSpec()
 
     def stage_names(self) -> list[StageName]:
         """The stages in the order in which they run.

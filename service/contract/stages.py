@@ -23,6 +23,7 @@ from service.contract.rl import (
     with_defaults,
 )
 from service.contract.strict_model import StrictModel
+from service.contract.weight_sync import WeightSyncSpec
 
 EvaluationPoint = Literal["base", "after_sft", "after_rl"]
 StageName = Literal["sft", "evaluate_base", "evaluate_after_sft", "rl", "evaluate_after_rl"]
@@ -195,6 +196,7 @@ class RlSpec(StrictModel):
     """Steps between two whose rollouts are stored as Parquet in the experiment's folder, 1 for all; left out: none."""
     gate: GateSpec | None = None
     """What the policy must show before the first step; left out: nothing."""
+    weight_sync: WeightSyncSpec = WeightSyncSpec()
 
     @property
     def num_steps_ahead(self) -> int:

@@ -114,3 +114,8 @@ def test_what_an_estimator_divides_by_follows_from_it(estimator: str, preset: st
 def test_contradictions_are_refused(changes: dict[str, Any], problem: str) -> None:
     with pytest.raises(ValidationError, match=problem):
         make(**changes)
+
+
+def test_limit_without_a_probe_is_refused() -> None:
+    with pytest.raises(ValidationError, match="probe_num_sequences 0 makes none"):
+        make(weight_sync={"probe_num_sequences": 0, "probe_max_logprob_diff": 0.1})

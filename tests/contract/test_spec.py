@@ -181,3 +181,18 @@ def test_a_problem_of_several_fields_reads_as_a_sentence() -> None:
 
     problems = describe_errors(caught.value, ExperimentSpec)
     assert problems == [{"field": "(body)", "problem": "nothing to do: give at least one of sft, rl, evaluation"}]
+
+
+def gpus(**num_gpus: float) -> dict[str, Any]:
+    return {role: {"num_gpus": number} for role, number in num_gpus.items()}
+
+
+def test_nccl_is_refused_where_a_role_has_no_gpu_of_its_own() -> None:
+    rl = {**RL, "weight_sync": {"transport": "nccl"}}
+    problem = findings(rl=rl, resources=gpus(trainer=1.0, rollout=0.5))[0]["problem"]
+    assert "resources.rollout.num_gpus is below 1" in problem
+    assert make_spec(rl=rl, resources=gpus(trainer=1.0, rollout=1.0)).weight_sync.transport == "nccl"
+
+
+def test_weight_sync_without_reinforcement_learning_has_the_defaults() -> None:
+    assert make_spec().weight_sync == make_spec(rl=RL).weight_sync

@@ -166,10 +166,11 @@ class BanditRun:
         self.trainer.begin_load = lambda: None  # type: ignore[method-assign]
         run_stages(self.context, [], lambda result: None)
 
-    def sync(self, version: int) -> None:
+    def sync(self, version: int) -> dict[str, float]:
         """`roles.WeightSync`."""
         assert self.trainer.trainer is not None
         self.engine.policy = (version, chances_of(self.trainer.trainer))
+        return {}
 
 
 def load_prompts(data: PromptData, max_prompt_tokens: int, limit: int | None) -> list[Prompt]:

@@ -212,8 +212,9 @@ class FakeSync:
     def __init__(self, trainer: FakeTrainer, engine: FakeEngine) -> None:
         self._trainer, self._engine = trainer, engine
 
-    def __call__(self, version: int) -> None:
+    def __call__(self, version: int) -> dict[str, float]:
         self._engine.logit, self._engine.version = self._trainer.logit, version
+        return {"weight_sync/probe_logprob_abs_diff_max": 0.0}
 
 
 class RecordedReports:

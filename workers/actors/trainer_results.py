@@ -141,14 +141,3 @@ class RlPlan:
     skipped_checkpoints: tuple[SkippedCheckpoint, ...]
     carried: RlCarried | None = None
     """As given to `save_rl`; None on a fresh start."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WeightManifest:
-    """What a weight file holds, to be checked by whoever reads it."""
-
-    num_tensors: int
-    num_bytes: int
-    """Size of the file."""
-    checksum: str
-    """SHA-256 of the file, hexadecimal."""

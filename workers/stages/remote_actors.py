@@ -1,13 +1,15 @@
 """`roles.Trainer` over Ray actors: each call has a deadline and can be interrupted while it waits."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from service.contract.spec import ExperimentSpec
 from service.contract.stages import RlSpec, SftSpec
 from workers.actors.trainer import Trainer
-from workers.actors.trainer_results import ModelFacts, RlCarried, RlPlan, SftEnd, SftPlan, SftSlice, WeightManifest
+from workers.actors.trainer_results import ModelFacts, RlCarried, RlPlan, SftEnd, SftPlan, SftSlice
 from workers.placement import Check, Placement, Role, kill, put, wait_for_all
 from workers.rollouts import TrainingSample
+from workers.weight_sync import SendReport
 
 # Seconds. They end what hangs; what is merely slow stays far below them.
 LOAD_S = 1800.0
@@ -15,6 +17,8 @@ PREPARE_S = 3600.0
 STEP_S = 3600.0
 SAVE_S = 1800.0
 WEIGHTS_S = 300.0
+_GIVE_UP_S = 60.0
+"""What the trainer needs beyond its own deadline to tear a group down and say so."""
 
 
 class RemoteTrainer:
@@ -74,9 +78,32 @@ class RemoteTrainer:
         """See `roles.Trainer`."""
         return self._wait(self._call("export", folder), "exporting the model", SAVE_S)
 
-    def write_weights(self, path: str) -> WeightManifest:
-        """The present weights as one safetensors file."""
-        return self._wait(self._call("write_weights", path), "writing weights", WEIGHTS_S)
+    def begin_write_weights(self, path: str, *, with_digests: bool) -> "TrainerCall":
+        """The present weights as one file; comes to a WeightManifest."""
+        return self._begin("writing weights", WEIGHTS_S, self._call("write_weights", path, with_digests=with_digests))
+
+    def begin_put_weights(self, *, with_digests: bool) -> tuple["TrainerCall", Any]:
+        """What that file would hold as an object in Ray's store; the call comes to a WeightManifest."""
+        pairs = [actor.weight_content.options(num_returns=2).remote(with_digests=with_digests) for actor in self._ranks]
+        call = self._begin("putting weights into Ray's store", WEIGHTS_S, [manifest for manifest, _ in pairs])
+        return call, pairs[0][1]
+
+    def join_engines(self, engines: Sequence[Any]) -> str | None:
+        """See `NcclTransport`: a group with the engines' actors."""
+        num_workers = [self._spec.resources.rollout.tensor_parallel_size] * len(engines)
+        refs = self._call("join_engines", list(engines), num_workers, deadline_s=WEIGHTS_S)
+        return self._wait(refs, "joining a transfer group", WEIGHTS_S + _GIVE_UP_S)
+
+    def send_weights(self, *, with_digests: bool) -> SendReport:
+        """See `NcclTransport`: the present weights to all engines of the group."""
+        refs = self._call("send_weights", with_digests=with_digests, deadline_s=WEIGHTS_S)
+        return self._wait(refs, "sending weights", WEIGHTS_S + _GIVE_UP_S)
+
+    def begin_scores(self, sequences: tuple[tuple[int, ...], ...]) -> Callable[[], list[list[float]]]:
+        """Log-probs of sequences' tokens but the first; waited for when the answer is asked for."""
+        pairs = [(list(tokens[:1]), list(tokens[1:])) for tokens in sequences]
+        refs = self._call("logprobs", pairs, temperature=1.0)
+        return self._begin("scoring the probe of a weight sync", WEIGHTS_S, refs).result
 
     def release(self) -> None:
         """End the actors' processes, and with them what holds them together."""
@@ -100,6 +127,9 @@ class RemoteTrainer:
             host=self._placement.hosts[rank],
         )
 
+    def _begin(self, what: str, deadline_s: float, refs: list[Any]) -> "TrainerCall":
+        return TrainerCall(lambda: self._wait(refs, what, deadline_s))
+
     def _call(self, method: str, *args: object, **kwargs: object) -> list[Any]:
         return [getattr(actor, method).remote(*args, **kwargs) for actor in self._ranks]
 
@@ -109,3 +139,17 @@ class RemoteTrainer:
         except Exception:
             self.release()
             raise
+
+
+class TrainerCall:
+    """A call to all ranks that is under way; its deadline counts from when it is waited for."""
+
+    def __init__(self, wait: Callable[[], Any]) -> None:
+        self._wait = wait
+        self._result: Any = None
+
+    def result(self) -> Any:
+        """The first rank's answer; a second call gives the same. Raises as every call to the trainer does."""
+        if self._result is None:
+            self._result = self._wait()
+        return self._result

@@ -7,7 +7,7 @@ from service.contract.spec import ExperimentSpec
 from workers.actors.rollout import RolloutEngine
 from workers.placement import Check, Placement, Role, cancel, ended, fetch, kill, wait_for
 from workers.rollouts import GenerationRequest, SamplingParameters
-from workers.weight_sync import WeightSource
+from workers.weight_sync import UpdateOrder
 
 # Seconds. They end what hangs; what is merely slow stays far below them.
 ENGINE_START_S = 1200.0
@@ -61,6 +61,11 @@ class RemoteEngine:
         """The address of its node at present."""
         return self._placement.host_of(Role.ROLLOUT, self.number)
 
+    @property
+    def handle(self) -> Any:
+        """The actor itself, for a trainer that talks to it."""
+        return self._actor
+
     def begin_start(self) -> Call:
         """Start vLLM in it; comes to its `EngineFacts`."""
         return self._begin("start", ENGINE_START_S)
@@ -79,9 +84,21 @@ class RemoteEngine:
         """End vLLM's processes."""
         return self._begin("shutdown")
 
-    def begin_update(self, source: WeightSource, version: int) -> Call:
-        """Load a weight file; the engine generates nothing meanwhile."""
-        return self._begin("update_weights", source, version, deadline_s=WEIGHTS_S)
+    def begin_update(self, order: UpdateOrder, content: Any = None) -> Call:
+        """See `RolloutEngine.update_weights`; `content` is the reference of one. Comes to an UpdateReport."""
+        return self._begin("update_weights", order, content, deadline_s=WEIGHTS_S)
+
+    def begin_end_update(self, version: int, probe: tuple[tuple[int, ...], ...]) -> Call:
+        """See `RolloutEngine.end_update`; comes to an UpdateReport."""
+        return self._begin("end_update", version, probe)
+
+    def begin_confirm(self, version: int) -> Call:
+        """See `RolloutEngine.confirm_weights`."""
+        return self._begin("confirm_weights", version)
+
+    def begin_checksums(self) -> Call:
+        """See `RolloutEngine.weight_checksums`."""
+        return self._begin("weight_checksums")
 
     def wait(self, call: Call, what: str, deadline_s: float) -> Any:
         """The result of a call that is begun, by the deadline that was given to it."""

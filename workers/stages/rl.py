@@ -138,11 +138,15 @@ class _RlLoop:
             self._store(step, chosen, samples, trained)
             with clock.measure("update_weights"):
                 self._progress("syncing weights", step - 1)
-                self.context.bring_engine_up_to_date()
+                synced = self.context.bring_engine_up_to_date()
             self.source.weights_taken(step)
         self.steps_done = step
         clock.seconds["rollout_idle"] = self.maker.engine_clock.idle_s() - idle_before_s
-        self._report(TrainedStep(step=step, rollouts=rollouts, chosen=chosen, trained=trained, seconds=clock.seconds))
+        self._report(
+            TrainedStep(
+                step=step, rollouts=rollouts, chosen=chosen, trained={**trained, **synced}, seconds=clock.seconds
+            )
+        )
         if step % self.spec.save_steps == 0 or step == self.spec.num_steps:
             self._save(step)
         self.sampling.reached(step)

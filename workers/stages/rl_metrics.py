@@ -20,7 +20,7 @@ class TrainedStep:
     rollouts: StepRollouts
     chosen: StepGroups
     trained: Mapping[str, float]
-    """The trainer's own metrics."""
+    """The trainer's own metrics, and those of the weight sync behind the step."""
     seconds: Mapping[str, float]
     """By phase: of the trainer's thread, and `rollout_idle`."""
 

@@ -66,10 +66,10 @@ class Engine(Protocol):
 
 
 class WeightSync(Protocol):
-    """Moves the trainer's present weights into the engine."""
+    """Moves the trainer's present weights into the engine, and makes sure that they are there."""
 
-    def __call__(self, version: int) -> None:
-        """The engine's completions carry `version` from now on."""
+    def __call__(self, version: int) -> Mapping[str, float]:
+        """The engine's completions carry `version` from now on; returns what it took, by metric name."""
 
 
 class Reports(Protocol):

@@ -1,5 +1,6 @@
 """What all stages of one attempt share."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -63,13 +64,13 @@ class StageContext:
         """The version of the policy after one of the `sampled_sft_steps`, or after any step of RL."""
         return self.sampled_sft_steps.index(step) + 1 if stage == "sft" else self.num_sft_versions + step
 
-    def bring_engine_up_to_date(self) -> bool:
-        """Give the engine the trainer's weights if it has others; says whether it had."""
+    def bring_engine_up_to_date(self) -> Mapping[str, float]:
+        """Give the engine the trainer's weights if it has others; returns what that took, by metric name."""
         if self.versions.engine == self.versions.trainer:
-            return False
-        self.sync_weights(self.versions.trainer)
+            return {}
+        metrics = self.sync_weights(self.versions.trainer)
         self.versions.engine = self.versions.trainer
-        return True
+        return metrics
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
