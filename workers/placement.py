@@ -99,7 +99,8 @@ class Placement:
         self._bundles = {who: Bundle(group=group, index=index) for who, index in _bundle_indices(resources).items()}
         self._engine_numbers = count(resources.rollout.num_engines)
         nodes = _nodes_of(group)
-        self.hosts = _hosts([nodes[rank] for rank in range(resources.trainer.num_ranks)])
+        self._trainer_nodes = [nodes[rank] for rank in range(resources.trainer.num_ranks)]
+        self.hosts = _hosts(self._trainer_nodes)
         """The IPv4 address of each trainer rank for the others: the loopback's where one machine holds all of them."""
 
     def node_of(self, role: Role, place: int = 0) -> str:
@@ -114,6 +115,11 @@ class Placement:
     def trainer_is_here(self) -> bool:
         """Whether driver and the trainer's first rank are on one machine."""
         return self.node_of(Role.TRAINER) == _own_node()
+
+    @property
+    def trainer_stands(self) -> bool:
+        """Whether the bundles of all its ranks lie where they were first placed."""
+        return [self.node_of(Role.TRAINER, rank) for rank in range(len(self._trainer_nodes))] == self._trainer_nodes
 
     def shares_memory(self, engine: int) -> bool:
         """Whether an engine, driver and the trainer's first rank are on one machine, with one memory file system."""

@@ -62,6 +62,10 @@ class NcclTransport:
         if self._parcel is not None:
             self._shelf.begin(self._parcel)
 
+    def trainer_replaced(self) -> None:
+        """See `Transport`."""
+        self._group = []
+
     def hand_over(self, member: Member) -> Call:
         """See `Transport`."""
         self._shelf.settle()

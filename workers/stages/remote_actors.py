@@ -47,6 +47,15 @@ class RemoteTrainer:
             self._facts = self._wait(self._loading, "loading the model", LOAD_S)
         return self._facts
 
+    def restart(self) -> bool:
+        """See `roles.Trainer`. The bundles must lie where they lay: ranks meet at the addresses of their nodes."""
+        self.release()
+        if not self._placement.trainer_stands:
+            return False
+        self._facts = None
+        self.begin_load()
+        return True
+
     def prepare_sft(self, spec: SftSpec, checkpoint_root: str) -> SftPlan:
         """See `roles.Trainer`."""
         return self._wait(self._call("prepare_sft", spec, checkpoint_root), "preparing SFT", PREPARE_S)

@@ -104,6 +104,11 @@ class WeightSynchroniser:
         metrics = _seconds(found.reports.values(), delivered_s, delivery.gather_s, verify_s)
         return metrics | ({} if gap is None else {"weight_sync/probe_logprob_abs_diff_max": gap})
 
+    def trainer_replaced(self) -> None:
+        """See `roles.WeightSync`. What engines hold stays known; a trainer that was just loaded is verified in full."""
+        self._transport.trainer_replaced()
+        self._due.at_next()
+
     def bring_up_to_date(self, member: Member) -> None:
         """Give an engine that joins what the others have; before the first sync that is what it has started with.
 
