@@ -16,9 +16,11 @@ from typing import Any
 import ray
 from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
 from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
 from service.contract.resources import ResourcesSpec, RoleResources
+from workers.activity.inspection import ActorState, inspect_machine
+from workers.activity.record import watched
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +29,9 @@ _FETCH_S = 120.0
 """For moving a finished result here; results are numbers and tokens, never weights."""
 _NOTICE_S = 5.0
 """What Ray may need to notice that a process is gone; about a tenth of it on one machine."""
+
+_INSPECT_S = 90.0
+"""A worker process to start, and py-spy on several processes."""
 
 LOOPBACK = "127.0.0.1"
 
@@ -150,7 +155,26 @@ class Placement:
                 bundle.group, placement_group_bundle_index=bundle.index
             ),
         }
-        return ray.remote(cls).options(**options).remote(**arguments)
+        seen = watched(cls, self.attempt, f"{role}-{place}")
+        return ray.remote(seen).options(**options).remote(**arguments)
+
+    @property
+    def attempt(self) -> str:
+        """Names the attempt on every machine where it has actors."""
+        return self._group.id.hex()
+
+    def inspect(self) -> list[ActorState]:
+        """What all actors are at, their stacks included; machines that do not answer in time are left out."""
+        nodes = {bundle.node_id for bundle in list(self._bundles.values())} - {""}
+        task = ray.remote(num_cpus=0, max_retries=0)(inspect_machine)
+        calls = [
+            task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(self.attempt)
+            for node in nodes
+        ]
+        answered, late = ray.wait(calls, num_returns=len(calls), timeout=_INSPECT_S)
+        for call in late:
+            ray.cancel(call, force=True)
+        return [state for call in answered for state in fetch(call, Role.ROLLOUT)]
 
     def add_engine(self, *, deadline_s: float, check: Check) -> int:
         """Reserve a bundle for one more engine; returns its number. Raises NoPlacement at the deadline."""

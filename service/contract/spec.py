@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from service.contract.data import ChatSpec
 from service.contract.resources import ResourcesSpec
 from service.contract.stages import EvaluationSpec, RlSpec, SftSpec, StageName
+from service.contract.stall import StallSpec
 from service.contract.strict_model import StrictModel
 from service.contract.weight_sync import WeightSyncSpec
 
@@ -53,6 +54,7 @@ class ExperimentSpec(StrictModel):
     rl: RlSpec | None = None
     evaluation: EvaluationSpec | None = None
     resources: ResourcesSpec = ResourcesSpec()
+    stall: StallSpec = StallSpec()
     priority: PriorityName = "normal"
     max_runtime_s: int = Field(default=4 * 3600, ge=30)
     """Wall time of one attempt, counted from its submission to Ray; beyond it the attempt is stopped."""

@@ -151,13 +151,14 @@ def test_a_gang_that_lost_a_rank_starts_again_in_its_bundles_and_goes_on_from_it
     trainer: RemoteTrainer, known: KnownActors, sft: SftSpec, tmp_path: Path
 ) -> None:
     root = str(tmp_path / "sft")
-    trainer.prepare_sft(sft, root)
-    saved = trainer.sft_steps(max_steps=sft.save_steps, max_seconds=60.0).steps[-1].step
+    often_saved = sft.model_copy(update={"save_steps": 3})
+    trainer.prepare_sft(often_saved, root)
+    saved = trainer.sft_steps(max_steps=3, max_seconds=60.0).steps[-1].step
     os.kill(known.process_id(1), signal.SIGKILL)
     with pytest.raises(ActorDied):
         trainer.sft_steps(max_steps=1, max_seconds=60.0)
     assert trainer.restart()
     trainer.wait_loaded()
-    plan = trainer.prepare_sft(sft, root)
-    assert plan.first_step == saved + 1
+    plan = trainer.prepare_sft(often_saved, root)
+    assert plan.first_step == saved + 1 == 4
     assert trainer.sft_steps(max_steps=1, max_seconds=60.0).steps[0].step == saved + 1

@@ -22,6 +22,7 @@ from transformers import AutoConfig, GenerationConfig, PreTrainedTokenizerBase
 
 from service.contract.data import ChatSpec
 from service.contract.spec import ModelSpec
+from workers.activity.record import about
 from workers.actors.engine_weights import EngineWeights
 from workers.actors.vllm_adapter import EngineFailed, EngineSettings, SampledTokens, VllmEngine, vllm_version
 from workers.config_error import ConfigError
@@ -102,6 +103,7 @@ class RolloutEngine:
         logger.info("rollout engine ready", extra={"vllm_version": facts.vllm_version, "start_s": facts.start_s})
         return facts
 
+    @about(lambda requests, *_, **__: _prompts_of(requests))
     async def generate(
         self, requests: list[GenerationRequest], sampling: SamplingParameters, *, deadline_s: float
     ) -> list[Completion]:
@@ -304,6 +306,11 @@ class RolloutEngine:
             policy_version=min(span.version for span in sampled.version_spans),
             version_spans=sampled.version_spans,
         )
+
+
+def _prompts_of(requests: list[GenerationRequest]) -> str:
+    uids = sorted({request.prompt.uid for request in requests})
+    return f"prompts {', '.join(map(str, uids[:5]))}{' …' if len(uids) > 5 else ''}"
 
 
 def end_token_ids_of_folder(folder: str, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:

@@ -20,6 +20,7 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]  # public, 
 from service.contract.data import ChatSpec
 from service.contract.spec import ModelSpec
 from service.contract.stages import RlSpec, SftSpec
+from workers.activity.record import about
 from workers.actors.model_export import export_model, exported_weights
 from workers.actors.nccl_engines import RayEngines
 from workers.actors.nccl_sender import NcclSender
@@ -145,6 +146,7 @@ class Trainer:
         logger.info("rl prepared", extra={"first_step": self._rl.plan.first_step})
         return self._rl.plan
 
+    @about(lambda step, *_, **__: f"step {step}")
     def rl_step(self, step: int, samples: Sequence[TrainingSample], *, temperature: float) -> dict[str, float]:
         """Train on one step's samples, group after group; returns the metrics `actor/*` and `sampling/*`.
 
@@ -153,6 +155,7 @@ class Trainer:
         assert self._rl is not None, "prepare_rl comes first"
         return self._rl.step(step, samples, temperature=temperature)
 
+    @about(lambda step, *_, **__: f"step {step}")
     def save_rl(self, step: int, policy_version: int, carried: RlCarried | None = None) -> str:
         """Write the checkpoint after `step`, the last one done, and delete all but the newest `save_total_limit`.
 

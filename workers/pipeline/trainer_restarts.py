@@ -5,9 +5,9 @@
                                                                       v              v
         stage begins again at its newest checkpoint <── new ranks load     the attempt ends, retryable
 
-The rollout engines stay: they get the checkpoint's weights before they make another rollout. Steps behind the checkpoint
-are trained again; the service keeps what it was told of them first. A rank that ran out of memory is not replaced: it
-would again.
+The rollout engines stay: they get the checkpoint's weights before they make another rollout. Steps behind the
+checkpoint are trained again; the service keeps what it was told of them first. A rank that ran out of memory is not
+replaced: it would again.
 """
 
 import logging

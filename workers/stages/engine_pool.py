@@ -92,6 +92,13 @@ class EnginePool:
         self._roster.retire(member, error)
         self._roster.check()
 
+    def replace(self, number: int, cause: str) -> bool:
+        """Retire an engine that somebody else has found at fault; says whether it was there to be retired."""
+        member = next((member for member in self.members() if member.number == number), None)
+        if member is not None:
+            self._roster.retire(member, EngineFailed(cause))
+        return member is not None
+
     def set_on_join(self, on_join: OnJoin) -> None:
         """To be called with each engine that has started, before it gets a request; replaced engines included."""
         self._supervisor.on_join = on_join

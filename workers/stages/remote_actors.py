@@ -1,5 +1,6 @@
 """`roles.Trainer` over Ray actors: each call has a deadline and can be interrupted while it waits."""
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -7,9 +8,11 @@ from service.contract.spec import ExperimentSpec
 from service.contract.stages import RlSpec, SftSpec
 from workers.actors.trainer import Trainer
 from workers.actors.trainer_results import ModelFacts, RlCarried, RlPlan, SftEnd, SftPlan, SftSlice
-from workers.placement import Check, Placement, Role, kill, put, wait_for_all
+from workers.placement import ActorDied, Check, Placement, Role, kill, put, wait_for_all
 from workers.rollouts import TrainingSample
 from workers.weight_sync import SendReport
+
+logger = logging.getLogger(__name__)
 
 # Seconds. They end what hangs; what is merely slow stays far below them.
 LOAD_S = 1800.0
@@ -114,6 +117,14 @@ class RemoteTrainer:
         refs = self._call("logprobs", pairs, temperature=1.0)
         return self._begin("scoring the probe of a weight sync", WEIGHTS_S, refs).result
 
+    def end(self, cause: str) -> bool:
+        """End ranks that somebody has found at fault, from any thread: whoever waits for them hears of it as of a
+        death. Says whether there were any."""
+        logger.warning("trainer ended", extra={"cause": cause})
+        had_any = bool(self._ranks)
+        self.release()
+        return had_any
+
     def release(self) -> None:
         """End the actors' processes, and with them what holds them together."""
         for actor in self._ranks:
@@ -140,6 +151,8 @@ class RemoteTrainer:
         return TrainerCall(lambda: self._wait(refs, what, deadline_s))
 
     def _call(self, method: str, *args: object, **kwargs: object) -> list[Any]:
+        if not self._ranks:
+            raise ActorDied(Role.TRAINER, "its processes were ended")
         return [getattr(actor, method).remote(*args, **kwargs) for actor in self._ranks]
 
     def _wait(self, refs: list[Any], what: str, deadline_s: float) -> Any:
