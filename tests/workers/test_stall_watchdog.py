@@ -15,6 +15,8 @@ from workers.pipeline.stall_watchdog import Remedies, Stalled, StallWatchdog
 
 GENERATING, TRAINING = ("rl", "generating"), ("rl", "training")
 
+GONE = ActorState(activity=Activity(actor="rollout-1", pid=1, work=()), processes=())
+
 
 def actor(name: str, since: float | None = None, *, stopped: bool = False, stacks: str = "frame") -> ActorState:
     work = () if since is None else (Work(method="generate", subject="prompts 3", since=since),)
@@ -49,10 +51,7 @@ def test_a_phase_that_is_hardly_known_and_notes_between_phases_say_nothing() -> 
     [
         ([actor("trainer-0"), actor("rollout-0", 5.0), actor("rollout-1", 3.0)], "rollout-1"),
         ([actor("trainer-0", stopped=True), actor("rollout-0", 5.0)], "trainer-0"),
-        (
-            [ActorState(activity=Activity(actor="rollout-1", pid=1, work=()), processes=()), actor("a-0", 1.0)],
-            "rollout-1",
-        ),
+        ([GONE, actor("rollout-0", 1.0)], "rollout-1"),
         ([actor("trainer-0")], None),
         ([], None),
     ],
