@@ -321,3 +321,17 @@ def test_ahead_of_the_trainer_a_killed_driver_leaves_all_that_its_successor_need
         trained = pq.read_table(stored_step_path(output_dir, step)).select(["prompt_uid", "policy_version"])
         assert trained["prompt_uid"].to_pylist()[::8] == prompt_indices_for_step(50, 8, step, spec.seed)
         assert set(trained["policy_version"].to_pylist()) <= {step - 1, max(0, step - 2)}
+
+
+def test_by_turns_trainer_and_engine_use_the_same_threads(cluster: str, tmp_path: Path) -> None:
+    body = make_spec(tmp_path).model_dump(mode="json")
+    evaluation = body["evaluation"] | {"sft_steps": [], "rl_eval_steps": None, "points": ["base", "after_rl"]}
+    resources = {"trainer": {"num_cpus": 2}, "rollout": {"num_cpus": 2}, "placement": "colocated"}
+    rl = body["rl"] | {"num_steps": 2, "save_steps": 1}
+    spec = make_spec(tmp_path, sft=None, rl=rl, evaluation=evaluation, resources=resources)
+    assert spec.resources.num_cpus == 2.0
+    with serving(orders_of(spec, str(tmp_path / "out"))) as server, driver(cluster, server, tmp_path) as process:
+        process.wait(timeout=600)
+        assert process.returncode == 0, server.finished
+    assert server.points("training/policy_version") == [(1, 1.0), (2, 2.0)]
+    assert all(abs(value - 1.0) < 0.01 for _, value in server.points("sampling/is_ratio_raw/max"))
