@@ -186,6 +186,8 @@ class RlSpec(StrictModel):
     """Newest checkpoints kept during the stage."""
     rollout_store_steps: int | None = Field(default=None, ge=1)
     """Steps between two whose rollouts are stored as Parquet in the experiment's folder, 1 for all; left out: none."""
+    rollout_sample_size: int = Field(default=32, ge=0, le=4096)
+    """Completions of every step that are stored beside them, of all rewards, lengths and ages; 0: none."""
     gate: GateSpec | None = None
     """What the policy must show before the first step; left out: nothing."""
 

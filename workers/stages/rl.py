@@ -18,7 +18,7 @@ from workers.stages.gate import pass_gate
 from workers.stages.resume import report_taken_up
 from workers.stages.rl_groups import GroupSelection, StepGroups, selection_metrics
 from workers.stages.rl_metrics import rollout_metrics
-from workers.stages.rollout_store import store_step
+from workers.stages.rollout_store import TrainedStep, store_rollouts
 from workers.stages.sampling import JudgedGroup, judge, make_requests, shown_samples, verify_completions
 from workers.stages.stage_context import StageContext, StageOutcome
 from workers.stages.step_sampling import StepSampling, rl_sampling
@@ -100,7 +100,7 @@ class _RlLoop:
             chosen = selection.result()
             samples = selection.samples(chosen.groups)
             trained = self._train(step, samples, clock)
-            self._store(step, chosen, samples, trained)
+            self._store(step, groups, chosen, samples, trained)
             with clock.measure("update_weights"):
                 self._progress("syncing weights", step - 1)
                 self.context.bring_engine_up_to_date()
@@ -148,11 +148,24 @@ class _RlLoop:
         self.context.versions.trainer += 1
         return metrics
 
-    def _store(self, step: int, chosen: StepGroups, samples: list[TrainingSample], trained: dict[str, float]) -> None:
-        """Keep what was trained, if this is one of the steps that are kept."""
-        if self.spec.rollout_store_steps and step % self.spec.rollout_store_steps == 0:
-            groups = [group.judged for group in chosen.groups]
-            store_step(self.context.output_dir, step, self.context.spec, groups, samples, trained)
+    def _store(
+        self,
+        step: int,
+        generated: list[JudgedGroup],
+        chosen: StepGroups,
+        samples: list[TrainingSample],
+        metrics: dict[str, float],
+    ) -> None:
+        """Keep what the specification wants kept of the step."""
+        trained = TrainedStep(
+            step=step,
+            trained_version=self.context.versions.trainer - 1,
+            generated=generated,
+            groups=[group.judged for group in chosen.groups],
+            samples=samples,
+            metrics=metrics,
+        )
+        store_rollouts(self.context.output_dir, self.context.spec, trained)
 
     def _report(
         self, step: int, groups: list[JudgedGroup], chosen: StepGroups, trained: dict[str, float], clock: "_Clock"

@@ -65,7 +65,7 @@ async def _from_storage(read: Callable[[], Found]) -> Found:
 
 
 def _list(output_dir: str) -> list[StoredStep]:
-    filesystem, folder = fsspec.core.url_to_fs(stored_rollouts_folder(output_dir))
+    filesystem, folder = fsspec.core.url_to_fs(stored_rollouts_folder(output_dir, "whole"))
     filesystem.invalidate_cache()
     if not filesystem.isdir(folder):
         return []
@@ -76,7 +76,7 @@ def _list(output_dir: str) -> list[StoredStep]:
 
 def _open(output_dir: str, step: int) -> OpenStep:
     name = stored_rollouts_name(step)
-    filesystem, path = fsspec.core.url_to_fs(f"{stored_rollouts_folder(output_dir)}/{name}")
+    filesystem, path = fsspec.core.url_to_fs(f"{stored_rollouts_folder(output_dir, 'whole')}/{name}")
     try:
         num_bytes = int(filesystem.size(path))
         return OpenStep(name=name, num_bytes=num_bytes, file=cast(BinaryIO, filesystem.open(path, "rb")))
