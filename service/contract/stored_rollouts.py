@@ -7,7 +7,7 @@ Workers write, the service reads, and the client asks in the same terms.
 """
 
 from re import fullmatch
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
@@ -36,6 +36,7 @@ RolloutColumn = Literal[
     "rollout_logprobs",
     "version_spans",
 ]
+COLUMNS: tuple[RolloutColumn, ...] = get_args(RolloutColumn)
 TOKEN_COLUMNS: frozenset[RolloutColumn] = frozenset(
     ("prompt_token_ids", "completion_token_ids", "rollout_logprobs", "version_spans")
 )
@@ -102,6 +103,24 @@ class RolloutQuery(RolloutFilter):
                 f"at most {MAX_LIMIT}; or take order 'step' and sort the file"
             )
         return self
+
+    @model_validator(mode="after")
+    def _columns_are_there(self) -> Self:
+        if self.store == "whole" and "sample_weight" in (self.columns or ()):
+            raise ValueError("sample_weight belongs to store 'sample': a whole step has every completion")
+        return self
+
+    @property
+    def wanted_columns(self) -> list[RolloutColumn]:
+        """Those that were asked for, each once, or all that fit the format."""
+        if self.columns is not None:
+            return list(dict.fromkeys(self.columns))
+        return [
+            column
+            for column in COLUMNS
+            if not (self.format == "json" and column in TOKEN_COLUMNS)
+            and not (self.store == "whole" and column == "sample_weight")
+        ]
 
     def as_parameters(self) -> dict[str, Any]:
         """The query string's values: what is not left out."""
