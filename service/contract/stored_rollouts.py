@@ -87,8 +87,8 @@ class RolloutQuery(RolloutFilter):
 
     order: RolloutOrder = "-step"
     """A minus means falling; completions of one step, or of one value, stay in the order in which they were stored."""
-    limit: int | None = Field(default=None, ge=1, le=MAX_LIMIT)
-    """Completions on a page, 50 if left out; of an export all."""
+    limit: int | None = Field(default=None, ge=1, lt=2**53)
+    """Completions on a page, at most 500 and 50 if left out; of an export all."""
     columns: list[RolloutColumn] | None = Field(default=None, min_length=1)
     """Left out: all that people read, and in an export all there are."""
     cursor: str | None = Field(default=None, min_length=1, max_length=500)
@@ -96,8 +96,10 @@ class RolloutQuery(RolloutFilter):
     format: Literal["json", "parquet"] = "json"
 
     @model_validator(mode="after")
-    def _exports_have_an_end(self) -> Self:
-        if self.format == "parquet" and self.limit is None and self.order.lstrip("-") != "step":
+    def _is_bounded(self) -> Self:
+        if self.format == "json" and (self.limit or 1) > MAX_LIMIT:
+            raise ValueError(f"limit {self.limit}: a page has at most {MAX_LIMIT}; go on with its next_cursor")
+        if self.format == "parquet" and self.order.lstrip("-") != "step" and (self.limit or MAX_LIMIT + 1) > MAX_LIMIT:
             raise ValueError(
                 f"order {self.order!r} must see everything before its first row, so an export in it needs a limit of "
                 f"at most {MAX_LIMIT}; or take order 'step' and sort the file"

@@ -98,6 +98,8 @@ class RowGroup:
 
     def table(self, rows: Sequence[int], schema: Any) -> Any:
         """The schema's columns of some of the rows, in the order given; a column that the file lacks is null."""
+        if not rows:
+            return schema.empty_table()
         with _naming(self.step):
             held = self.fragment.to_table(schema=schema, use_threads=False)
             taken = held.take([row - self.first_row for row in rows])

@@ -90,7 +90,8 @@ class Search:
                     return page.ended(Place(step=step, row=rows[taken - 1] if taken else rows[0] - 1))
                 if time.monotonic() >= deadline and self._is_behind_start(group):
                     return page.ended(Place(step=step, row=group.last_row))
-            if time.monotonic() >= deadline and step != steps[-1]:
+            is_begun = self.start is not None and step == self.start.step
+            if time.monotonic() >= deadline and not is_begun and step != steps[-1]:
                 return page.ended(Place(step=step, row=_LAST))
         return page.ended(None)
 
