@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from service.stored_rollouts.search import Search
 
 EXPORT_S = 1800.0
+_REPEATING = ["prompt", "answer", "finish_reason"]
 _ROWS_PER_GROUP = 1024
 _BYTES_PER_GROUP = 32 << 20
 
@@ -27,7 +28,8 @@ def export_chunks(search: Search, limit: int | None, about: Mapping[str, Any]) -
     deadline = time.monotonic() + EXPORT_S
     sink = _Sink()
     schema = search.schema.with_metadata({b"sedray": json.dumps(dict(about)).encode()})
-    with pq.ParquetWriter(sink, schema, compression="zstd") as writer:
+    # Dictionaries are for what repeats: of values that are all different they are slow and large.
+    with pq.ParquetWriter(sink, schema, compression="zstd", use_dictionary=_REPEATING) as writer:
         held: list[Any] = []
         for table in _tables(search, limit):
             if time.monotonic() >= deadline:

@@ -46,6 +46,9 @@ _STATISTICS = [
     "reward",
 ]
 """Columns whose range a file tells for each group of rows, so that a query need not read it."""
+_REPEATING = ["prompt", "answer", "finish_reason"]
+"""Columns that are kept as a dictionary; for values that are all different that is slow and large."""
+_FLOATS = ["rollout_logprobs.list.element"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,6 +198,8 @@ def _write(url: str, table: Any, facts: Mapping[str, Any]) -> None:
         compression="zstd",
         row_group_size=_ROW_GROUP_SIZE,
         write_statistics=_STATISTICS,
+        use_dictionary=_REPEATING,
+        use_byte_stream_split=_FLOATS,
     )
     filesystem, path = fsspec.core.url_to_fs(url)
     folder, name = path.rsplit("/", 1)
