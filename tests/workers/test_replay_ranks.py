@@ -29,14 +29,14 @@ def two() -> Iterator[TrainerRanks]:
         yield ranks
 
 
-def run_two(ranks: TrainerRanks, output: Path, model_folder: Path, model: dict[str, Any]) -> None:
+def run_two(ranks: TrainerRanks, output: Path, model_folder: Path, model: dict[str, Any], rl: dict[str, Any]) -> None:
     """Three stored steps, with a checkpoint after the first."""
-    rl = make_rl_spec(mini_batch_size=6, policy_loss="gspo", beta=0.1, rollout_store_steps=1)
+    rl_spec = make_rl_spec(mini_batch_size=6, policy_loss="gspo", beta=0.1, rollout_store_steps=1, **rl)
     resources = {"trainer": {"num_ranks": 2}}
     body = {"name": "toy", "model": {"path": str(model_folder), "max_model_len": 32} | model, "resources": resources}
-    spec = ExperimentSpec.model_validate(body | {"rl": rl.model_dump(mode="json")})
+    spec = ExperimentSpec.model_validate(body | {"rl": rl_spec.model_dump(mode="json")})
     ranks.load(**(make_settings(model_folder) | {"model": spec.model}))
-    ranks.call("prepare_rl", rl, str(output / "checkpoints" / "rl"))
+    ranks.call("prepare_rl", rl_spec, str(output / "checkpoints" / "rl"))
     for step in range(1, 4):
         metrics = ranks.call("rl_step", step, make_samples(step), temperature=1.0)[0]
         store_rollouts(str(output), spec, trained_step(step, metrics))
@@ -44,19 +44,16 @@ def run_two(ranks: TrainerRanks, output: Path, model_folder: Path, model: dict[s
             ranks.call("save_rl", 1, policy_version=1)
 
 
-@pytest.mark.parametrize("model", [{}, {"lora": {"rank": 2}, "dtype": "bfloat16"}], ids=["weights", "adapters"])
-def test_two_processes_repeat_two_ranks_to_the_bit(
-    two: TrainerRanks, model_folder: Path, tmp_path: Path, model: dict[str, Any]
+@pytest.mark.parametrize(
+    ("model", "rl"), [({}, {}), ({"lora": {"rank": 2}}, {"kl_reference": "adapters_off"})], ids=["weights", "adapters"]
+)
+def test_two_processes_repeat_two_ranks_to_the_bit_and_one_up_to_rounding(
+    two: TrainerRanks, model_folder: Path, tmp_path: Path, model: dict[str, Any], rl: dict[str, Any]
 ) -> None:
-    run_two(two, tmp_path, model_folder, model)
+    run_two(two, tmp_path, model_folder, model, rl)
     found = replay(str(tmp_path), 3)
     assert [metric.again for metric in found] == [metric.logged for metric in found]
-
-
-def test_one_process_repeats_two_ranks_up_to_rounding(two: TrainerRanks, model_folder: Path, tmp_path: Path) -> None:
-    run_two(two, tmp_path, model_folder, {})
-    found = replay(str(tmp_path), 3, num_ranks=1)
-    assert [metric.name for metric in found if not metric.agrees] == []
+    assert [metric.name for metric in replay(str(tmp_path), 3, num_ranks=1) if not metric.agrees] == []
 
 
 def test_failures_of_ranks_come_through(model_folder: Path, tmp_path: Path) -> None:
