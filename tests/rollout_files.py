@@ -2,7 +2,7 @@
 
 from service.contract.spec import ExperimentSpec
 from workers.rollouts import Completion, Prompt, TrainingSample
-from workers.stages.rollout_store import TrainedStep, store_rollouts
+from workers.stages.rollout_store import StepToStore, store_rollouts
 from workers.stages.sampling import JudgedGroup
 
 RL = {
@@ -40,7 +40,7 @@ def write_steps(output_dir: str, steps: range, spec: ExperimentSpec = SPEC) -> N
             for group in groups
             for completion, reward in zip(group.completions, group.rewards, strict=True)
         ]
-        trained = TrainedStep(
+        trained = StepToStore(
             step=step, trained_version=step, generated=groups, groups=groups, samples=samples, metrics={"a": 1.0}
         )
         store_rollouts(output_dir, spec, trained)

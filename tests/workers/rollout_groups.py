@@ -6,7 +6,7 @@ from typing import Any
 from service.contract.rewards import CombinedReward, ExactMatchReward, RewardPart
 from tests.workers.tiny_model import make_samples
 from workers.rollouts import Completion, Prompt, TrainingSample
-from workers.stages.rollout_store import TrainedStep
+from workers.stages.rollout_store import StepToStore
 from workers.stages.sampling import JudgedGroup
 
 PARTS = ({"form": 0.0, "value": 0.0}, {"form": 1.0, "value": 1.0}, {"form": 0.5, "value": 0.0}, {})
@@ -41,9 +41,9 @@ def group_of(samples: list[TrainingSample], uid: int, version: int) -> JudgedGro
     return JudgedGroup(prompt=prompt, completions=completions, rewards=(0.0, 1.0, 0.25, 1 / 3), reward_parts=PARTS)
 
 
-def trained_step(step: int, metrics: Mapping[str, float], **changes: Any) -> TrainedStep:
+def step_to_store(step: int, metrics: Mapping[str, float], **changes: Any) -> StepToStore:
     """What `make_samples(step)` is as a step whose version is its number less one."""
     samples = make_samples(step)
     groups = groups_of(samples, step - 1)
     facts = {"generated": groups, "groups": groups, "samples": samples, "metrics": metrics}
-    return TrainedStep(step=step, trained_version=step - 1, **(facts | changes))
+    return StepToStore(step=step, trained_version=step - 1, **(facts | changes))

@@ -9,7 +9,7 @@ import fsspec
 import pytest
 
 from service.contract.spec import ExperimentSpec
-from tests.workers.rollout_groups import trained_step
+from tests.workers.rollout_groups import step_to_store
 from tests.workers.tiny_model import (
     make_model_folder,
     make_pairs,
@@ -44,7 +44,7 @@ def make_run(folder: Path, stored_steps: list[int], *, sft: dict[str, Any] | Non
     for step in range(1, 5):
         metrics = trainer.rl_step(step, make_samples(step), temperature=spec.rl.temperature)
         if step in stored_steps:
-            store_rollouts(str(output), spec, trained_step(step, metrics))
+            store_rollouts(str(output), spec, step_to_store(step, metrics))
         if step == 2:
             trainer.save_rl(2, policy_version=2)
     return output
@@ -119,7 +119,7 @@ def test_the_command_says_whether_all_agree(run: Path, capsys: pytest.CaptureFix
     output = make_run(tmp_path, [3])
     stored = load_step(str(output), 3)
     wrong = stored.metrics | {"actor/grad_norm": stored.metrics["actor/grad_norm"] * 1.01}
-    store_rollouts(str(output), stored.spec, trained_step(3, wrong))
+    store_rollouts(str(output), stored.spec, step_to_store(3, wrong))
     assert main([str(output), "3", "--json"]) == 1
     rows = json.loads(capsys.readouterr().out)
     assert [row["name"] for row in rows if not row["agrees"]] == ["actor/grad_norm"]

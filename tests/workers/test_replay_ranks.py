@@ -8,7 +8,7 @@ import pytest
 
 from service.contract.spec import ExperimentSpec
 from tests.workers.actors.rank_processes import TrainerRanks, make_settings, trainer_ranks
-from tests.workers.rollout_groups import trained_step
+from tests.workers.rollout_groups import step_to_store
 from tests.workers.tiny_model import make_model_folder, make_rl_spec, make_samples
 from workers.checkpoints import DamagedCheckpoint
 from workers.replay import replay
@@ -39,7 +39,7 @@ def run_two(ranks: TrainerRanks, output: Path, model_folder: Path, model: dict[s
     ranks.call("prepare_rl", rl_spec, str(output / "checkpoints" / "rl"))
     for step in range(1, 4):
         metrics = ranks.call("rl_step", step, make_samples(step), temperature=1.0)[0]
-        store_rollouts(str(output), spec, trained_step(step, metrics))
+        store_rollouts(str(output), spec, step_to_store(step, metrics))
         if step == 1:
             ranks.call("save_rl", 1, policy_version=1)
 

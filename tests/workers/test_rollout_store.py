@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from service.contract.spec import ExperimentSpec
-from tests.workers.rollout_groups import REWARD, group_of, groups_of, trained_step
+from tests.workers.rollout_groups import REWARD, group_of, groups_of, step_to_store
 from tests.workers.stage_world import RL, World, make_spec
 from tests.workers.tiny_model import make_rl_spec, make_samples
 from workers.stages.rollout_store import load_step, store_rollouts, stored_step_path
@@ -24,14 +24,14 @@ def table_of(output: Path, step: int, store: Any) -> Any:
 
 
 def test_what_was_trained_is_read_back_to_the_bit(tmp_path: Path) -> None:
-    store_rollouts(str(tmp_path), spec_with(rollout_store_steps=1), trained_step(3, {"actor/pg_loss": 0.1}))
+    store_rollouts(str(tmp_path), spec_with(rollout_store_steps=1), step_to_store(3, {"actor/pg_loss": 0.1}))
     stored = load_step(str(tmp_path), 3)
     assert stored.samples == make_samples(3)
     assert (stored.step, stored.spec.name, stored.metrics) == (3, "toy", {"actor/pg_loss": 0.1})
 
 
 def test_a_whole_step_is_a_table_that_anybody_can_query(tmp_path: Path) -> None:
-    store_rollouts(str(tmp_path), spec_with(rollout_store_steps=1), trained_step(2, {}))
+    store_rollouts(str(tmp_path), spec_with(rollout_store_steps=1), step_to_store(2, {}))
     table = table_of(tmp_path, 2, "whole")
     assert table["prompt_uid"].to_pylist() == [uid for uid in range(3) for _ in range(4)]
     assert table["reward"].to_pylist()[:4] == [0.0, 1.0, 0.25, 1 / 3]
@@ -49,7 +49,7 @@ def test_the_sample_has_what_was_generated_and_not_trained_too(tmp_path: Path) -
     groups = [group_of(samples[4 * uid : 4 * uid + 4], uid, version=0) for uid in range(3)]
     spec = spec_with(rollout_sample_size=100)
     store_rollouts(
-        str(tmp_path), spec, trained_step(1, {}, generated=groups, groups=groups[:1] * 2, samples=samples[:4] * 2)
+        str(tmp_path), spec, step_to_store(1, {}, generated=groups, groups=groups[:1] * 2, samples=samples[:4] * 2)
     )
     table = table_of(tmp_path, 1, "sample")
     assert table["prompt_uid"].to_pylist() == [uid for uid in range(3) for _ in range(4)], "a copy is no further row"
@@ -61,7 +61,7 @@ def test_the_sample_has_what_was_generated_and_not_trained_too(tmp_path: Path) -
 
 def test_a_sample_keeps_to_its_size_and_is_the_same_again(tmp_path: Path) -> None:
     for folder in ("a", "b"):
-        store_rollouts(str(tmp_path / folder), spec_with(rollout_sample_size=5), trained_step(4, {}))
+        store_rollouts(str(tmp_path / folder), spec_with(rollout_sample_size=5), step_to_store(4, {}))
     first, second = (table_of(tmp_path / folder, 4, "sample") for folder in ("a", "b"))
     assert first.num_rows == 5
     assert first.equals(second)
@@ -72,19 +72,19 @@ def test_all_files_of_a_run_have_the_same_columns_though_a_part_has_no_score(tmp
     spec = spec_with(rollout_sample_size=1)
     names = []
     for step in range(1, 9):
-        store_rollouts(str(tmp_path), spec, trained_step(step, {}))
+        store_rollouts(str(tmp_path), spec, step_to_store(step, {}))
         names.append(table_of(tmp_path, step, "sample").schema.remove_metadata())
     assert all(one.equals(names[0]) for one in names)
 
 
 def test_samples_of_other_groups_are_not_stored(tmp_path: Path) -> None:
-    trained = trained_step(1, {}, groups=groups_of(make_samples(1), 0)[:2])
+    trained = step_to_store(1, {}, groups=groups_of(make_samples(1), 0)[:2])
     with pytest.raises(ValueError, match="zip"):
         store_rollouts(str(tmp_path), spec_with(rollout_store_steps=1), trained)
 
 
 def test_files_of_another_kind_are_refused(tmp_path: Path) -> None:
-    store_rollouts(str(tmp_path), spec_with(rollout_store_steps=1), trained_step(1, {}))
+    store_rollouts(str(tmp_path), spec_with(rollout_store_steps=1), step_to_store(1, {}))
     path = Path(stored_step_path(str(tmp_path), 1))
     pq.write_table(pq.read_table(path).replace_schema_metadata({b"sedray": b'{"format": 77}'}), path)
     with pytest.raises(ValueError, match="not written as rollouts of format 2"):

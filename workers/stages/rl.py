@@ -18,7 +18,7 @@ from workers.stages.gate import pass_gate
 from workers.stages.resume import report_taken_up
 from workers.stages.rl_groups import GroupSelection, StepGroups, selection_metrics
 from workers.stages.rl_metrics import rollout_metrics
-from workers.stages.rollout_store import TrainedStep, store_rollouts
+from workers.stages.rollout_store import StepToStore, store_rollouts
 from workers.stages.sampling import JudgedGroup, judge, make_requests, shown_samples, verify_completions
 from workers.stages.stage_context import StageContext, StageOutcome
 from workers.stages.step_sampling import StepSampling, rl_sampling
@@ -157,7 +157,7 @@ class _RlLoop:
         metrics: dict[str, float],
     ) -> None:
         """Keep what the specification wants kept of the step."""
-        trained = TrainedStep(
+        trained = StepToStore(
             step=step,
             trained_version=self.context.versions.trainer - 1,
             generated=generated,

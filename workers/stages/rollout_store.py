@@ -52,8 +52,8 @@ _FLOATS = ["rollout_logprobs.list.element"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainedStep:
-    """One step that has just been trained."""
+class StepToStore:
+    """What is known of a step that has just been trained."""
 
     step: int
     trained_version: int
@@ -84,7 +84,7 @@ def stored_step_path(output_dir: str, step: int, store: StoreName = "whole") -> 
     return f"{stored_rollouts_folder(output_dir, store)}/{stored_rollouts_name(step)}"
 
 
-def store_rollouts(output_dir: str, spec: ExperimentSpec, trained: TrainedStep) -> None:
+def store_rollouts(output_dir: str, spec: ExperimentSpec, trained: StepToStore) -> None:
     """Write what the specification says is kept of a step.
 
     Raises ValueError if the samples are not those of the groups.
@@ -118,7 +118,7 @@ def load_step(output_dir: str, step: int) -> StoredStep:
     )
 
 
-def _store_whole(output_dir: str, spec: ExperimentSpec, trained: TrainedStep) -> None:
+def _store_whole(output_dir: str, spec: ExperimentSpec, trained: StepToStore) -> None:
     rows = _trained_rows(trained)
     table = rows_table(
         rows,
@@ -130,7 +130,7 @@ def _store_whole(output_dir: str, spec: ExperimentSpec, trained: TrainedStep) ->
     _write(stored_step_path(output_dir, trained.step, "whole"), table, facts | {"step": trained.step})
 
 
-def _store_sample(output_dir: str, spec: ExperimentSpec, trained: TrainedStep) -> None:
+def _store_sample(output_dir: str, spec: ExperimentSpec, trained: StepToStore) -> None:
     rows = _generated_rows(trained)
     drawn = _draw(rows, trained, spec)
     table = rows_table(
@@ -144,7 +144,7 @@ def _store_sample(output_dir: str, spec: ExperimentSpec, trained: TrainedStep) -
     _write(stored_step_path(output_dir, trained.step, "sample"), table, facts)
 
 
-def _draw(rows: Sequence[StoredCompletion], trained: TrainedStep, spec: ExperimentSpec) -> list[Drawn]:
+def _draw(rows: Sequence[StoredCompletion], trained: StepToStore, spec: ExperimentSpec) -> list[Drawn]:
     kinds = [
         Kind(
             reward=row.reward,
@@ -157,7 +157,7 @@ def _draw(rows: Sequence[StoredCompletion], trained: TrainedStep, spec: Experime
     return draw_sample(kinds, _rl(spec).rollout_sample_size, derive_seed(spec.seed, "rollout sample", trained.step))
 
 
-def _trained_rows(trained: TrainedStep) -> list[StoredCompletion]:
+def _trained_rows(trained: StepToStore) -> list[StoredCompletion]:
     """A row for each sample, in order: a copy of a group has rows of its own."""
     places = [(group, index) for group in trained.groups for index in range(len(group.completions))]
     return [
@@ -166,7 +166,7 @@ def _trained_rows(trained: TrainedStep) -> list[StoredCompletion]:
     ]
 
 
-def _generated_rows(trained: TrainedStep) -> list[StoredCompletion]:
+def _generated_rows(trained: StepToStore) -> list[StoredCompletion]:
     """A row for each completion, whether it was trained or not."""
     by_place = {(id(row.group), row.index): row for row in reversed(_trained_rows(trained))}
     generated = chain.from_iterable(
