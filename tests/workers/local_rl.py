@@ -6,11 +6,11 @@ from typing import Any, Literal
 
 from service.contract.data import PromptData
 from service.contract.spec import ExperimentSpec
-from tests.workers.fake_actors import RecordedReports
+from tests.workers.fake_actors import FakeEngine, FakeSync, RecordedReports
 from tests.workers.tiny_model import WORDS
 from workers.actors.trainer import Trainer
 from workers.actors.trainer_results import ModelFacts
-from workers.rollouts import Completion, EngineFacts, GenerationRequest, Prompt, SamplingParameters
+from workers.rollouts import Completion, GenerationRequest, Prompt, SamplingParameters
 from workers.stages.rl import run_rl
 from workers.stages.stage_context import StageContext
 
@@ -20,6 +20,9 @@ _END, _RIGHT, _WRONG = 1, 6, 7
 class LocalTrainer(Trainer):
     """`roles.Trainer` without Ray."""
 
+    logit = 0.0
+    """What `FakeSync` hands over; the hat has no weights."""
+
     def begin_load(self) -> None:
         """Everything happens in `wait_loaded`."""
 
@@ -27,26 +30,11 @@ class LocalTrainer(Trainer):
         return self._policy.facts if self._policy is not None else self.load()
 
 
-class HatEngine:
+class HatEngine(FakeEngine):
     """`roles.Engine`: words drawn by each request's seed, with log-probs near those of drawing evenly."""
 
-    def __init__(self) -> None:
-        self.version = 0
-
-    def begin_start(self) -> None:
-        """There is nothing to start."""
-
-    def check_start(self) -> None:
-        """It cannot fail."""
-
-    def wait_started(self) -> EngineFacts:
-        return EngineFacts(vllm_version="0", eos_token_ids=(_END,), start_s=0.0)
-
-    def generate(self, requests: list[GenerationRequest], sampling: SamplingParameters) -> list[Completion]:
-        return [self._complete(request, sampling.max_completion_length) for request in requests]
-
-    def _complete(self, request: GenerationRequest, most: int) -> Completion:
-        hat = random.Random(request.seed)
+    def _complete(self, request: GenerationRequest, sampling: SamplingParameters) -> Completion:
+        hat, most = random.Random(request.seed), sampling.max_completion_length
         words = [hat.choice((_RIGHT, _WRONG)) for _ in range(hat.choice((1, 1, 2, most)))]
         ends = len(words) < most
         finish_reason: Literal["stop", "length"] = "stop" if ends else "length"
@@ -67,16 +55,13 @@ def run_local_rl(spec: ExperimentSpec, output: Path) -> RecordedReports:
     assert spec.rl is not None
     trainer = LocalTrainer(model=spec.model, seed=spec.seed, num_cpus=1, num_gpus=0)
     engine, reports = HatEngine(), RecordedReports()
-
-    def sync(version: int) -> None:
-        engine.version = version
-
+    engine.begin_start()
     context = StageContext(
         spec=spec,
         output_dir=str(output),
         trainer=trainer,
         engine=engine,
-        sync_weights=sync,
+        sync_weights=FakeSync(trainer, engine),  # type: ignore[arg-type]
         reports=reports,
         load_prompts=_prompts,
         check=lambda: None,
