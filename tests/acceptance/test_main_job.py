@@ -8,10 +8,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from api.schemas import Experiment
 from service.contract.status import EndReason, ExperimentStatus
+from service.contract.stored_rollouts import RolloutQuery
 from tests.acceptance.stack_under_test import (
     Stack,
     kill_drivers,
@@ -68,6 +70,10 @@ def test_an_experiment_runs_from_rest_to_its_result(stack: Stack, tmp_path: Path
     assert steps_of(stack, experiment, "reward/mean") == [1, 2, 3, 4]
     assert stack.client.logs(experiment.id, tail=10).items
     assert stack.client.rollouts(experiment.id).items[0].prompt
+    stored = list(stack.client.search_rollouts(experiment.id, RolloutQuery(order="step")))
+    assert list(dict.fromkeys(one.step for one in stored)) == [1, 2, 3, 4]
+    stack.client.export_rollouts(experiment.id, tmp_path / "all.parquet")
+    assert pq.read_table(tmp_path / "all.parquet").num_rows == len(stored)
 
 
 def test_without_learning_the_engine_and_the_trainer_agree(stack: Stack) -> None:
