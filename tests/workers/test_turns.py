@@ -1,7 +1,7 @@
 """Trainer and engines by turns: who is awake when, and with which weights."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,13 @@ class SleepingEngine(FakeEngine):
         return super().generate(requests, sampling)
 
 
-def make_world(**changes: Any) -> tuple[World, SleepingEngine]:
+@pytest.fixture
+def ending() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+def make_world(ending: ExitStack, **changes: Any) -> tuple[World, SleepingEngine]:
     world, engine = World(make_spec(resources={"placement": "colocated"}, **changes)), SleepingEngine()
     world.engine = engine
     share_bundles(world.trainer, engine)
@@ -59,7 +65,8 @@ def make_world(**changes: Any) -> tuple[World, SleepingEngine]:
         engine.level = None
         return inner(version)
 
-    world.context = by_turns(replace(world.context, engine=engine, sync_weights=sync), engine)
+    turns = by_turns(replace(world.context, engine=engine, sync_weights=sync), engine)
+    world.context = ending.enter_context(turns)
     return world, engine
 
 
@@ -77,9 +84,9 @@ def guarded(work: Callable[..., Any], engine: SleepingEngine) -> Callable[..., A
     return begin
 
 
-def test_all_stages_run_by_turns_to_the_same_end(tmp_path: Path) -> None:
+def test_all_stages_run_by_turns_to_the_same_end(ending: ExitStack, tmp_path: Path) -> None:
     evaluation = EVALUATION | {"rl_eval_steps": 5}
-    world, engine = make_world(evaluation=evaluation)
+    world, engine = make_world(ending, evaluation=evaluation)
     world.context = replace(world.context, output_dir=str(tmp_path / "turns"))
     world.run()
     apart = World(make_spec(evaluation=evaluation), output_dir=tmp_path / "apart")
@@ -90,8 +97,8 @@ def test_all_stages_run_by_turns_to_the_same_end(tmp_path: Path) -> None:
     assert engine.levels[0] == 1, "the base model's weights are still needed"
 
 
-def test_dropped_weights_come_again_even_if_the_version_has_not_changed() -> None:
-    world, engine = make_world(evaluation=None)
+def test_dropped_weights_come_again_even_if_the_version_has_not_changed(ending: ExitStack) -> None:
+    world, engine = make_world(ending, evaluation=None)
 
     def die(*args: Any, **kwargs: Any) -> Any:
         raise RuntimeError("a rank died")
@@ -104,7 +111,7 @@ def test_dropped_weights_come_again_even_if_the_version_has_not_changed() -> Non
     assert (engine.level, engine.is_disturbed, world.context.versions.engine) == (None, True, 1)
 
 
-def test_without_an_engine_the_trainer_waits_for_nobody() -> None:
-    world, engine = make_world(rl=None, evaluation=None)
+def test_without_an_engine_the_trainer_waits_for_nobody(ending: ExitStack) -> None:
+    world, engine = make_world(ending, rl=None, evaluation=None)
     world.run()
     assert engine.levels == []

@@ -63,9 +63,9 @@ def drive(orders: StartReply, reporter: Reporter, interrupts: Interrupts) -> lis
             load_prompts=load_prompts,
             check=check,
         )
-        if orders.spec.resources.placement == "colocated":
-            context = by_turns(context, engines)
-        with _released(trainer, engines):
+        with _released(trainer, engines), ExitStack() as turns:
+            if orders.spec.resources.placement == "colocated":
+                context = turns.enter_context(by_turns(context, engines))
             return run_stages(context, orders.completed_stages, reporter.stage_result)
 
 

@@ -9,8 +9,8 @@ by themselves, their cache last. Before a step of reinforcement learning, which 
 them; at other times they keep them. An engine that is lost is replaced in the engines' turn: the trainer waits for it.
 """
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from typing import Protocol
 
@@ -22,15 +22,19 @@ from workers.stages.roles import Engine, Trainer, WeightSync
 from workers.stages.stage_context import NO_WEIGHTS, PolicyVersions, StageContext
 
 
-def by_turns(context: StageContext, engines: "SleepingEngines") -> StageContext:
+@contextmanager
+def by_turns(context: StageContext, engines: "SleepingEngines") -> Iterator[StageContext]:
     """The same context with roles that work by turns; `engines` are those of the context."""
     turns = Turns(engines, context.versions)
-    return replace(
-        context,
-        trainer=TrainerByTurns(context.trainer, turns),
-        engine=EnginesByTurns(context.engine, turns),
-        sync_weights=SyncByTurns(context.sync_weights, turns),
-    )
+    try:
+        yield replace(
+            context,
+            trainer=TrainerByTurns(context.trainer, turns),
+            engine=EnginesByTurns(context.engine, turns),
+            sync_weights=SyncByTurns(context.sync_weights, turns),
+        )
+    finally:
+        turns.end()
 
 
 class SleepingEngines(Engine, Protocol):
@@ -77,6 +81,10 @@ class Turns:
     def engines_woke(self) -> None:
         """By themselves."""
         self._are_asleep = False
+        self._rest.close()
+
+    def end(self) -> None:
+        """Nobody takes a turn any more; engines that sleep are ended as they are."""
         self._rest.close()
 
 
