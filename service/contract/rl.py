@@ -18,6 +18,7 @@ RewardScale = Literal["group", "batch", "none"]
 PolicyLossName = Literal["ppo_clip", "gspo", "cispo", "reinforce"]
 LossAggregation = Literal["token-mean", "seq-mean-token-sum", "seq-mean-token-mean", "seq-mean-token-sum-norm"]
 KlEstimator = Literal["k1", "k2", "k3"]
+KlReference = Literal["start", "adapters_off"]
 PresetName = Literal["grpo", "dapo", "dr_grpo", "sed_paper"]
 RolloutMode = Literal["sync", "async"]
 

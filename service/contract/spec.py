@@ -81,6 +81,12 @@ class ExperimentSpec(StrictModel):
         return self
 
     @model_validator(mode="after")
+    def _reference_fits_the_model(self) -> Self:
+        if self.rl and self.rl.kl_reference == "adapters_off" and self.model.lora is None:
+            raise ValueError("rl.kl_reference 'adapters_off' needs model.lora: without adapters, take 'start'")
+        return self
+
+    @model_validator(mode="after")
     def _sampled_steps_need_their_stage(self) -> Self:
         if self.evaluation and self.evaluation.sft_steps and self.sft is None:
             raise ValueError("evaluation.sft_steps: there is no sft stage whose steps they could be")

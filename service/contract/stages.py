@@ -13,6 +13,7 @@ from service.contract.rl import (
     AdvantageEstimator,
     DynamicSampling,
     KlEstimator,
+    KlReference,
     LossAggregation,
     OverlongBuffer,
     PolicyLossName,
@@ -177,7 +178,10 @@ class RlSpec(StrictModel):
     delta: float | None = Field(default=None, gt=1.0, allow_inf_nan=False)
     """Dual clip: with a negative advantage the ratio counts up to this (arXiv 1912.09729). Left out: no bound."""
     beta: float = Field(default=0.0, ge=0.0, allow_inf_nan=False)
-    """Factor of the KL divergence from the policy with which the stage began, in the loss; 0 holds no such copy."""
+    """Factor of the KL divergence from the reference, in the loss; 0 holds none."""
+    kl_reference: KlReference = "start"
+    """`start`: the policy with which the stage began, a copy of what is trained. `adapters_off`: the model without its
+    adapters, which needs no copy; after SFT that is not the policy with which the stage began."""
     kl_estimator: KlEstimator = "k3"
     """For `beta`. Of k1 the value counts and the gradient is that of k2, since its own is 0 in expectation."""
     entropy_coef: float = Field(default=0.0, ge=0.0, allow_inf_nan=False)
@@ -194,6 +198,8 @@ class RlSpec(StrictModel):
     """Newest checkpoints kept during the stage."""
     rollout_store_steps: int | None = Field(default=None, ge=1)
     """Steps between two whose rollouts are stored as Parquet in the experiment's folder, 1 for all; left out: none."""
+    rollout_sample_size: int = Field(default=32, ge=0, le=4096)
+    """Completions of every step that are stored beside them, of all rewards, lengths and ages; 0: none."""
     gate: GateSpec | None = None
     """What the policy must show before the first step; left out: nothing."""
     weight_sync: WeightSyncSpec = WeightSyncSpec()
@@ -253,6 +259,8 @@ class RlSpec(StrictModel):
                 f"delta {self.delta:g} must lie above 1 + epsilon_high ({1.0 + self.epsilon_high:g}): below it, it "
                 "would clip what epsilon_high lets pass"
             )
+        if self.kl_reference != "start" and not self.beta:
+            raise ValueError(f"kl_reference {self.kl_reference!r} only means something with beta above 0")
         if self.overlong_buffer and self.overlong_buffer.len > self.max_completion_length:
             raise ValueError(
                 f"overlong_buffer.len {self.overlong_buffer.len} exceeds max_completion_length "

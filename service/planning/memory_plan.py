@@ -135,7 +135,7 @@ def _train_parts(spec: ExperimentSpec, stage: SftSpec | RlSpec, shape: ModelShap
         if spec.model.lora is None or spec.resources.trainer.num_ranks > 1:
             reference = {"reference_model": _width(spec.model) * shape.num_parameters}
     if isinstance(stage, RlSpec):
-        if stage.beta:
+        if stage.beta and stage.kl_reference == "start":
             trained = trained_parameters(shape, spec.model.lora)
             reference = {"reference_weights": _FLOAT * trained // spec.resources.trainer.num_ranks}
         if stage.entropy_coef:

@@ -101,6 +101,7 @@ def test_what_an_estimator_divides_by_follows_from_it(estimator: str, preset: st
         ({"adv_estimator": "pass_at_k", "adv_k": 8}, "must lie below num_generations"),
         ({"delta": 1.2}, "must lie above 1 \\+ epsilon_high"),
         ({"delta": 3.0, "policy_loss": "gspo"}, "delta only means something"),
+        ({"kl_reference": "adapters_off"}, "kl_reference 'adapters_off' only means something with beta above 0"),
         ({"overlong_buffer": {"len": 21}}, "exceeds max_completion_length"),
         ({"dynamic_sampling": {"mode": "filter"}}, "at least 2"),
         ({"dynamic_sampling": {"mode": "replace", "max_gen_batches": 2}}, "no other mode generates twice"),

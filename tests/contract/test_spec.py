@@ -128,6 +128,23 @@ def test_an_unknown_key_names_the_nearest(changes: dict[str, Any], field: str, h
     assert (finding["field"], finding["hint"]) == (field, hint)
 
 
+def test_a_reference_without_adapters_needs_a_model_with_adapters() -> None:
+    rl = {
+        "data": {"path": "/rl"},
+        "reward": {"type": "exact_match"},
+        "optimizer": {"learning_rate": 1e-3},
+        "num_steps": 1,
+        "num_prompts_per_step": 1,
+        "num_generations": 2,
+        "max_completion_length": 8,
+        "beta": 0.1,
+        "kl_reference": "adapters_off",
+    }
+    with pytest.raises(ValidationError, match=r"needs model\.lora"):
+        make_spec(rl=rl)
+    assert make_spec(rl=rl, model={"path": "/m", "lora": {}}).rl is not None
+
+
 def test_an_unknown_key_in_a_union_knows_the_keys_of_its_member() -> None:
     sft = {**spec_body()["sft"], "objective": {"type": "sed", "lamda": 1.0}}
     [finding] = findings(sft=sft)

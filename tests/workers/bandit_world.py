@@ -39,7 +39,7 @@ def make_spec(**rl: Any) -> ExperimentSpec:
         "num_prompts_per_step": 4,
         "num_generations": 8,
         "max_completion_length": 1,
-        "rollout_store_steps": None,
+        "rollout_sample_size": 0,
     }
     return ExperimentSpec.model_validate(
         {"name": "bandit", "seed": 5, "model": {"path": "/model", "max_model_len": 32}, "rl": settings | rl}

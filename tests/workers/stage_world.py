@@ -26,6 +26,8 @@ RL = {
     "num_generations": 8,
     "max_completion_length": 2,
     "save_steps": 7,
+    # Most worlds have no folder to keep anything in.
+    "rollout_sample_size": 0,
 }
 EVALUATION = {
     "data": {"path": "/test"},

@@ -44,7 +44,9 @@ def cluster() -> Iterator[str]:
 def whole_run(cluster: str, tmp_path_factory: pytest.TempPathFactory) -> AttemptServer:
     """What the service holds after a run that nothing disturbed."""
     folder = tmp_path_factory.mktemp("whole")
-    with serving(orders_of(make_spec(folder), str(folder / "out"))) as server:
+    # The other runs move weights through shared memory, and must come out the same.
+    spec = with_weight_sync(make_spec(folder), transport="object_store", checksum_steps=2)
+    with serving(orders_of(spec, str(folder / "out"))) as server:
         with driver(cluster, server, folder) as process:
             process.wait(timeout=600)
         assert process.returncode == 0, server.finished
@@ -87,6 +89,12 @@ def make_spec(folder: Path, **changes: Any) -> ExperimentSpec:
     model = {"path": str(COUNTDOWN / "base"), "max_model_len": 64}
     body = {"name": "toy", "seed": 5, "model": model, "sft": sft, "rl": rl, "evaluation": evaluation}
     return ExperimentSpec.model_validate(body | changes)
+
+
+def with_weight_sync(spec: ExperimentSpec, **settings: Any) -> ExperimentSpec:
+    """The same experiment with other ways for its weights."""
+    body = spec.model_dump(mode="json")
+    return ExperimentSpec.model_validate(body | {"rl": body["rl"] | {"weight_sync": settings}})
 
 
 def head_of(name: str, num_lines: int, folder: Path) -> str:
@@ -133,7 +141,7 @@ def wait_nothing_left(timeout_s: float = 20.0) -> None:
 
 
 def weight_folders() -> list[Path]:
-    return list(Path("/dev/shm").glob(f"sedray-weights-{ATTEMPT_ID}-*"))
+    return list(Path("/dev/shm").glob(f"sedray-*-{ATTEMPT_ID}*"))
 
 
 def test_whole_run_reports_every_stage(whole_run: AttemptServer) -> None:
@@ -193,6 +201,14 @@ def test_a_step_can_be_replayed_from_what_was_stored(whole_run: AttemptServer, s
 def test_trainer_and_engine_agree_on_every_token(whole_run: AttemptServer) -> None:
     assert all(abs(value - 1.0) < 0.01 for _, value in whole_run.points("sampling/is_ratio_raw/min"))
     assert all(abs(value - 1.0) < 0.01 for _, value in whole_run.points("sampling/is_ratio_raw/max"))
+
+
+def test_every_weight_sync_is_verified_and_timed(whole_run: AttemptServer) -> None:
+    gaps = whole_run.points("weight_sync/probe_logprob_abs_diff_max")
+    assert [step for step, _ in gaps] == list(range(1, NUM_RL_STEPS + 1))
+    assert all(0.0 < gap < 1e-3 for _, gap in gaps)
+    for phase in ("pause", "gather", "transfer", "load", "verify"):
+        assert len(whole_run.points(f"timing_s/weight_sync/{phase}")) == NUM_RL_STEPS
 
 
 def test_engine_takes_the_weights_of_every_step(whole_run: AttemptServer) -> None:
@@ -346,3 +362,17 @@ def test_ahead_of_the_trainer_a_killed_driver_leaves_all_that_its_successor_need
         trained = pq.read_table(stored_step_path(output_dir, step)).select(["prompt_uid", "policy_version"])
         assert trained["prompt_uid"].to_pylist()[::8] == prompt_indices_for_step(50, 8, step, spec.seed)
         assert set(trained["policy_version"].to_pylist()) <= {step - 1, max(0, step - 2)}
+
+
+def test_by_turns_trainer_and_engine_use_the_same_threads(cluster: str, tmp_path: Path) -> None:
+    body = make_spec(tmp_path).model_dump(mode="json")
+    evaluation = body["evaluation"] | {"sft_steps": [], "rl_eval_steps": None, "points": ["base", "after_rl"]}
+    resources = {"trainer": {"num_cpus": 2}, "rollout": {"num_cpus": 2}, "placement": "colocated"}
+    rl = body["rl"] | {"num_steps": 2, "save_steps": 1}
+    spec = make_spec(tmp_path, sft=None, rl=rl, evaluation=evaluation, resources=resources)
+    assert spec.resources.num_cpus == 2.0
+    with serving(orders_of(spec, str(tmp_path / "out"))) as server, driver(cluster, server, tmp_path) as process:
+        process.wait(timeout=600)
+        assert process.returncode == 0, server.finished
+    assert server.points("training/policy_version") == [(1, 1.0), (2, 2.0)]
+    assert all(abs(value - 1.0) < 0.01 for _, value in server.points("sampling/is_ratio_raw/max"))

@@ -29,6 +29,7 @@ from workers.actors.rank_group import RankGroup, connect_store, join, open_store
 from workers.actors.trainer_results import ModelFacts, RlCarried, RlPlan, SftEnd, SftPlan, SftSlice
 from workers.actors.trainer_rl import RlRun
 from workers.actors.trainer_sft import SftRun
+from workers.actors.training_state import load_weights
 from workers.actors.weight_export import Content, weight_content, write_weights
 from workers.config_error import ConfigError
 from workers.data.token_sequence import TokenSequence
@@ -135,6 +136,14 @@ class Trainer:
         self._sft = None
         logger.info("sft ended", extra={"exported_step": end.exported_step})
         return end
+
+    def take_weights(self, checkpoint_root: str, step: int) -> None:
+        """Take the weights of a stage's checkpoint after `step`, and nothing else of it.
+
+        Raises DamagedCheckpoint, the weights as they were, unless it is there and verifies.
+        """
+        self._sft = self._rl = None
+        load_weights(checkpoint_root, step, self._loaded())
 
     def prepare_rl(self, spec: RlSpec, checkpoint_root: str) -> RlPlan:
         """Resume this stage, or begin it with the present weights and a new optimizer.

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from service.contract.stages import RlSpec
-from workers.actors.frozen_weights import FrozenWeights
+from workers.actors.frozen_weights import build_reference
 from workers.actors.optimization import Optimization
 from workers.actors.policy_model import PolicyModel
 from workers.actors.rl_step_data import MicroBatchLoss, StepData
@@ -41,7 +41,7 @@ class RlRun:
         self._root = checkpoint_root
         self._objective = build_policy_objective(spec)
         self._optimization = Optimization(policy.parameters(), spec.optimizer, spec.num_steps)
-        self._reference = FrozenWeights(policy.parameters()) if spec.beta else None
+        self._reference = build_reference(policy, spec)
         self._fingerprint = fingerprint(spec, seed=seed)
         resumed = resume_training_state(
             checkpoint_root, self._fingerprint, policy, self._optimization, more=self._reference_tensors()

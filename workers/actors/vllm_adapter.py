@@ -1,6 +1,6 @@
-"""All calls into vLLM 0.32 but those that change weights, which are in `vllm_weights`.
+"""All calls into vLLM 0.32 but those in `vllm_weights`, which change weights, and in `vllm_sleep`.
 
-Another release changes these two, `vllm_plugin` and `vllm_weight_transfer` only.
+Another release changes these three, `vllm_plugin` and `vllm_weight_transfer` only.
 
 vLLM reads the environment when it is imported and starts processes of its own (the engine core, and a worker for each
 GPU), which inherit it. So it is imported in `VllmEngine.start` and nowhere at the top of a module.
@@ -25,6 +25,7 @@ from service.contract.memory_sizes import (
     MAX_NUM_SEQUENCES,
 )
 from service.contract.spec import ModelSpec
+from workers.actors.vllm_sleep import VllmSleep
 from workers.actors.vllm_weights import VllmWeights
 from workers.rollouts import SamplingParameters, VersionSpan
 from workers.weight_sync import BACKEND
@@ -48,6 +49,13 @@ class EngineSettings:
     num_gpus: float
     tensor_parallel_size: int
     eos_token_ids: tuple[int, ...]
+    works_by_turns: bool = False
+    """Whether it sleeps while somebody else uses its bundle."""
+
+    @property
+    def can_sleep(self) -> bool:
+        """Whether it can give memory back: vLLM knows no sleep on a CPU."""
+        return self.works_by_turns and self.num_gpus > 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +79,8 @@ class VllmEngine:
         self._llm = llm
         self._settings = settings
         self._processes = processes
-        self.weights = VllmWeights(llm)
+        self.sleep = VllmSleep(llm, frees_memory=settings.can_sleep)
+        self.weights = VllmWeights(llm, self.sleep)
 
     @classmethod
     async def start(cls, settings: EngineSettings, deadline_s: float) -> "VllmEngine":
@@ -212,6 +221,7 @@ def _build(settings: EngineSettings, given_up: Event) -> Any:
         weight_transfer_config=WeightTransferConfig(backend=BACKEND),
         # In order of arrival, but for the probe of a weight sync, which may not wait for a full engine's rollouts.
         scheduling_policy="priority",
+        enable_sleep_mode=settings.can_sleep,
         disable_log_stats=True,
         use_tqdm_on_load=False,
         **_hardware_arguments(settings),

@@ -23,6 +23,7 @@ from workers.stages.remote_engine import EngineHost
 from workers.stages.roles import LoadPrompts
 from workers.stages.run_check import RunCheck
 from workers.stages.stage_context import StageContext
+from workers.stages.turns import by_turns
 from workers.stages.weight_probe import LazyProbe, make_probe
 from workers.stages.weight_synchroniser import WeightSynchroniser
 from workers.tokenizer_loading import load_tokenizer
@@ -72,7 +73,9 @@ def drive(orders: StartReply, reporter: Reporter, interrupts: Interrupts) -> lis
             load_prompts=load_prompts,
             check=check,
         )
-        with _released(trainer, engines), check.extended_by(reports.check), reports:
+        with _released(trainer, engines), check.extended_by(reports.check), reports, ExitStack() as turns:
+            if orders.spec.resources.placement == "colocated":
+                context = turns.enter_context(by_turns(context, engines))
             return run_stages(context, orders.completed_stages, reporter.stage_result)
 
 

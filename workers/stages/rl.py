@@ -19,9 +19,9 @@ from workers.stages.resume import report_taken_up
 from workers.stages.rl_groups import StepGroups
 from workers.stages.rl_metrics import TrainedStep, step_metrics
 from workers.stages.rollout_source import RolloutsInStep, RolloutSource
-from workers.stages.rollout_store import store_step
+from workers.stages.rollout_store import StepToStore, store_rollouts
 from workers.stages.rollouts_ahead import rollouts_ahead
-from workers.stages.sampling import shown_samples
+from workers.stages.sampling import JudgedGroup, shown_samples
 from workers.stages.stage_context import StageContext, StageOutcome
 from workers.stages.step_clock import StepClock
 from workers.stages.step_rollouts import FinishedGroups, StepRolloutMaker
@@ -135,7 +135,7 @@ class _RlLoop:
             chosen = rollouts.selection.result()
             samples = rollouts.selection.samples(chosen.groups)
             trained = self._train(step, samples, clock)
-            self._store(step, chosen, samples, trained)
+            self._store(step, rollouts.groups, chosen, samples, trained)
             with clock.measure("update_weights"):
                 self._progress("syncing weights", step - 1)
                 synced = self.context.bring_engine_up_to_date()
@@ -158,11 +158,24 @@ class _RlLoop:
         self.context.versions.trainer += 1
         return metrics
 
-    def _store(self, step: int, chosen: StepGroups, samples: list[TrainingSample], trained: dict[str, float]) -> None:
-        """Keep what was trained, if this is one of the steps that are kept."""
-        if self.spec.rollout_store_steps and step % self.spec.rollout_store_steps == 0:
-            groups = [group.judged for group in chosen.groups]
-            store_step(self.context.output_dir, step, self.context.spec, groups, samples, trained)
+    def _store(
+        self,
+        step: int,
+        generated: list[JudgedGroup],
+        chosen: StepGroups,
+        samples: list[TrainingSample],
+        metrics: dict[str, float],
+    ) -> None:
+        """Keep what the specification wants kept of the step."""
+        trained = StepToStore(
+            step=step,
+            trained_version=self.context.versions.trainer - 1,
+            generated=generated,
+            groups=[group.judged for group in chosen.groups],
+            samples=samples,
+            metrics=metrics,
+        )
+        store_rollouts(self.context.output_dir, self.context.spec, trained)
 
     def _report(self, done: TrainedStep) -> None:
         self.num_tokens += done.num_tokens

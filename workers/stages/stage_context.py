@@ -9,6 +9,9 @@ from service.contract.stages import StageName
 from workers.stages.roles import Engine, LoadPrompts, Reports, Trainer, WeightSync
 from workers.stages.run_check import RunCheck
 
+NO_WEIGHTS = -1
+"""The version of an engine that has dropped its weights."""
+
 
 @dataclass(slots=True, kw_only=True)
 class PolicyVersions:

@@ -172,6 +172,13 @@ def test_the_reference_of_rl_is_a_copy_of_what_is_trained_divided_among_the_rank
         assert parts["reference_weights"] == 4 * qwen().num_parameters // num_ranks
 
 
+def test_adapters_that_are_off_for_the_reference_of_rl_take_no_memory() -> None:
+    for kl_reference, is_held in (("start", True), ("adapters_off", False)):
+        rl = make_rl(beta=0.1, kl_reference=kl_reference, max_completion_length=64)
+        spec = make_spec(model={"lora": {"rank": 4}}).model_copy(update={"sft": None, "rl": rl})
+        assert ("reference_weights" in trainer_plan(spec).parts) == is_held
+
+
 def test_a_gradient_of_the_entropy_takes_one_more_chunk() -> None:
     plain, with_entropy = (
         trainer_plan(make_spec().model_copy(update={"sft": None, "rl": make_rl(entropy_coef=coef)})).parts["loss"]

@@ -98,7 +98,7 @@ def save_model(model: Qwen3ForCausalLM, folder: Path) -> None:
 
 def an_engine(folder: Path) -> RolloutEngine:
     model = ModelSpec(path=str(folder), max_model_len=64)
-    return RolloutEngine(model=model, seed=0, num_cpus=1.0, num_gpus=0.0, chats=(CHAT,))
+    return RolloutEngine(model=model, seed=0, num_cpus=1.0, num_gpus=0.0, works_by_turns=True, chats=(CHAT,))
 
 
 def model_tensors(model: Qwen3ForCausalLM) -> dict[str, torch.Tensor]:
@@ -239,6 +239,26 @@ def test_update_in_the_middle_of_completions_gives_them_two_spans_each_of_its_ow
         # The first span's keys and values are computed again, so the second knows nothing of the old policy.
         ours = torch.cat((under_old[: before.end], under_new[before.end :]))
         assert ours.min() > 0.99 and ours.max() < 1.01
+
+
+def test_an_engine_that_sleeps_answers_when_it_wakes_up_or_has_new_weights(lab: Lab) -> None:
+    requests = some_requests(num_prompts=4)
+
+    async def asleep() -> list[int]:
+        await lab.engine.sleep(1, deadline_s=STEP_S)
+        waiting = asyncio.create_task(lab.engine.generate(requests, SAMPLING, deadline_s=STEP_S))
+        await asyncio.sleep(0.5)
+        assert not waiting.done()
+        await lab.engine.wake_up(deadline_s=STEP_S)
+        first = await waiting
+        await lab.engine.sleep(2, deadline_s=STEP_S)
+        order = an_order(model_tensors(a_model(seed=5)), lab.folder / "asleep.safetensors", 10)
+        await lab.engine.update_weights(order, deadline_s=STEP_S)
+        await lab.engine.confirm_weights(10)
+        second = await lab.engine.generate(requests, SAMPLING, deadline_s=STEP_S)
+        return [len(first), len(second)]
+
+    assert lab.loop.run(asleep()) == [len(requests)] * 2
 
 
 def test_tensor_unknown_to_the_model_is_refused_and_the_engine_lives_on(lab: Lab) -> None:
