@@ -14,7 +14,7 @@ from itertools import count
 from typing import Any
 
 import ray
-from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
+from ray.exceptions import NodeDiedError, ObjectLostError, OutOfMemoryError, RayActorError, RayTaskError
 from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
@@ -256,7 +256,8 @@ def fetch(ref: Any, role: Role, place: int = 0) -> Any:
         raise (cause if isinstance(cause, Exception) else error) from error
     except OutOfMemoryError as error:
         raise ActorDied(role, str(error), out_of_memory=True, rank=place) from error
-    except RayActorError as error:
+    except (RayActorError, NodeDiedError, ObjectLostError) as error:
+        # A result may go down with its node after the actor has given it.
         raise ActorDied(role, str(error), rank=place) from error
 
 

@@ -133,6 +133,8 @@ class EnginePool:
     def add(self) -> int:
         """Start one more engine; returns its number. It takes part once it holds the weights that the pool serves.
 
+        If it fails it is given back and not replaced: whoever added it may add another.
+
         Raises NoPlacement if the cluster has no room for it.
         """
         number = self._host.add(self._check)
