@@ -11,7 +11,23 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from api.access_log import AccessLog
 from api.body_limits import BodyLimits
 from api.problems import install_problem_handlers, use_problems_in_openapi
-from api.routers import attempts, data, experiments, health, logs, metrics, queue, rollouts, stream, token_views
+from api.request_ids import RequestIds
+from api.routers import (
+    attempts,
+    audit,
+    data,
+    experiments,
+    health,
+    logs,
+    metrics,
+    projects,
+    queue,
+    rollouts,
+    stream,
+    token_views,
+    tokens,
+    users,
+)
 from api.sign_of_life import keep_recording_life
 from api.submission import PlanExperiment
 from api.web import login, pages, static_files
@@ -45,13 +61,15 @@ def create_app(
     app.state.plan = plan or partial(plan_experiment, workers_python=settings.preview_python)
     app.state.previewer = DataPreviewer(python=settings.preview_python, timeout_s=settings.preview_timeout_s)
     app.state.head_revision = head_revision()
-    for module in (experiments, data, queue, metrics, logs, rollouts, token_views, stream, attempts):
+    people = (projects, users, tokens, audit)
+    for module in (experiments, data, queue, metrics, logs, rollouts, token_views, stream, *people, attempts):
         app.include_router(module.router, prefix=PREFIX)
     for page_router in (health.router, login.router, pages.router, static_files.router):
         app.include_router(page_router)
     app.mount("/static", static_files.folder)
     app.add_middleware(BodyLimits)
     app.add_middleware(AccessLog)
+    app.add_middleware(RequestIds)
     install_problem_handlers(app)
     use_problems_in_openapi(app)
     return app

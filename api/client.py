@@ -20,13 +20,13 @@ from typing import Any, Self, TypeVar
 import httpx
 from pydantic import BaseModel
 
+from api.access_schemas import Me
 from api.schemas import (
     EventPage,
     Experiment,
     ExperimentPage,
     ExperimentPlanReply,
     LogPage,
-    Me,
     MetricNamePage,
     MetricSeriesPage,
     QueueOut,

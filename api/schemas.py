@@ -246,12 +246,6 @@ class QueueOut(WireModel):
     queued: list[ExperimentSummary]
 
 
-class Me(WireModel):
-    """Whom the token belongs to."""
-
-    user: str
-
-
 class FieldProblem(WireModel):
     """One finding in a refused body."""
 

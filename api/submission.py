@@ -8,12 +8,13 @@ from typing import Any, Protocol
 
 from api.schemas import Experiment
 from api.shapes import read_experiment
-from service import experiments, queue
+from service import access, experiments, queue
+from service.access import Principal
 from service.contract.plan import ExperimentPlan
 from service.contract.spec import ExperimentSpec
 from service.planning import Capacity, Memory
 from service.storage.database import Sessions
-from service.storage.tables import ClusterState, User
+from service.storage.tables import ClusterState
 
 
 class PlanExperiment(Protocol):
@@ -28,10 +29,19 @@ class PlanExperiment(Protocol):
 class Submission:
     """A request to run an experiment."""
 
-    user: User
+    user: Principal
     spec: ExperimentSpec
     body_sha256: str
     idempotency_key: str | None
+
+
+async def require_submission(sessions: Sessions, user: Principal, spec: ExperimentSpec) -> None:
+    """Raises InvalidSpec or Forbidden unless the caller may submit to the specification's project.
+
+    Comes first: whoever may not submit learns nothing of files, clusters or earlier answers either.
+    """
+    async with sessions() as session:
+        await access.require_submission(session, user, spec.project)
 
 
 def digest_body(body: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ from urllib.parse import urlencode
 import yaml
 from fastapi import APIRouter, Request, Response
 
+from api.access import ReadableExperiment
 from api.deps import CurrentUser, SessionDep, SettingsDep
 from api.results import sft_facts, shown_bytes
 from api.routers.experiments import list_experiments, show_experiment
@@ -55,10 +56,10 @@ async def experiments_page(
 
 @router.get("/experiments/{experiment_id}")
 async def experiment_page(
-    request: Request, user: CurrentUser, session: SessionDep, settings: SettingsDep, experiment_id: str
+    request: Request, experiment_id: ReadableExperiment, user: CurrentUser, session: SessionDep, settings: SettingsDep
 ) -> Response:
     """Stages, results, live charts, rollouts, events, log and specification."""
-    experiment = await show_experiment(user, session, experiment_id)
+    experiment = await show_experiment(experiment_id, session)
     events = await _all_events(session, experiment_id)
     context = {
         "user": user.name,
@@ -74,7 +75,7 @@ async def experiment_page(
         "rollouts": await log_store.rollouts_before(
             session, experiment_id, stage=None, step=None, before=None, limit=_ROLLOUTS
         ),
-        "logs": (await read_logs(user, session, experiment_id, tail=_LOG_LINES)).items,
+        "logs": (await read_logs(experiment_id, session, tail=_LOG_LINES)).items,
         "spec_yaml": yaml.safe_dump(experiment.spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
     }
     return templates.TemplateResponse(request, "experiment.html", context)
