@@ -27,6 +27,7 @@ from api.routers import (
     token_views,
     tokens,
     users,
+    webhooks,
 )
 from api.sign_of_life import keep_recording_life
 from api.submission import PlanExperiment
@@ -61,7 +62,7 @@ def create_app(
     app.state.plan = plan or partial(plan_experiment, workers_python=settings.preview_python)
     app.state.previewer = DataPreviewer(python=settings.preview_python, timeout_s=settings.preview_timeout_s)
     app.state.head_revision = head_revision()
-    people = (projects, users, tokens, audit)
+    people = (projects, users, tokens, audit, webhooks)
     for module in (experiments, data, queue, metrics, logs, rollouts, token_views, stream, *people, attempts):
         app.include_router(module.router, prefix=PREFIX)
     for page_router in (health.router, login.router, pages.router, static_files.router):

@@ -20,6 +20,8 @@ class ServiceSettings(BaseSettings):
     """Folder or fsspec URL for checkpoints and models; readable and writable by service and workers."""
     public_url: str = "http://127.0.0.1:8700"
     """Where people reach the API and the page."""
+    webhook_allowed_hosts: frozenset[str] = frozenset()
+    """Hosts (`host` or `host:port`) that webhooks may go to at private addresses or over plain HTTP; a JSON list."""
 
     def output_dir(self, experiment_id: str) -> str:
         """The folder or URL of one experiment's outputs."""
