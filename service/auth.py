@@ -64,6 +64,12 @@ async def revoke_token(session: AsyncSession, token_id: str) -> ApiToken:
     return revoked
 
 
+async def end_page_session(session: AsyncSession, token: str) -> None:
+    """Revokes a token that a log-in at the page made; any other stays as it is."""
+    ended = update(ApiToken).where(ApiToken.token_sha256 == _sha256(token), ApiToken.purpose == "page")
+    await session.execute(ended.values(revoked_at=func.coalesce(ApiToken.revoked_at, func.now())))
+
+
 async def authenticate(session: AsyncSession, token: str, *, request_id: str | None = None) -> Principal:
     """Who shows this API token; raises Unauthenticated if it is unknown, revoked or expired, or its user disabled.
 

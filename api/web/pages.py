@@ -17,6 +17,7 @@ from api.web.page_routes import PageRoute, templates
 from api.web.views import chart_groups, has_token_views, result_rows, stage_rows
 from service import experiments, log_store
 from service.contract.status import ExperimentStatus
+from service.tenancy import projects
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 _LOG_LINES = 500
@@ -31,6 +32,7 @@ async def experiments_page(
     session: SessionDep,
     settings: SettingsDep,
     status: str = "",
+    project: str = "",
     tag: str = "",
     name: str = "",
     cursor: str = "",
@@ -38,9 +40,16 @@ async def experiments_page(
     """The list, filtered; a status that does not exist filters nothing."""
     wanted = ExperimentStatus(status) if status in set(ExperimentStatus) else None
     page = await list_experiments(
-        user, session, status=wanted, tag=tag or None, name=name or None, limit=50, cursor=cursor or None
+        user,
+        session,
+        status=wanted,
+        project=project or None,
+        tag=tag or None,
+        name=name or None,
+        limit=50,
+        cursor=cursor or None,
     )
-    filters = {"status": status, "tag": tag, "name": name}
+    filters = {"status": status, "project": project, "tag": tag, "name": name}
     following = {key: value for key, value in filters.items() if value} | {"cursor": page.next_cursor}
     context = {
         "user": user.name,
@@ -49,6 +58,7 @@ async def experiments_page(
         "queue": await show_queue(user, session),
         "filters": filters,
         "statuses": list(ExperimentStatus),
+        "projects": [view.project.name for view in await projects.list_visible(session, user, archived=True)],
         "next_query": urlencode(following),
     }
     return templates.TemplateResponse(request, "experiments.html", context)

@@ -46,6 +46,8 @@ _BELOW_MAINTAINER = dict.fromkeys(("viewer", "member", "owner", "service"), 403)
 _BELOW_ADMIN_SCOPE = dict.fromkeys(("maintainer_read", "maintainer_write", "service", "admin_read"), 403)
 _NO_ADMIN = {name: 403 for name in CALLERS if name not in (*UNKNOWN_CALLERS, "admin", "admin_read")}
 _OTHERS_TOKEN = {name: 404 for name in CALLERS if name not in (*UNKNOWN_CALLERS, "owner", "admin", "admin_read")}
+_ISSUE = {**_ALL_REFUSED, **_BELOW_ADMIN_SCOPE, "bound_here": 403, "bound_elsewhere": 403, "admin_bound": 403}
+_OWNERS_TOKEN = {**_ALL_REFUSED, **_OTHERS_TOKEN, "admin_read": 403}
 
 OUTCOMES: dict[str, dict[str, int]] = {
     "public": {},
@@ -59,12 +61,14 @@ OUTCOMES: dict[str, dict[str, int]] = {
     "admin_read": {**_ALL_REFUSED, **_NO_ADMIN},
     "admin": {**_ALL_REFUSED, **_NO_ADMIN, "admin_read": 403},
     # A new token for oneself that opens all of one's projects.
-    "issue": {**_ALL_REFUSED, **_BELOW_ADMIN_SCOPE, "bound_here": 403, "bound_elsewhere": 403, "admin_bound": 403},
+    "issue": _ISSUE,
     # The owner's token; admin_read finds it, and is for less.
-    "owners_token": {**_ALL_REFUSED, **_OTHERS_TOKEN, "admin_read": 403},
+    "owners_token": _OWNERS_TOKEN,
     "attempt": {name: 401 for name in CALLERS if name != "attempt"},
     # A person without a valid token is sent to the log-in.
     "page": dict.fromkeys(UNKNOWN_CALLERS, 303),
+    "issue_page": _ISSUE | dict.fromkeys(UNKNOWN_CALLERS, 303),
+    "owners_token_page": _OWNERS_TOKEN | dict.fromkeys(UNKNOWN_CALLERS, 303),
     "read_page": dict.fromkeys(UNKNOWN_CALLERS, 303) | dict.fromkeys(BLIND, 404),
 }
 
@@ -78,6 +82,7 @@ class Operation:
     target: str | None = None
     """What is made anew before each request, because the request uses it up."""
     json: Any = None
+    form: dict[str, str] | None = None
     query: dict[str, Any] = field(default_factory=dict)
     audited: bool = False
     """Whether success leaves an entry in the audit log."""
@@ -157,6 +162,12 @@ OPERATIONS: dict[str, Operation] = {
     "GET /login": _read("public"),
     "POST /login": Operation(rule="public", success=401),
     "POST /logout": Operation(rule="public", success=303),
+    # No issuer is set here; with one they are public too.
+    "GET /login/oidc": Operation(rule="public", success=404),
+    "GET /login/oidc/callback": Operation(rule="public", success=404),
     "GET /": _read("page"),
+    "GET /account": _read("page"),
+    "POST /account/tokens": Operation(rule="issue_page", form={"name": "a", "scope": "read", "days": "1"}),
+    "POST /account/tokens/{token_id}/revoke": Operation(rule="owners_token_page", target="token", success=303),
     "GET /experiments/{experiment_id}": _read("read_page"),
 }
