@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, select
+from sqlalchemy import Select, insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from service.access import Actor, Principal
@@ -55,19 +55,17 @@ async def record(
 
     `before` is None for what did not exist, `after` for what no longer does. Secrets never go in.
     """
-    session.add(
-        AuditEntry(
-            **_who(by),
-            action=f"{target.kind}.{verb}",
-            target_kind=target.kind,
-            target_id=target.id,
-            target=target.name,
-            project_id=target.project_id,
-            before=None if before is None else storable_value(dict(before)),
-            after=None if after is None else storable_value(dict(after)),
-        )
+    entry = insert(AuditEntry).values(
+        **_who(by),
+        action=f"{target.kind}.{verb}",
+        target_kind=target.kind,
+        target_id=target.id,
+        target=target.name,
+        project_id=target.project_id,
+        before=None if before is None else storable_value(dict(before)),
+        after=None if after is None else storable_value(dict(after)),
     )
-    await session.flush()
+    await session.execute(entry)
 
 
 async def entries_before(

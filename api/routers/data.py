@@ -7,7 +7,7 @@ from fastapi import APIRouter, Body, Query
 from api.deps import CurrentUser, PreviewerDep, SessionsDep
 from api.problems import problem_responses
 from api.routers.experiments import SPEC_EXAMPLES
-from api.submission import require_submission
+from service import access
 from service.contract.preview import DataPreview, PreviewRequest
 from service.contract.spec import ExperimentSpec
 
@@ -31,5 +31,6 @@ async def preview_data(
 
     Reads files of the service's machine, so it needs what a submission needs: a member of the specification's project.
     """
-    await require_submission(sessions, user, spec)
+    async with sessions() as session:
+        await access.require_submission(session, user, spec.project)
     return await previewer.preview(PreviewRequest(spec=spec, num_samples=num_samples, max_records=max_records))

@@ -1,5 +1,6 @@
 """Looks up what an action is about and decides. What one may not see does not exist: NotFound, in the same words."""
 
+from collections.abc import Sequence
 from difflib import get_close_matches
 
 from sqlalchemy import select
@@ -58,22 +59,24 @@ def require_admin(principal: Principal, scope: TokenScope) -> None:
 
 async def project_named(session: AsyncSession, name: str, visible: Visible) -> Project:
     """The project that a specification names, among the visible ones; raises InvalidSpec, also for an archived one."""
-    found = await session.scalars(select(Project).where(visible.where(Project.id)))
-    projects = {project.name: project for project in found}
-    if name not in projects:
-        near = get_close_matches(name, projects, n=1, cutoff=0.5)
-        yours = (
-            f"your projects: {', '.join(sorted(projects))}" if projects else "you are a member of none; ask an admin"
-        )
-        raise _refused(f"no project {name!r} that you are a member of", f"did you mean {near[0]!r}?" if near else yours)
-    if projects[name].archived_at is not None:
+    project = await session.scalar(select(Project).where(Project.name == name, visible.where(Project.id)))
+    if project is None:
+        known = await session.scalars(select(Project.name).where(visible.where(Project.id)).order_by(Project.name))
+        raise _refused(f"no project {name!r} that you are a member of", _hint(name, known.all()))
+    if project.archived_at is not None:
         raise _refused(f"project {name!r} is archived", "choose another, or ask a maintainer to take it up again")
-    return projects[name]
+    return project
 
 
 def no_experiment(experiment_id: str) -> NotFound:
     """The refusal for an experiment that does not exist, and for one that may not be seen."""
     return NotFound(f"there is no experiment {experiment_id!r}; list the experiments to find its id")
+
+
+def _hint(name: str, known: Sequence[str]) -> str:
+    if near := get_close_matches(name, known, n=1, cutoff=0.5):
+        return f"did you mean {near[0]!r}?"
+    return f"your projects: {', '.join(known)}" if known else "you are a member of none; ask an admin"
 
 
 def _refused(problem: str, hint: str) -> InvalidSpec:

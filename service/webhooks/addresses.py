@@ -8,13 +8,17 @@ import asyncio
 import ipaddress
 import socket
 from collections.abc import Awaitable, Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from urllib.parse import urlsplit
 
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 Resolve = Callable[[str, int], Awaitable[list[str]]]
 """Host and port to addresses; raises OSError if there are none."""
 _RESOLVE_TIMEOUT_S = 5.0
+_RESOLVERS = ThreadPoolExecutor(max_workers=8, thread_name_prefix="webhook-names")
+"""Of their own: a name server that does not answer holds up nobody else's threads."""
 _TRANSLATED = ipaddress.ip_network("64:ff9b::/96")
 """IPv4 behind a NAT64 gateway: the last 32 bits are the real address."""
 
@@ -72,8 +76,9 @@ async def checked_address(destination: Destination, resolve: Resolve) -> str:
 async def resolve_by_system(host: str, port: int) -> list[str]:
     """The system's answer, IPv4 first, within 5 s."""
     loop = asyncio.get_running_loop()
+    look_up = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
     async with asyncio.timeout(_RESOLVE_TIMEOUT_S):
-        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        found = await loop.run_in_executor(_RESOLVERS, look_up)
     addresses = [str(entry[4][0]) for entry in sorted(found, key=lambda entry: entry[0] != socket.AF_INET)]
     return list(dict.fromkeys(addresses))
 

@@ -82,6 +82,8 @@ async def claim(session: AsyncSession, limit: int) -> list[Claimed]:
         .with_for_update(of=WebhookDelivery, skip_locked=True)
     )
     claimed = [Claimed(delivery=delivery, webhook=webhook) for delivery, webhook in chosen]
+    if not claimed:
+        return []
     await session.execute(
         update(WebhookDelivery)
         .where(WebhookDelivery.id.in_([one.delivery.id for one in claimed]))

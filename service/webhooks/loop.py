@@ -17,6 +17,8 @@ logger = logging.getLogger(__name__)
 _SLOTS = 32
 """So many tries may be on their way at once."""
 _POLL_S = 2.0
+_SETTLE_S = 0.2
+"""Everything that happens to an experiment sets the event; so many looks a second are enough."""
 _FORGET_EVERY_S = 3600.0
 
 
@@ -38,6 +40,7 @@ class DeliveryLoop:
             while True:
                 self.changed.clear()
                 await self._pass()
+                await asyncio.sleep(_SETTLE_S)
                 await _first_of(self.changed, _POLL_S)
         finally:
             for task in self._tries:
