@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from service.contract.access import PROJECT_NAME
 from service.contract.data import ChatSpec
+from service.contract.resources import ResourcesSpec
 from service.contract.stages import EvaluationSpec, RlSpec, SftSpec, StageName
 from service.contract.strict_model import StrictModel
 
@@ -37,37 +38,6 @@ class ModelSpec(StrictModel):
     about a third more time, the same gradient."""
     lora: LoraSpec | None = None
     """Train adapters instead of the weights, in both stages."""
-
-
-class RoleResources(StrictModel):
-    """What one actor of a role holds for the whole attempt, as Ray counts it."""
-
-    num_cpus: float = Field(default=1.0, gt=0.0, allow_inf_nan=False)
-    num_gpus: float = Field(default=0.0, ge=0.0, allow_inf_nan=False)
-
-
-class TrainerResources(RoleResources):
-    """What the trainer's ranks hold; the numbers of CPUs and GPUs are those of one rank."""
-
-    num_ranks: int = Field(default=1, ge=1, le=1024)
-    """Trainer actors that share model, optimizer and batch between them (FSDP2)."""
-
-
-class ResourcesSpec(StrictModel):
-    """The trainer's ranks and one rollout engine, placed together once per attempt."""
-
-    trainer: TrainerResources = TrainerResources()
-    rollout: RoleResources = RoleResources()
-
-    @property
-    def num_cpus(self) -> float:
-        """CPUs of the whole attempt."""
-        return self.trainer.num_ranks * self.trainer.num_cpus + self.rollout.num_cpus
-
-    @property
-    def num_gpus(self) -> float:
-        """GPUs of the whole attempt."""
-        return self.trainer.num_ranks * self.trainer.num_gpus + self.rollout.num_gpus
 
 
 class ExperimentSpec(StrictModel):
