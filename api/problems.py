@@ -26,6 +26,8 @@ MEDIA_TYPE = "application/problem+json"
 STATUS_OF: dict[type[errors.SedrayError], int] = {
     errors.Unauthenticated: 401,
     errors.CrossSiteRequest: 403,
+    errors.Forbidden: 403,
+    errors.LoginFailed: 403,
     errors.NotFound: 404,
     errors.IdempotencyConflict: 409,
     errors.NotAllowedNow: 409,
@@ -39,6 +41,7 @@ STATUS_OF: dict[type[errors.SedrayError], int] = {
     errors.ReportGap: 422,
     errors.PreviewTooSlow: 422,
     errors.QueryTooSlow: 422,
+    errors.TooManyFailures: 429,
     errors.PreviewUnavailable: 501,
     errors.PreviewBusy: 503,
     errors.StorageUnavailable: 503,
@@ -78,7 +81,7 @@ def status_of(error: errors.SedrayError) -> int:
 def problem_of(error: errors.SedrayError) -> JSONResponse:
     """The problem document of one of our errors."""
     status = status_of(error)
-    headers = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": "5"}}.get(status)
+    headers = {401: {"WWW-Authenticate": "Bearer"}, 429: {"Retry-After": "60"}, 503: {"Retry-After": "5"}}.get(status)
     return _respond(status, error.code, error.title, error.message, headers=headers, details=error.details)
 
 

@@ -7,7 +7,7 @@ from sqlalchemy import func, select
 from service import auth
 from service.embedded.prepare_database import LOCAL_USER, ensure_token
 from service.storage.database import Sessions
-from service.storage.tables import ApiToken
+from service.storage.token_tables import ApiToken
 
 pytestmark = pytest.mark.anyio
 
