@@ -84,6 +84,8 @@ class FakeTrainer:
         self.join_failure: str | None = None
         self.groups: list[list[str]] = []
 
+    weights_deadline_s = 60.0
+
     def begin_write_weights(self, path: str, *, with_digests: bool) -> FakeCall:
         self.log.append(f"write {Path(path).name}")
         self.digests_wanted.append(with_digests)
