@@ -97,11 +97,11 @@ class RemoteTrainer:
         refs = [manifest for manifest, _ in pairs]
         return self._begin("putting weights into Ray's store", self.weights_deadline_s, refs), pairs[0][1]
 
-    def join_engines(self, engines: Sequence[Any]) -> str | None:
+    def join_engines(self, engines: Sequence[Any], names: Sequence[str]) -> str | None:
         """See `NcclTransport`: a group with the engines' actors."""
         num_workers = [self._spec.resources.rollout.tensor_parallel_size] * len(engines)
         deadline_s = self.weights_deadline_s
-        refs = self._call("join_engines", list(engines), num_workers, deadline_s=deadline_s)
+        refs = self._call("join_engines", list(engines), list(names), num_workers, deadline_s=deadline_s)
         return self._wait(refs, "joining a transfer group", deadline_s + _GIVE_UP_S)
 
     def send_weights(self, *, with_digests: bool) -> SendReport:
@@ -139,16 +139,19 @@ class RemoteTrainer:
         )
 
     def _begin(self, what: str, deadline_s: float, refs: list[Any]) -> "TrainerCall":
-        return TrainerCall(lambda: self._wait(refs, what, deadline_s))
+        ranks = self._ranks
+        return TrainerCall(lambda: self._wait(refs, what, deadline_s, ranks))
 
     def _call(self, method: str, *args: object, **kwargs: object) -> list[Any]:
         return [getattr(actor, method).remote(*args, **kwargs) for actor in self._ranks]
 
-    def _wait(self, refs: list[Any], what: str, deadline_s: float) -> Any:
+    def _wait(self, refs: list[Any], what: str, deadline_s: float, asked: list[Any] | None = None) -> Any:
+        """The first rank's answer. `asked` are the ranks of an earlier call: those that followed them are spared."""
         try:
             return wait_for_all(refs, what=what, role=Role.TRAINER, deadline_s=deadline_s, check=self._check)[0]
         except Exception:
-            self.release()
+            if asked is None or asked is self._ranks:
+                self.release()
             raise
 
 

@@ -106,7 +106,10 @@ class WeightSynchroniser:
             self._due.done(hashed=hashed and bool(found.reports))
             verify_s = time.monotonic() - taken_at
         metrics = _seconds(found.reports.values(), delivered_s, delivery.gather_s, verify_s)
-        return metrics | ({} if gap is None else {"weight_sync/probe_logprob_abs_diff_max": gap})
+        metrics |= {} if gap is None else {"weight_sync/probe_logprob_abs_diff_max": gap}
+        about = {"version": version, "num_engines": len(found.reports), "hashed": hashed}
+        logger.info("weights synced", extra=about | {"metrics": metrics})
+        return metrics
 
     def bring_up_to_date(self, member: Member) -> None:
         """Give an engine that joins what the others have; before the first sync that is what it has started with.
