@@ -118,6 +118,7 @@ OPERATIONS: dict[str, Operation] = {
     f"GET {_EXPERIMENT}/metrics/names": _read(),
     f"GET {_EXPERIMENT}/logs": _read(),
     f"GET {_EXPERIMENT}/rollouts": _read(),
+    f"GET {_EXPERIMENT}/rollouts/search": _read(),
     f"GET {_EXPERIMENT}/rollouts/stored": _read(),
     f"GET {_EXPERIMENT}/rollouts/stored/{{step}}": _read(),
     f"GET {_EXPERIMENT}/token-views": _read(),
