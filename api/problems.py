@@ -15,6 +15,7 @@ from sqlalchemy.exc import DataError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
+from api.request_ids import request_id_of
 from api.schemas import Problem
 from service import errors
 from service.contract.spec import ExperimentSpec
@@ -187,9 +188,11 @@ async def _on_refused_value(_: Request, error: Exception) -> JSONResponse:
 
 
 async def _on_unexpected(request: Request, _: Exception) -> JSONResponse:
-    # The server's error log gets the traceback; the caller gets none of it.
+    # The server's error log gets the traceback; the caller gets none of it, but the id to ask for.
+    request_id = request_id_of(request.scope) or "unknown"
     detail = f"{request.method} {request.url.path} failed by a fault of the service; its log says more"
-    return _respond(500, "internal_error", "The service failed", detail)
+    headers = {"X-Request-Id": request_id}
+    return _respond(500, "internal_error", "The service failed", detail, headers=headers)
 
 
 def use_problems_in_openapi(app: FastAPI) -> None:

@@ -1,6 +1,7 @@
 """Every operation, asked for by everybody: what `access_table` says is what happens, and nothing is missing there."""
 
 import json
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from tests.api.access_world import World, make_world
 from tests.api.conftest import SECRET, serving
 
 pytestmark = pytest.mark.anyio
+FILLED = dict.fromkeys(("name", "token_id", "webhook_id", "delivery_id"), "none")
 
 
 class ShownNothing:
@@ -88,6 +90,18 @@ async def test_each_caller_gets_what_the_table_says(http: httpx.AsyncClient, wor
             elif answer.status_code >= 400 and name.split(" ")[1].startswith("/api/"):
                 assert answer.headers["Content-Type"] == "application/problem+json", name
     assert wrong == []
+
+
+@pytest.mark.parametrize("odd", ["%00", "x" * 300, "é", "'; --", "..%2f..", "-1"])
+async def test_no_odd_name_in_a_path_is_an_internal_error(http: httpx.AsyncClient, world: World, odd: str) -> None:
+    headers = {"Authorization": f"Bearer {world.tokens['admin']}"}
+    for name, operation in OPERATIONS.items():
+        method, path = name.split(" ")
+        for place in re.findall(r"{(\w+)}", path):
+            body = json.loads(json.dumps(operation.json).replace("{fresh}", world.fresh()))
+            odd_path = path.format(**{**FILLED, **world.places, place: odd})
+            answer = await http.request(method, odd_path, json=body, headers=headers)
+            assert answer.status_code in (401, 404, 422), f"{name} with {place}: {answer.text}"
 
 
 async def test_what_may_not_be_seen_is_answered_as_what_does_not_exist(http: httpx.AsyncClient, world: World) -> None:
