@@ -1,6 +1,6 @@
 """The stages of one experiment: supervised fine-tuning, reinforcement learning, and the evaluations around them."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -276,37 +276,4 @@ class RlSpec(StrictModel):
                 f"step (num_prompts_per_step {self.num_prompts_per_step} x num_generations {self.num_generations}); "
                 "choose a divisor of it or leave mini_batch_size out"
             )
-        return self
-
-
-class EvaluationSpec(StrictModel):
-    """Sampling on held-out prompts before, between and after the stages."""
-
-    name: str = Field(default="test", pattern=r"^[a-z0-9_-]{1,40}$")
-    """The set's name in metrics: `eval/{name}/pass@k`."""
-    data: PromptData
-    reward: RewardSpec
-    points: list[EvaluationPoint] = Field(default=["base", "after_sft", "after_rl"], min_length=1)
-    num_prompts: int | None = Field(default=None, ge=1)
-    """The first so many prompts of the set; left out: all."""
-    sft_steps: list[Annotated[int, Field(ge=1)]] = []
-    """Optimizer steps of SFT after which the set is sampled too, besides `points`, in rising order."""
-    rl_eval_steps: int | None = Field(default=None, ge=1)
-    """Steps of RL between two samplings of the set; left out: at `points` only."""
-    num_generations: int = Field(default=8, ge=1)
-    pass_at_k: list[int] = Field(default=[1, 8], min_length=1)
-    temperature: float = Field(default=1.0, gt=0.0)
-    max_completion_length: int = Field(ge=1)
-
-    @model_validator(mode="after")
-    def _k_within_generations(self) -> Self:
-        beyond = [k for k in self.pass_at_k if not 1 <= k <= self.num_generations]
-        if beyond:
-            raise ValueError(f"pass_at_k {beyond} must lie between 1 and num_generations ({self.num_generations})")
-        return self
-
-    @model_validator(mode="after")
-    def _sft_steps_rise(self) -> Self:
-        if self.sft_steps != sorted(set(self.sft_steps)):
-            raise ValueError(f"sft_steps {self.sft_steps} must rise, each step once: {sorted(set(self.sft_steps))}")
         return self

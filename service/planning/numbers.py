@@ -5,7 +5,7 @@ from typing import assert_never
 
 from service.contract.plan import StagePlan
 from service.contract.spec import ExperimentSpec
-from service.contract.stages import EvaluationSpec, RlSpec, SftSpec, StageName
+from service.contract.stages import RlSpec, SftSpec, StageName
 from service.planning.step_checks import num_sft_steps
 
 
@@ -25,8 +25,7 @@ def _plan_stage(stage: StageName, spec: ExperimentSpec, num_rows: Mapping[str, i
             assert spec.rl is not None, "stage_names names stages that the specification has"
             return _plan_rl(spec, spec.rl, num_rows["rl"])
         case "evaluate_base" | "evaluate_after_sft" | "evaluate_after_rl":
-            assert spec.evaluation is not None, "stage_names names stages that the specification has"
-            return _plan_evaluation(stage, spec, spec.evaluation, num_rows["evaluation"])
+            return _plan_evaluation(stage, spec, num_rows)
         case _:
             assert_never(stage)
 
@@ -104,18 +103,21 @@ def _plan_rl(spec: ExperimentSpec, rl: RlSpec, num_prompts: int | None) -> Stage
     )
 
 
-def _plan_evaluation(
-    stage: StageName, spec: ExperimentSpec, evaluation: EvaluationSpec, num_prompts: int | None
-) -> StagePlan:
+def _plan_evaluation(stage: StageName, spec: ExperimentSpec, num_rows: Mapping[str, int | None]) -> StagePlan:
+    sets = spec.evaluation_sets()
+    sizes = {where: size for where in sets if (size := num_rows[where]) is not None}
     known: dict[str, float | int | str] = {}
-    if num_prompts is not None:
-        known = {"prompts": num_prompts, "samples": num_prompts * evaluation.num_generations}
+    if len(sizes) == len(sets):
+        num_samples = sum(size * sets[where].num_generations for where, size in sizes.items())
+        known = {"prompts": sum(sizes.values()), "samples": num_samples}
+    if len(sets) > 1:
+        known |= {"sets": len(sets)}
     return StagePlan(
         stage=stage,
-        num_steps=num_prompts or 0,  # a step of an evaluation is one prompt
+        num_steps=int(known.get("prompts", 0)),  # a step of an evaluation is one prompt
         numbers=known
         | {
-            "samples_per_prompt": evaluation.num_generations,
+            "samples_per_prompt": sets["evaluation"].num_generations,
             "engines": spec.resources.rollout.num_engines,
         },
     )
