@@ -11,7 +11,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from api.cli.commands import ExperimentId, app, client_of, console, errors
+from api.cli.calling import client_of, console, errors
+from api.cli.commands import ExperimentId, app
 from api.cli.tables import print_problem
 from api.schemas import StoredRolloutOut
 from service.contract.stored_rollouts import MAX_LIMIT, RolloutQuery

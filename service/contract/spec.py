@@ -5,9 +5,11 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from service.contract.access import PROJECT_NAME
 from service.contract.data import ChatSpec
 from service.contract.resources import ResourcesSpec
 from service.contract.stages import EvaluationSpec, RlSpec, SftSpec, StageName
+from service.contract.stall import StallSpec
 from service.contract.strict_model import StrictModel
 from service.contract.weight_sync import WeightSyncSpec
 
@@ -44,7 +46,7 @@ class ExperimentSpec(StrictModel):
     """One experiment: a base model, an optional SFT stage, an optional RL stage, and the evaluations around them."""
 
     name: str = Field(min_length=1, max_length=120)
-    project: str = Field(default="default", pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")
+    project: str = Field(default="default", pattern=PROJECT_NAME)
     description: str = Field(default="", max_length=4000)
     tags: list[str] = Field(default=[], max_length=32)
     seed: int = Field(default=0, ge=0, lt=2**31)
@@ -53,6 +55,7 @@ class ExperimentSpec(StrictModel):
     rl: RlSpec | None = None
     evaluation: EvaluationSpec | None = None
     resources: ResourcesSpec = ResourcesSpec()
+    stall: StallSpec = StallSpec()
     priority: PriorityName = "normal"
     max_runtime_s: int = Field(default=4 * 3600, ge=30)
     """Wall time of one attempt, counted from its submission to Ray; beyond it the attempt is stopped."""

@@ -48,6 +48,8 @@ class FakeTrainer:
         self.disk = disk
         self.logit = -2.0
         self.loaded = False
+        self.restarts = 0
+        self.has_place = True
         self.sft_slices = 0
         self._before_sft_step = before_sft_step
         self._before_rl_step = before_rl_step
@@ -62,6 +64,12 @@ class FakeTrainer:
     def wait_loaded(self) -> ModelFacts:
         assert self.loaded
         return ModelFacts(num_parameters=1, vocab_size=7, eos_token_ids=(END,), pad_token_id=0)
+
+    def restart(self) -> bool:
+        """All that was in memory is gone."""
+        self.restarts += 1
+        self.logit, self._sft, self._root, self._step, self._num_tokens = -2.0, None, "", 0, 0
+        return self.has_place
 
     def prepare_sft(self, spec: SftSpec, checkpoint_root: str) -> SftPlan:
         self._sft, self._root = spec, checkpoint_root
@@ -211,10 +219,14 @@ class FakeSync:
 
     def __init__(self, trainer: FakeTrainer, engine: FakeEngine) -> None:
         self._trainer, self._engine = trainer, engine
+        self.trainers_replaced = 0
 
     def __call__(self, version: int) -> dict[str, float]:
         self._engine.logit, self._engine.version = self._trainer.logit, version
         return {"weight_sync/probe_logprob_abs_diff_max": 0.0}
+
+    def trainer_replaced(self) -> None:
+        self.trainers_replaced += 1
 
 
 class RecordedReports:

@@ -223,7 +223,7 @@ def test_models_and_logs_are_left(whole_run: AttemptServer) -> None:
     assert len(whole_run.rollouts()) == 8 * (NUM_RL_STEPS + 1 + 4)
 
 
-def test_a_lost_engine_is_replaced_and_the_next_attempt_equals_the_whole_run(
+def test_lost_actors_are_replaced_within_an_attempt_and_the_runs_equal_the_whole_run(
     cluster: str, whole_run: AttemptServer, tmp_path: Path
 ) -> None:
     spec, output_dir = make_spec(tmp_path), str(tmp_path / "out")
@@ -234,15 +234,20 @@ def test_a_lost_engine_is_replaced_and_the_next_attempt_equals_the_whole_run(
         process.terminate()
         process.wait(timeout=60)
         assert (process.returncode, first.finished) == (143, [])
-    [event] = [event for event in first.events() if event.kind == "engine_replaced"]
+    [event] = first.events("engine_replaced")
     assert event.detail["engine"] == 0 and "died" in event.detail["cause"]
     assert_equal_from(1, first, whole_run)
     with (
         serving(orders_of(spec, output_dir, first.stage_results())) as second,
         driver(cluster, second, tmp_path) as again,
     ):
+        second.wait_until(lambda: second.points("reward/mean"), timeout_s=600)
+        [trainer] = actor_processes("ray::Trainer")
+        trainer.kill()
         again.wait(timeout=600)
         assert again.returncode == 0, second.finished
+    [event] = second.events("trainer_restarted")
+    assert event.detail["stage"] == "rl" and "died" in event.detail["cause"]
     assert [result.stage for result in second.stage_results()] == ["rl", "evaluate_after_rl"]
     taken_up_at = min(dict(second.points("reward/mean")))
     assert taken_up_at > SAVE_STEPS
@@ -302,6 +307,26 @@ def test_sigterm_leaves_nothing_behind(cluster: str, tmp_path: Path) -> None:
         process.wait(timeout=30)
         assert time.monotonic() - stopped_at < 10.0
         assert (process.returncode, server.finished) == (143, [])
+
+
+def test_a_stopped_trainer_is_named_and_replaced(cluster: str, tmp_path: Path) -> None:
+    sft = make_endless_sft(tmp_path) | {"save_steps": 20}
+    stall = {"factor": 4.0, "least_s": 15.0}
+    spec = make_spec(tmp_path, sft=sft, rl=None, evaluation=None, stall=stall)
+    with serving(orders_of(spec, str(tmp_path / "out"))) as server, driver(cluster, server, tmp_path) as process:
+        server.wait_until(lambda: len(server.points("sft/nll")) > 100, timeout_s=300)
+        [trainer] = actor_processes("ray::Trainer")
+        trainer.suspend()
+        server.wait_until(lambda: server.events("trainer_restarted"), timeout_s=300)
+        before = server.points("sft/nll")[-1][0]
+        server.wait_until(lambda: server.points("sft/nll")[-1][0] > before + 20, timeout_s=300)
+        process.terminate()
+        process.wait(timeout=60)
+    [event] = server.events("stalled")
+    assert (event.detail["culprit"], event.detail["stage"], event.detail["phase"]) == ("trainer-0", "sft", "training")
+    [actor] = event.detail["actors"]
+    assert actor["work"] == ["sft_steps"] and actor["processes"][0]["is_stopped"]
+    assert "Trainer" in actor["processes"][0]["stacks"] or "no stacks" in actor["processes"][0]["stacks"]
 
 
 def make_endless_sft(folder: Path) -> dict[str, Any]:

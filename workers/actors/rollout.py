@@ -22,6 +22,7 @@ from transformers import AutoConfig, GenerationConfig, PreTrainedTokenizerBase
 
 from service.contract.data import ChatSpec
 from service.contract.spec import ModelSpec
+from workers.activity.record import about
 from workers.actors.engine_weights import EngineWeights
 from workers.actors.vllm_adapter import EngineFailed, EngineSettings, SampledTokens, VllmEngine, vllm_version
 from workers.actors.vllm_sleep import SleepLevel
@@ -107,6 +108,7 @@ class RolloutEngine:
         logger.info("rollout engine ready", extra={"vllm_version": facts.vllm_version, "start_s": facts.start_s})
         return facts
 
+    @about(lambda requests, *_, **__: _prompts_of(requests))
     async def generate(
         self, requests: list[GenerationRequest], sampling: SamplingParameters, *, deadline_s: float
     ) -> list[Completion]:
@@ -167,18 +169,16 @@ class RolloutEngine:
                 raise EngineFailed(f"vLLM hangs: no token of {len(latest)} requests came for {deadline_s:.0f} s")
             seen |= latest
 
-    async def update_weights(
-        self, order: UpdateOrder, content: NDArray[np.uint8] | None = None, *, deadline_s: float
-    ) -> UpdateReport:
+    async def update_weights(self, order: UpdateOrder, content: NDArray[np.uint8] | None = None) -> UpdateReport:
         """Take the trainer's weights from a file, or from the content of one, and score the probe under them.
 
         Names and shapes are checked first. Requests in flight are frozen meanwhile and go on under the new weights, but
-        their completions wait for `confirm_weights`. If the update fails after the check, or is not confirmed within
-        `deadline_s`, requests in flight fail and the engine answers nothing but `shutdown` any more.
+        their completions wait for `confirm_weights`. If the update fails after the check, or is not confirmed before
+        the order's deadline, requests in flight fail and the engine answers nothing but `shutdown` any more.
 
         Raises WeightSyncFailed if the weights were not taken, EngineFailed if the engine was not running.
         """
-        return await self._updated().update(order, None if content is None else content.data, deadline_s)
+        return await self._updated().update(order, None if content is None else content.data)
 
     async def confirm_weights(self, version: int) -> None:
         """The update to `version` is right. Raises WeightSyncFailed if it was not the last one, or has failed since."""
@@ -321,6 +321,11 @@ class RolloutEngine:
             policy_version=min(span.version for span in sampled.version_spans),
             version_spans=sampled.version_spans,
         )
+
+
+def _prompts_of(requests: list[GenerationRequest]) -> str:
+    uids = sorted({request.prompt.uid for request in requests})
+    return f"prompts {', '.join(map(str, uids[:5]))}{' …' if len(uids) > 5 else ''}"
 
 
 def end_token_ids_of_folder(folder: str, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:

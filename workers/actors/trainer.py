@@ -20,6 +20,7 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]  # public, 
 from service.contract.data import ChatSpec
 from service.contract.spec import ModelSpec
 from service.contract.stages import RlSpec, SftSpec
+from workers.activity.record import about
 from workers.actors.model_export import export_model, exported_weights
 from workers.actors.nccl_engines import RayEngines
 from workers.actors.nccl_sender import NcclSender
@@ -154,6 +155,7 @@ class Trainer:
         logger.info("rl prepared", extra={"first_step": self._rl.plan.first_step})
         return self._rl.plan
 
+    @about(lambda step, *_, **__: f"step {step}")
     def rl_step(self, step: int, samples: Sequence[TrainingSample], *, temperature: float) -> dict[str, float]:
         """Train on one step's samples, group after group; returns the metrics `actor/*` and `sampling/*`.
 
@@ -162,6 +164,7 @@ class Trainer:
         assert self._rl is not None, "prepare_rl comes first"
         return self._rl.step(step, samples, temperature=temperature)
 
+    @about(lambda step, *_, **__: f"step {step}")
     def save_rl(self, step: int, policy_version: int, carried: RlCarried | None = None) -> str:
         """Write the checkpoint after `step`, the last one done, and delete all but the newest `save_total_limit`.
 
@@ -186,10 +189,12 @@ class Trainer:
         """What that file would hold, for engines on other machines; empty on all ranks but the first."""
         return weight_content(self._loaded(), with_digests=with_digests)
 
-    def join_engines(self, engines: Sequence[Any], num_workers: Sequence[int], *, deadline_s: float) -> str | None:
+    def join_engines(
+        self, engines: Sequence[Any], names: Sequence[str], num_workers: Sequence[int], *, deadline_s: float
+    ) -> str | None:
         """Make an NCCL group with rollout engines' actors; returns why there is none, if so. See `NcclSender.join`."""
         self._sender = self._sender or NcclSender(self._loaded(), self._host)
-        return self._sender.join(RayEngines(engines, num_workers), deadline_s)
+        return self._sender.join(RayEngines(engines, num_workers), names, deadline_s)
 
     def send_weights(self, *, with_digests: bool, deadline_s: float) -> SendReport:
         """Send `weights` to the engines of the group. See `NcclSender.send`."""

@@ -12,6 +12,7 @@ from workers.data.prompt_dataset import load_prompts
 from workers.pipeline.endings import ClusterLost
 from workers.pipeline.interrupts import Interrupts
 from workers.pipeline.stage_runner import run_stages
+from workers.pipeline.stall_watchdog import Remedies, StallWatchdog
 from workers.placement import place
 from workers.reporter.reporter import Cancelled, Reporter
 from workers.rollouts import Prompt
@@ -44,7 +45,16 @@ def drive(orders: StartReply, reporter: Reporter, interrupts: Interrupts) -> lis
         cleanup.callback(placement.remove)
         check = RunCheck(interrupts.check)
         trainer = RemoteTrainer(placement, orders.spec, check)
-        engines = EnginePool(EngineHost(placement, orders.spec), reporter, check)
+        reports = StallWatchdog(
+            reporter,
+            orders.spec.stall,
+            Remedies(
+                inspect=placement.inspect,
+                replace_engine=lambda number, cause: engines.replace(number, cause),
+                replace_trainer=trainer.end,
+            ),
+        )
+        engines = EnginePool(EngineHost(placement, orders.spec), reports, check)
         load_prompts = _prompt_loader(orders.spec.model.path)
         sync_weights = WeightSynchroniser(
             trainer=trainer,
@@ -59,11 +69,11 @@ def drive(orders: StartReply, reporter: Reporter, interrupts: Interrupts) -> lis
             trainer=trainer,
             engine=engines,
             sync_weights=sync_weights,
-            reports=reporter,
+            reports=reports,
             load_prompts=load_prompts,
             check=check,
         )
-        with _released(trainer, engines), ExitStack() as turns:
+        with _released(trainer, engines), check.extended_by(reports.check), reports, ExitStack() as turns:
             if orders.spec.resources.placement == "colocated":
                 context = turns.enter_context(by_turns(context, engines))
             return run_stages(context, orders.completed_stages, reporter.stage_result)

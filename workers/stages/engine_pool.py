@@ -93,6 +93,13 @@ class EnginePool:
         self._roster.retire(member, error)
         self._roster.check()
 
+    def replace(self, number: int, cause: str) -> bool:
+        """Retire an engine that somebody else has found at fault; says whether it was there to be retired."""
+        member = next((member for member in self.members() if member.number == number), None)
+        if member is not None:
+            self._roster.retire(member, EngineFailed(cause))
+        return member is not None
+
     def set_on_join(self, on_join: OnJoin) -> None:
         """To be called with each engine that has started, before it gets a request; replaced engines included."""
         self._supervisor.on_join = on_join
@@ -125,6 +132,8 @@ class EnginePool:
 
     def add(self) -> int:
         """Start one more engine; returns its number. It takes part once it holds the weights that the pool serves.
+
+        If it fails it is given back and not replaced: whoever added it may add another.
 
         Raises NoPlacement if the cluster has no room for it.
         """

@@ -24,6 +24,9 @@ class Trainer(Protocol):
     def wait_loaded(self) -> ModelFacts:
         """Wait until the model is there."""
 
+    def restart(self) -> bool:
+        """End what is left of a trainer that was lost, and start loading anew; says whether there is a place for it."""
+
     def prepare_sft(self, spec: SftSpec, checkpoint_root: str) -> SftPlan:
         """Load the data and take up at the newest valid checkpoint."""
 
@@ -70,6 +73,9 @@ class WeightSync(Protocol):
 
     def __call__(self, version: int) -> Mapping[str, float]:
         """The engine's completions carry `version` from now on; returns what it took, by metric name."""
+
+    def trainer_replaced(self) -> None:
+        """Nothing holds any more that was agreed with the trainer before."""
 
 
 class Reports(Protocol):

@@ -129,6 +129,10 @@ class SyncByTurns:
         self._turns.engines_woke()
         return metrics
 
+    def trainer_replaced(self) -> None:
+        """See `roles.WeightSync`."""
+        self._sync.trainer_replaced()
+
 
 class TrainerByTurns:
     """See `roles.Trainer`."""
@@ -144,6 +148,11 @@ class TrainerByTurns:
     def wait_loaded(self) -> ModelFacts:
         """See `roles.Trainer`."""
         return self._trainer.wait_loaded()
+
+    def restart(self) -> bool:
+        """See `roles.Trainer`."""
+        self._turns.trainers()
+        return self._trainer.restart()
 
     def prepare_sft(self, spec: SftSpec, checkpoint_root: str) -> SftPlan:
         """See `roles.Trainer`."""

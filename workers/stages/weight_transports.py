@@ -46,6 +46,8 @@ class Parcel:
     version: int
     probe: tuple[Tokens, ...]
     with_digests: bool
+    deadline_s: float
+    """Of each of its parts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +72,9 @@ class Transport(Protocol):
 
     def hand_over(self, member: Member) -> Call:
         """Take what was delivered last to an engine that joins. Raises WeightSyncFailed."""
+
+    def trainer_replaced(self) -> None:
+        """Another trainer sends from now on; connections to the one before are dead."""
 
 
 class Shelf(Protocol):
@@ -100,6 +105,9 @@ class ShelfTransport:
 
     def keep(self) -> None:
         """They stay where they are."""
+
+    def trainer_replaced(self) -> None:
+        """There is no connection: a shelf asks whoever is the trainer."""
 
     def hand_over(self, member: Member) -> Call:
         """See `Transport`."""
@@ -186,7 +194,14 @@ class StoreShelf:
 
 
 def _order(parcel: Parcel, manifest: WeightManifest, path: str, landing: str) -> UpdateOrder:
-    return UpdateOrder(version=parcel.version, manifest=manifest, path=path, landing=landing, probe=parcel.probe)
+    return UpdateOrder(
+        version=parcel.version,
+        manifest=manifest,
+        path=path,
+        landing=landing,
+        probe=parcel.probe,
+        deadline_s=parcel.deadline_s,
+    )
 
 
 def _named(order: UpdateOrder) -> UpdateOrder:
