@@ -12,12 +12,8 @@ from workers.weight_sync import UpdateOrder
 
 # Seconds. They end what hangs; what is merely slow stays far below them.
 ENGINE_START_S = 1200.0
-<<<<<<< HEAD
-WEIGHTS_S = 300.0
 SLEEP_S = 120.0
 """For going to sleep and for waking up: weights travel between a GPU and the host's memory at most."""
-=======
->>>>>>> sync
 ANSWER_S = 30.0
 """How much longer than the engine's own deadline its answer may take to arrive."""
 _CONCURRENCY = 128

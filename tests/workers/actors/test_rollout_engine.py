@@ -217,17 +217,11 @@ def test_update_in_the_middle_of_completions_gives_them_two_spans_each_of_its_ow
 
     async def both() -> list[Completion]:
         generating = asyncio.create_task(lab.engine.generate(requests, sampling, deadline_s=STEP_S))
-<<<<<<< HEAD
         while lab.engine.num_unfinished_requests == 0:
             await asyncio.sleep(0.0)
         await asyncio.sleep(0.1)
         order = an_order(model_tensors(new), lab.folder / "during.safetensors", 10)
-        await lab.engine.update_weights(order, deadline_s=STEP_S)
-=======
-        await asyncio.sleep(0.2)
-        order = an_order(model_tensors(lab.model), lab.folder / "during.safetensors", 10)
         await lab.engine.update_weights(order)
->>>>>>> sync
         while lab.engine.num_unfinished_requests:
             await asyncio.sleep(0.05)
         assert not generating.done(), "nothing leaves before the update is confirmed"
