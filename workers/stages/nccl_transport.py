@@ -68,8 +68,7 @@ class NcclTransport:
             self._shelf.begin(self._parcel)
 
     def trainer_replaced(self) -> None:
-        """See `Transport`."""
-        self._group = []
+        """See `Transport`: the new one knows of no group, so the next delivery makes one."""
 
     def hand_over(self, member: Member) -> Call:
         """See `Transport`."""
