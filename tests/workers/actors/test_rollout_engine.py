@@ -253,7 +253,7 @@ def test_an_engine_that_sleeps_answers_when_it_wakes_up_or_has_new_weights(lab: 
         first = await waiting
         await lab.engine.sleep(2, deadline_s=STEP_S)
         order = an_order(model_tensors(a_model(seed=5)), lab.folder / "asleep.safetensors", 10)
-        await lab.engine.update_weights(order, deadline_s=STEP_S)
+        await lab.engine.update_weights(order)
         await lab.engine.confirm_weights(10)
         second = await lab.engine.generate(requests, SAMPLING, deadline_s=STEP_S)
         return [len(first), len(second)]
