@@ -88,9 +88,7 @@ def write_rl_workload(
         seed=SEED,
         model=ModelSpec(path=str(folder / "model"), max_model_len=MAX_MODEL_LEN),
         rl=rl,
-        resources=ResourcesSpec(
-            trainer=TrainerResources(num_cpus=threads), rollout=RoleResources(num_cpus=threads)
-        ),
+        resources=ResourcesSpec(trainer=TrainerResources(num_cpus=threads), rollout=RoleResources(num_cpus=threads)),
     )
     (folder / "spec.json").write_text(spec.model_dump_json(indent=2))
     (folder / "peer.json").write_text(json.dumps(_for_peer(rl)))
@@ -98,7 +96,7 @@ def write_rl_workload(
 
 
 def write_model(folder: Path, size: ModelSize) -> None:
-    """A model whose completions have `MEAN_COMPLETION` tokens in the mean, cut at `MAX_COMPLETION`, at temperature 1."""
+    """A model whose completions have `MEAN_COMPLETION` tokens in the mean at temperature 1, cut at `MAX_COMPLETION`."""
     torch.manual_seed(SEED)
     config = Qwen3Config(
         vocab_size=size.vocabulary,
@@ -126,7 +124,11 @@ def write_model(folder: Path, size: ModelSize) -> None:
     core = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="<unk>"))
     core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     PreTrainedTokenizerFast(
-        tokenizer_object=core, eos_token="<eos>", pad_token="<pad>", unk_token="<unk>", clean_up_tokenization_spaces=False
+        tokenizer_object=core,
+        eos_token="<eos>",
+        pad_token="<pad>",
+        unk_token="<unk>",
+        clean_up_tokenization_spaces=False,
     ).save_pretrained(folder)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import assert_never
 
 from service.contract.plan import StagePlan
-from service.contract.spec import ExperimentSpec
+from service.contract.spec import ExperimentSpec, TrainerResources
 from service.contract.stages import EvaluationSpec, RlSpec, SftSpec, StageName
 from service.planning.step_checks import num_sft_steps
 
@@ -23,7 +23,7 @@ def _plan_stage(stage: StageName, spec: ExperimentSpec, num_rows: Mapping[str, i
             return _plan_sft(spec, num_rows)
         case "rl":
             assert spec.rl is not None, "stage_names names stages that the specification has"
-            return _plan_rl(spec.rl, num_rows["rl"])
+            return _plan_rl(spec.rl, spec.resources.trainer, num_rows["rl"])
         case "evaluate_base" | "evaluate_after_sft" | "evaluate_after_rl":
             assert spec.evaluation is not None, "stage_names names stages that the specification has"
             return _plan_evaluation(stage, spec.evaluation, num_rows["evaluation"])
@@ -41,11 +41,12 @@ def _plan_sft(spec: ExperimentSpec, num_rows: Mapping[str, int | None]) -> Stage
     sft = spec.sft
     assert sft is not None, "stage_names names stages that the specification has"
     num_ranks = spec.resources.trainer.num_ranks
+    max_tokens = sft.microbatch_tokens(on_gpu=spec.resources.trainer.num_gpus > 0)
     numbers: dict[str, float | int | str] = {
         "sequences_per_step": sft.batch_size,
         "ranks": num_ranks,
-        "max_tokens_per_microbatch": sft.max_tokens_per_microbatch,
-        "max_microbatches_per_step": _most_microbatches(sft, num_ranks),
+        "max_tokens_per_microbatch": max_tokens,
+        "max_microbatches_per_step": _most_microbatches(sft, num_ranks, max_tokens),
     }
     num_records, num_samples = num_rows["sft"], num_trained_records(sft, num_rows["sft"])
     if num_records is None or num_samples is None:
@@ -67,13 +68,13 @@ def _plan_sft(spec: ExperimentSpec, num_rows: Mapping[str, int | None]) -> Stage
     return StagePlan(stage="sft", num_steps=num_steps, numbers=known | numbers)
 
 
-def _most_microbatches(sft: SftSpec, num_ranks: int) -> int:
+def _most_microbatches(sft: SftSpec, num_ranks: int, max_tokens: int) -> int:
     """Of one rank, if every sample were of full length."""
     samples_per_rank = -(-sft.batch_size // num_ranks)
-    return -(-samples_per_rank // max(1, sft.max_tokens_per_microbatch // (sft.max_length - 1)))
+    return -(-samples_per_rank // max(1, max_tokens // (sft.max_length - 1)))
 
 
-def _plan_rl(rl: RlSpec, num_prompts: int | None) -> StagePlan:
+def _plan_rl(rl: RlSpec, trainer: TrainerResources, num_prompts: int | None) -> StagePlan:
     known: dict[str, float | int | str] = {}
     if num_prompts is not None:
         # With a filter a step owns the prompts of all generations that it may need.
@@ -92,7 +93,7 @@ def _plan_rl(rl: RlSpec, num_prompts: int | None) -> StagePlan:
             "updates_per_step": updates_per_step,
             "total_updates": updates_per_step * rl.num_steps,
             "total_samples": rl.num_samples_per_step * rl.num_steps,
-            "max_tokens_per_microbatch": rl.max_tokens_per_microbatch,
+            "max_tokens_per_microbatch": rl.microbatch_tokens(on_gpu=trainer.num_gpus > 0),
         },
     )
 

@@ -21,8 +21,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-IGNORED = -100
-"""Label of a position that is not trained."""
+from workers.data.packed_row import PackedRow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,20 +33,24 @@ class TokenBatch:
 
     input_ids_BT: Tensor
     """int64. The last token of a sequence is a label only, never an input."""
-    labels_BT: Tensor
-    """int64, already shifted: the token that follows, or `IGNORED`."""
     position_ids_BT: Tensor
     """int64, from 0 in each sequence."""
-    packed_lengths: tuple[int, ...] | None = None
-    """Inputs of each sequence of a packed row; None: the batch is padded."""
+    labels_N: Tensor
+    """int64: the trained tokens, one sequence after the other."""
+    label_places_N: Tensor
+    """int64: behind which input each of them stands, counted through [B, T] row by row. Sequences that share a prompt
+    have their first labels behind the same input."""
+    packed_row: PackedRow | None = None
+    """How the sequences lie in a packed row; None: the batch is padded."""
 
     def to(self, device: torch.device) -> "TokenBatch":
         """The same batch on another device."""
         return TokenBatch(
             input_ids_BT=self.input_ids_BT.to(device, non_blocking=True),
-            labels_BT=self.labels_BT.to(device, non_blocking=True),
             position_ids_BT=self.position_ids_BT.to(device, non_blocking=True),
-            packed_lengths=self.packed_lengths,
+            labels_N=self.labels_N.to(device, non_blocking=True),
+            label_places_N=self.label_places_N.to(device, non_blocking=True),
+            packed_row=None if self.packed_row is None else self.packed_row.to(device),
         )
 
 
