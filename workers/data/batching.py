@@ -12,18 +12,51 @@ first one may bring it for all: nothing before a completion depends on it, so th
 
     inputs      p p p c c | p c c c | p p c        with shared prompts    p p p c c | d d d d | e
     positions   0 1 2 3 4 | 0 1 2 3 | 0 1 2                               0 1 2 3 4 | 3 4 5 6 | 3
+
+Dims: B rows, T positions, N label tokens.
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from itertools import chain, compress
 from typing import TypeAlias
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from workers.data.packed_row import PackedRow, Places
 from workers.data.token_sequence import TokenSequence
-from workers.objectives.base import TokenBatch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenBatch:
+    """Sequences padded on the right, or packed into one row end to end.
+
+    Causal attention keeps every real token from seeing the padding.
+    """
+
+    input_ids_BT: Tensor
+    """int64. The last token of a sequence is a label only, never an input."""
+    position_ids_BT: Tensor
+    """int64, from 0 in each sequence."""
+    labels_N: Tensor
+    """int64: the trained tokens, one sequence after the other."""
+    label_places_N: Tensor
+    """int64: behind which input each of them stands, counted through [B, T] row by row. Sequences that share a prompt
+    have their first labels behind the same input."""
+    packed_row: PackedRow | None = None
+    """How the sequences lie in a packed row; None: the batch is padded."""
+
+    def to(self, device: torch.device) -> "TokenBatch":
+        """The same batch on another device."""
+        return TokenBatch(
+            input_ids_BT=self.input_ids_BT.to(device, non_blocking=True),
+            position_ids_BT=self.position_ids_BT.to(device, non_blocking=True),
+            labels_N=self.labels_N.to(device, non_blocking=True),
+            label_places_N=self.label_places_N.to(device, non_blocking=True),
+            packed_row=None if self.packed_row is None else self.packed_row.to(device),
+        )
 
 
 def plan_microbatches(
