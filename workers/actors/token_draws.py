@@ -7,7 +7,7 @@ The same request draws the same again whatever shares its batch, after it was se
 engine; only rounding in the logits can move a draw that falls on the border of two tokens. A token of probability 0 is
 never drawn.
 
-The bits are SplitMix64's (Steele, Lea, Flood 2014), which passes BigCrush as a generator; here it mixes a counter twice.
+The bits are those of SplitMix64 (Steele, Lea, Flood 2014), whose finalizer mixes the seed and then the place.
 The sum over the vocabulary goes in two stages, since adding up one by one is slow: blocks first, then within one block.
 Probabilities are float32, their sums float64, so the borders are as exact as the probabilities.
 

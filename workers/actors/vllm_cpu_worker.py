@@ -1,11 +1,12 @@
 """vLLM's worker on the CPU, with what it lacks there for rollouts. vLLM imports it by name in the engine's process.
 
-- Requests of `SamplingParams.extra_args[SEED]` are drawn all at once by `token_draws`. With vLLM's own seeds each request
-  has a generator that is asked one by one, and a prompt that is cut into two passes ends the engine: generators on the
-  CPU cannot be set back.
+- Requests with a seed in `extra_args` are drawn all at once by `token_draws`. With vLLM's own seeds each request has a
+  generator that is asked one by one, and a prompt that is cut into two passes ends the engine: a generator on the CPU
+  cannot be set back.
 - Norms run as one kernel, which vLLM has for the CPU but offers on GPUs only: its own form takes about ten operations.
 """
 
+import secrets
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,10 @@ class RolloutCpuWorker(CPUWorker):  # type: ignore[misc]  # vLLM is not checked
 
 
 class SeededSampler(Sampler):  # type: ignore[misc]
-    """Draws requests that bring a seed of ours; a batch with any other request is left to vLLM."""
+    """Draws requests that bring a seed of ours, and others of their batch; a batch without any is left to vLLM.
+
+    None of a batch with such a request may be drawn from anything but its full distribution at a temperature.
+    """
 
     def __init__(self, runner: Any) -> None:
         super().__init__(logprobs_mode=runner.model_config.logprobs_mode)
@@ -66,14 +70,18 @@ class SeededSampler(Sampler):  # type: ignore[misc]
         return SamplerOutput(sampled_token_ids=tokens_B1, logprobs_tensors=logprobs)
 
     def _seeds(self, metadata: SamplingMetadata) -> Words | None:
-        """Of the batch's requests, in its order; None if one has none. The metadata are made anew with every change of
-        the batch."""
+        """Of the batch's requests, in its order; some number for one that has none, and None if none has one. The
+        metadata are made anew with every change of the batch."""
         if metadata is not self._metadata:
-            requests = [self._runner.requests[request_id] for request_id in self._runner.input_batch.req_ids]
-            found = [(request.sampling_params.extra_args or {}).get(SEED) for request in requests]
-            self._seeds_B = None if None in found else np.array(found, dtype=np.uint64)
+            found = [self._seed_of(request_id) for request_id in self._runner.input_batch.req_ids]
+            known = [secrets.randbits(63) if seed is None else seed for seed in found]
+            self._seeds_B = np.array(known, dtype=np.uint64) if set(found) - {None} else None
             self._metadata = metadata
         return self._seeds_B
+
+    def _seed_of(self, request_id: str) -> int | None:
+        seed: int | None = (self._runner.requests[request_id].sampling_params.extra_args or {}).get(SEED)
+        return seed
 
 
 def _has_plain_weight(x: Tensor, weight: Tensor | None, epsilon: float, variance_size: int | None = None) -> bool:
@@ -83,9 +91,7 @@ def _has_plain_weight(x: Tensor, weight: Tensor | None, epsilon: float, variance
 def _has_plain_weight_and_residual(
     x: Tensor, x_residual: Tensor, weight: Tensor | None, epsilon: float, variance_size: int | None = None
 ) -> bool:
-    return (
-        _has_plain_weight(x, weight, epsilon, variance_size) and x.is_contiguous() and x_residual.is_contiguous()
-    )
+    return _has_plain_weight(x, weight, epsilon, variance_size) and x.is_contiguous() and x_residual.is_contiguous()
 
 
 @ir.ops.rms_norm.register_impl(NORM_PROVIDER, supports_args=_has_plain_weight)  # type: ignore[untyped-decorator]
