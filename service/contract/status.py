@@ -96,6 +96,8 @@ class EndReason(StrEnum):
     RAY_JOB_LOST = "ray_job_lost"
     """Ray no longer knows the job: its cluster was restarted or the job deleted."""
     HEARTBEAT_LOST = "heartbeat_lost"
+    NO_PROGRESS = "no_progress"
+    """The driver reports, but its steps stand still."""
 
     @property
     def is_retryable(self) -> bool:
@@ -123,5 +125,6 @@ _RETRYABLE = frozenset(
         EndReason.RAY_JOB_FAILED,
         EndReason.RAY_JOB_LOST,
         EndReason.HEARTBEAT_LOST,
+        EndReason.NO_PROGRESS,
     }
 )

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import assert_never
 
 from service.contract.plan import StagePlan
-from service.contract.spec import ExperimentSpec, TrainerResources
+from service.contract.spec import ExperimentSpec
 from service.contract.stages import EvaluationSpec, RlSpec, SftSpec, StageName
 from service.planning.step_checks import num_sft_steps
 
@@ -23,10 +23,10 @@ def _plan_stage(stage: StageName, spec: ExperimentSpec, num_rows: Mapping[str, i
             return _plan_sft(spec, num_rows)
         case "rl":
             assert spec.rl is not None, "stage_names names stages that the specification has"
-            return _plan_rl(spec.rl, spec.resources.trainer, num_rows["rl"])
+            return _plan_rl(spec, spec.rl, num_rows["rl"])
         case "evaluate_base" | "evaluate_after_sft" | "evaluate_after_rl":
             assert spec.evaluation is not None, "stage_names names stages that the specification has"
-            return _plan_evaluation(stage, spec.evaluation, num_rows["evaluation"])
+            return _plan_evaluation(stage, spec, spec.evaluation, num_rows["evaluation"])
         case _:
             assert_never(stage)
 
@@ -74,7 +74,7 @@ def _most_microbatches(sft: SftSpec, num_ranks: int, max_tokens: int) -> int:
     return -(-samples_per_rank // max(1, max_tokens // (sft.max_length - 1)))
 
 
-def _plan_rl(rl: RlSpec, trainer: TrainerResources, num_prompts: int | None) -> StagePlan:
+def _plan_rl(spec: ExperimentSpec, rl: RlSpec, num_prompts: int | None) -> StagePlan:
     known: dict[str, float | int | str] = {}
     if num_prompts is not None:
         # With a filter a step owns the prompts of all generations that it may need.
@@ -82,6 +82,12 @@ def _plan_rl(rl: RlSpec, trainer: TrainerResources, num_prompts: int | None) -> 
         known = {"prompts": num_prompts, "epochs_over_prompts": round(asked / num_prompts, 4)}
     if rl.dynamic_sampling.mode == "filter":
         known |= {"max_gen_batches_per_step": rl.dynamic_sampling.max_gen_batches}
+    if rl.mode == "async":
+        known |= {
+            "mode": rl.mode,
+            "max_staleness": rl.num_steps_ahead,
+            "max_samples_ahead": rl.num_steps_ahead * rl.num_samples_per_step * rl.dynamic_sampling.max_gen_batches,
+        }
     updates_per_step = rl.num_samples_per_step // rl.num_sequences_per_update * rl.num_iterations
     return StagePlan(
         stage="rl",
@@ -93,17 +99,24 @@ def _plan_rl(rl: RlSpec, trainer: TrainerResources, num_prompts: int | None) -> 
             "updates_per_step": updates_per_step,
             "total_updates": updates_per_step * rl.num_steps,
             "total_samples": rl.num_samples_per_step * rl.num_steps,
-            "max_tokens_per_microbatch": rl.microbatch_tokens(on_gpu=trainer.num_gpus > 0),
+            "max_tokens_per_microbatch": rl.microbatch_tokens(on_gpu=spec.resources.trainer.num_gpus > 0),
+            "engines": spec.resources.rollout.num_engines,
         },
     )
 
 
-def _plan_evaluation(stage: StageName, evaluation: EvaluationSpec, num_prompts: int | None) -> StagePlan:
+def _plan_evaluation(
+    stage: StageName, spec: ExperimentSpec, evaluation: EvaluationSpec, num_prompts: int | None
+) -> StagePlan:
     known: dict[str, float | int | str] = {}
     if num_prompts is not None:
         known = {"prompts": num_prompts, "samples": num_prompts * evaluation.num_generations}
     return StagePlan(
         stage=stage,
         num_steps=num_prompts or 0,  # a step of an evaluation is one prompt
-        numbers=known | {"samples_per_prompt": evaluation.num_generations},
+        numbers=known
+        | {
+            "samples_per_prompt": evaluation.num_generations,
+            "engines": spec.resources.rollout.num_engines,
+        },
     )
