@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from service.contract.data import PromptData, SupervisedData
 from service.contract.gate import GateSpec
+from service.contract.memory_sizes import MICROBATCH_TOKENS_ON_CPU
 from service.contract.objectives import CrossEntropyObjective, ObjectiveSpec
 from service.contract.rewards import RewardSpec
 from service.contract.rl import (
@@ -73,9 +74,9 @@ class SftSpec(StrictModel):
     num_epochs: int = Field(ge=1)
     batch_size: int = Field(ge=1)
     """Sequences per optimizer step. The last, smaller batch of an epoch is trained too."""
-    max_tokens_per_microbatch: int = Field(default=8192, ge=1)
+    max_tokens_per_microbatch: int | None = Field(default=None, ge=1)
     """Tokens of one forward and backward pass on one rank, padding included. Changes memory and speed, never the
-    gradient."""
+    gradient. Left out: 8,192 on a GPU; 2,048 without one, whose caches hold no more."""
     packing: bool = False
     """Put the sequences of a micro-batch end to end instead of padding them. No token sees another sequence's."""
     max_length: int = Field(default=2048, ge=2)
@@ -111,6 +112,10 @@ class SftSpec(StrictModel):
     """Best checkpoints kept beside the newest. A checkpoint is measured when it is saved."""
     export: Literal["last", "best"] = "last"
     """With which checkpoint's weights the stage ends."""
+
+    def microbatch_tokens(self, *, on_gpu: bool) -> int:
+        """The budget of a pass in effect."""
+        return self.max_tokens_per_microbatch or (8192 if on_gpu else MICROBATCH_TOKENS_ON_CPU)
 
     @property
     def has_held_out(self) -> bool:
@@ -161,7 +166,8 @@ class RlSpec(StrictModel):
     """Sequences per optimizer update; must divide prompts x generations. Left out: one update per step."""
     num_iterations: int = Field(default=1, ge=1)
     """Passes over the same rollouts."""
-    max_tokens_per_microbatch: int = Field(default=16384, ge=1)
+    max_tokens_per_microbatch: int | None = Field(default=None, ge=1)
+    """As for SFT. Left out: 16,384 on a GPU, 2,048 without one."""
     adv_estimator: AdvantageEstimator = "grpo"
     """How rewards become advantages; docs/rl.md has the formulas."""
     adv_k: int | None = Field(default=None, ge=1)
@@ -208,6 +214,10 @@ class RlSpec(StrictModel):
     def num_steps_ahead(self) -> int:
         """Steps that the rollouts may be ahead of the trainer: 0 in step."""
         return self.max_staleness or 0
+
+    def microbatch_tokens(self, *, on_gpu: bool) -> int:
+        """The budget of a pass in effect."""
+        return self.max_tokens_per_microbatch or (16384 if on_gpu else MICROBATCH_TOKENS_ON_CPU)
 
     @property
     def num_samples_per_step(self) -> int:

@@ -40,11 +40,12 @@ def _plan_sft(spec: ExperimentSpec, num_rows: Mapping[str, int | None]) -> Stage
     sft = spec.sft
     assert sft is not None, "stage_names names stages that the specification has"
     num_ranks = spec.resources.trainer.num_ranks
+    max_tokens = sft.microbatch_tokens(on_gpu=spec.resources.trainer.num_gpus > 0)
     numbers: dict[str, float | int | str] = {
         "sequences_per_step": sft.batch_size,
         "ranks": num_ranks,
-        "max_tokens_per_microbatch": sft.max_tokens_per_microbatch,
-        "max_microbatches_per_step": _most_microbatches(sft, num_ranks),
+        "max_tokens_per_microbatch": max_tokens,
+        "max_microbatches_per_step": _most_microbatches(sft, num_ranks, max_tokens),
     }
     num_records, num_samples = num_rows["sft"], num_trained_records(sft, num_rows["sft"])
     if num_records is None or num_samples is None:
@@ -66,10 +67,10 @@ def _plan_sft(spec: ExperimentSpec, num_rows: Mapping[str, int | None]) -> Stage
     return StagePlan(stage="sft", num_steps=num_steps, numbers=known | numbers)
 
 
-def _most_microbatches(sft: SftSpec, num_ranks: int) -> int:
+def _most_microbatches(sft: SftSpec, num_ranks: int, max_tokens: int) -> int:
     """Of one rank, if every sample were of full length."""
     samples_per_rank = -(-sft.batch_size // num_ranks)
-    return -(-samples_per_rank // max(1, sft.max_tokens_per_microbatch // (sft.max_length - 1)))
+    return -(-samples_per_rank // max(1, max_tokens // (sft.max_length - 1)))
 
 
 def _plan_rl(spec: ExperimentSpec, rl: RlSpec, num_prompts: int | None) -> StagePlan:
@@ -97,7 +98,7 @@ def _plan_rl(spec: ExperimentSpec, rl: RlSpec, num_prompts: int | None) -> Stage
             "updates_per_step": updates_per_step,
             "total_updates": updates_per_step * rl.num_steps,
             "total_samples": rl.num_samples_per_step * rl.num_steps,
-            "max_tokens_per_microbatch": rl.max_tokens_per_microbatch,
+            "max_tokens_per_microbatch": rl.microbatch_tokens(on_gpu=spec.resources.trainer.num_gpus > 0),
             "engines": spec.resources.rollout.num_engines,
         },
     )
