@@ -134,7 +134,7 @@ async def make_world(sessions: Sessions, secret: bytes, output_root: Path) -> Wo
         "step": "1",
         "sample_index": "0",
     }
-    folder = Path(stored_rollouts_folder(str(output_root / done.experiment_id)))
+    folder = Path(stored_rollouts_folder(str(output_root / done.experiment_id), "whole"))
     folder.mkdir(parents=True)
     (folder / stored_rollouts_name(1)).write_bytes(b"PAR1")
     return world
