@@ -31,7 +31,8 @@ from service.contract.memory_sizes import (
 )
 from service.contract.objectives import needs_reference_model
 from service.contract.plan import MemoryPlan
-from service.contract.spec import ExperimentSpec, LoraSpec, ModelSpec, TrainerResources
+from service.contract.resources import TrainerResources
+from service.contract.spec import ExperimentSpec, LoraSpec, ModelSpec
 from service.contract.stages import RlSpec, SftSpec
 from service.planning.model_shape import ModelShape
 

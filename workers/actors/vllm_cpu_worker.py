@@ -26,7 +26,7 @@ NORM_PROVIDER = "sedray_cpu"
 """Name of the norms' implementation."""
 
 
-class RolloutCpuWorker(CPUWorker):  # type: ignore[misc]  # vLLM is not checked
+class RolloutCpuWorker(CPUWorker):
     """Of one engine."""
 
     def init_device(self) -> None:
@@ -35,7 +35,7 @@ class RolloutCpuWorker(CPUWorker):  # type: ignore[misc]  # vLLM is not checked
         self.model_runner.sampler = SeededSampler(self.model_runner)
 
 
-class SeededSampler(Sampler):  # type: ignore[misc]
+class SeededSampler(Sampler):
     """Draws requests that bring a seed of ours, and others of their batch; a batch without any is left to vLLM.
 
     None of a batch with such a request may be drawn from anything but its full distribution at a temperature.
@@ -94,7 +94,7 @@ def _has_plain_weight_and_residual(
     return _has_plain_weight(x, weight, epsilon, variance_size) and x.is_contiguous() and x_residual.is_contiguous()
 
 
-@ir.ops.rms_norm.register_impl(NORM_PROVIDER, supports_args=_has_plain_weight)  # type: ignore[untyped-decorator]
+@ir.ops.rms_norm.register_impl(NORM_PROVIDER, supports_args=_has_plain_weight)
 def rms_norm(x: Tensor, weight: Tensor | None, epsilon: float, variance_size: int | None = None) -> Tensor:
     """See `vllm.ir.ops.layernorm.rms_norm`."""
     normed = torch.empty(x.shape, dtype=x.dtype)
@@ -102,9 +102,7 @@ def rms_norm(x: Tensor, weight: Tensor | None, epsilon: float, variance_size: in
     return normed
 
 
-@ir.ops.fused_add_rms_norm.register_impl(  # type: ignore[untyped-decorator]
-    NORM_PROVIDER, supports_args=_has_plain_weight_and_residual, inplace=True
-)
+@ir.ops.fused_add_rms_norm.register_impl(NORM_PROVIDER, supports_args=_has_plain_weight_and_residual, inplace=True)
 def fused_add_rms_norm(
     x: Tensor, x_residual: Tensor, weight: Tensor | None, epsilon: float, variance_size: int | None = None
 ) -> tuple[Tensor, Tensor]:
