@@ -24,8 +24,9 @@ from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 from transformers.utils.logging import disable_progress_bar
 
 from service.contract.data import PromptData
+from service.contract.resources import ResourcesSpec, RolloutResources, TrainerResources
 from service.contract.rewards import RegexReward
-from service.contract.spec import ExperimentSpec, ModelSpec, ResourcesSpec, RoleResources, TrainerResources
+from service.contract.spec import ExperimentSpec, ModelSpec
 from service.contract.stages import OptimizerSpec, RlSpec
 
 SEED = 0
@@ -89,7 +90,12 @@ def write_rl_workload(
         seed=SEED,
         model=ModelSpec(path=str(folder / "model"), max_model_len=MAX_MODEL_LEN),
         rl=rl,
-        resources=ResourcesSpec(trainer=TrainerResources(num_cpus=threads), rollout=RoleResources(num_cpus=threads)),
+        resources=ResourcesSpec(
+            trainer=TrainerResources(num_cpus=threads),
+            rollout=RolloutResources(num_cpus=threads),
+            # In step they work by turns anyway.
+            placement="colocated",
+        ),
     )
     (folder / "spec.json").write_text(spec.model_dump_json(indent=2))
     (folder / "peer.json").write_text(json.dumps(_for_peer(rl)))
