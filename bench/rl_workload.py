@@ -90,7 +90,12 @@ def write_rl_workload(
         seed=SEED,
         model=ModelSpec(path=str(folder / "model"), max_model_len=MAX_MODEL_LEN),
         rl=rl,
-        resources=ResourcesSpec(trainer=TrainerResources(num_cpus=threads), rollout=RolloutResources(num_cpus=threads)),
+        resources=ResourcesSpec(
+            trainer=TrainerResources(num_cpus=threads),
+            rollout=RolloutResources(num_cpus=threads),
+            # In step they work by turns anyway.
+            placement="colocated",
+        ),
     )
     (folder / "spec.json").write_text(spec.model_dump_json(indent=2))
     (folder / "peer.json").write_text(json.dumps(_for_peer(rl)))

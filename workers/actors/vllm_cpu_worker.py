@@ -19,11 +19,7 @@ from vllm.v1.sample.sampler import Sampler
 from vllm.v1.worker.cpu_worker import CPUWorker
 
 from workers.actors.token_draws import Words, draw, uniforms
-
-SEED = "sedray_seed"
-"""Key of a request's seed, a non-negative integer below 2^63."""
-NORM_PROVIDER = "sedray_cpu"
-"""Name of the norms' implementation."""
+from workers.actors.vllm_adapter import NORM_PROVIDER, SEED_KEY
 
 
 class RolloutCpuWorker(CPUWorker):
@@ -80,7 +76,7 @@ class SeededSampler(Sampler):
         return self._seeds_B
 
     def _seed_of(self, request_id: str) -> int | None:
-        seed: int | None = (self._runner.requests[request_id].sampling_params.extra_args or {}).get(SEED)
+        seed: int | None = (self._runner.requests[request_id].sampling_params.extra_args or {}).get(SEED_KEY)
         return seed
 
 
