@@ -6,6 +6,7 @@ it is the first-fit-decreasing rule of bin packing and may miss a place that a s
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 
 from service.scheduler.decision.facts import NO_GPU
 from service.scheduler.decision.levels import Free, Levels
@@ -83,7 +84,8 @@ def _spread(levels: Levels, role: RoleDemand, taken: Mapping[str, Free]) -> list
         return [tight] * role.count
     places: list[str] = []
     used = [(node, levels.get(node)) for node in taken if node in levels]
-    for node, free in (*used, *(pair for pair in levels.from_free_to_full() if pair[0] not in taken)):
+    others = (pair for pair in levels.from_free_to_full() if pair[0] not in taken)
+    for node, free in chain(used, others):
         gpus, cpus = taken.get(node, (0, 0))
         room = num_bundles((free[0] - gpus, free[1] - cpus), role.bundle, role.count - len(places))
         places += [node] * room
