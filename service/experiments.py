@@ -1,12 +1,12 @@
 """Experiments as people handle them: submit, find, cancel, retry, and read what happened."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from difflib import get_close_matches
 from typing import Any
 
-from sqlalchemy import Select, func, select, tuple_
+from sqlalchemy import ColumnElement, Select, func, select, tuple_
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -15,7 +15,9 @@ from service.contract.spec import PRIORITY_RANK, ExperimentSpec
 from service.contract.status import EndReason, ExperimentStatus
 from service.errors import IdempotencyConflict, InvalidSpec, NotAllowedNow, NotFound
 from service.storage.identifiers import new_id
-from service.storage.queue_order import QUEUE_ORDER, queue_position
+from service.storage.queue_entries import add_queue_entry
+from service.storage.queue_order import BY_CLASS_AND_AGE, queue_position, snapshot_places
+from service.storage.quotas import refuse_beyond, submission_limits
 from service.storage.stage_results import read_stage_results
 from service.storage.tables import Attempt, Experiment, ExperimentEvent, Project, User
 from service.storage.transitions import lock_experiment, move_experiment, record_event
@@ -72,9 +74,13 @@ async def submit(
     """Queues an experiment; returns it and whether it is the first answer to the same key, replayed.
 
     Of any number of equal requests at once exactly one inserts: the others wait for its commit at the unique key and
-    then find its row. Raises InvalidSpec for an unknown project, IdempotencyConflict for a key used with another body.
+    then find its row. Raises InvalidSpec for an unknown project or dependency, QuotaExceeded, and IdempotencyConflict
+    for a key used with another body.
     """
     project = await _project_of(session, spec)
+    limits = await submission_limits(session, project.id, user.id)
+    if limits.default_max_runtime_s is not None and "max_runtime_s" not in spec.model_fields_set:
+        spec = spec.model_copy(update={"max_runtime_s": limits.default_max_runtime_s})
     row = _row_of(user, project, spec, plan, body_sha256, idempotency_key)
     unless_repeated = (
         insert(Experiment).values(row).on_conflict_do_nothing(index_elements=["user_id", "idempotency_key"])
@@ -85,6 +91,9 @@ async def submit(
         first = await find_replay(session, user=user, idempotency_key=idempotency_key, body_sha256=body_sha256)
         assert first is not None, "experiments are never deleted"
         return first, True
+    # Behind the insertion: of equal requests at once the others are answered with the first, whatever the quota says.
+    await refuse_beyond(session, limits)
+    await add_queue_entry(session, experiment, spec)
     await record_event(session, experiment.id, "status", f"submitted by {user.name}", detail={"to": "queued"})
     return experiment, False
 
@@ -150,8 +159,15 @@ async def list_page(
 
 async def list_queued(session: AsyncSession) -> list[ExperimentView]:
     """Everybody who waits, first in line first."""
-    queued = Experiment.status == ExperimentStatus.QUEUED.value
-    return await _views(session, _select_views().where(queued).order_by(*QUEUE_ORDER))
+    places = snapshot_places()
+    statement = (
+        _select_views(places.c.place)
+        .outerjoin(places, places.c.id == Experiment.id)
+        .where(Experiment.status == ExperimentStatus.QUEUED.value)
+        .order_by(places.c.place.asc().nulls_last(), *BY_CLASS_AND_AGE)
+    )
+    views = await _views(session, statement)
+    return [replace(view, queue_position=place) for place, view in enumerate(views, start=1)]
 
 
 async def list_live(session: AsyncSession) -> list[ExperimentView]:
@@ -286,9 +302,10 @@ def _not_found(experiment_id: str) -> NotFound:
 _Views = Select[Experiment, str, str, int | None]
 
 
-def _select_views() -> _Views:
+def _select_views(position: ColumnElement[int | None] | None = None) -> _Views:
+    """`position` where a statement knows the places itself; else each row looks up its own."""
     return (
-        select(Experiment, Project.name, User.name, queue_position())
+        select(Experiment, Project.name, User.name, queue_position() if position is None else position)
         .join(Project, Project.id == Experiment.project_id)
         .join(User, User.id == Experiment.user_id)
         .execution_options(populate_existing=True)

@@ -95,7 +95,21 @@ class TokenView(WireModel):
         return self
 
 
-SERVICE_EVENT_KINDS = frozenset({"status", "attempt", "stage", "cancel_requested", "note"})
+SERVICE_EVENT_KINDS = frozenset(
+    {
+        "status",
+        "attempt",
+        "stage",
+        "cancel_requested",
+        "note",
+        "held",
+        "released",
+        "priority",
+        "preempt_requested",
+        "resize_requested",
+        "stage_reused",
+    }
+)
 """Kinds of events that the service itself writes; readers trust their `detail`."""
 MAX_DETAIL_CHARACTERS = 20_000
 

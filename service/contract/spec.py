@@ -6,6 +6,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from service.contract.data import ChatSpec
+from service.contract.scheduling import PREEMPTIBLE_CLASSES, SchedulingSpec
 from service.contract.stages import EvaluationSpec, RlSpec, SftSpec, StageName
 from service.contract.strict_model import StrictModel
 
@@ -43,6 +44,14 @@ class RoleResources(StrictModel):
 
     num_cpus: float = Field(default=1.0, gt=0.0, allow_inf_nan=False)
     num_gpus: float = Field(default=0.0, ge=0.0, allow_inf_nan=False)
+    gpu_types: list[str] = Field(default=[], max_length=8)
+    """Kinds of GPU that will do, by Ray's names, such as `H100`; none named: any. All actors of a role get one kind."""
+
+    @model_validator(mode="after")
+    def _kinds_need_a_gpu(self) -> Self:
+        if self.gpu_types and not self.num_gpus:
+            raise ValueError(f"gpu_types {self.gpu_types} but num_gpus 0; ask for a GPU, or leave gpu_types out")
+        return self
 
 
 class TrainerResources(RoleResources):
@@ -87,6 +96,16 @@ class ExperimentSpec(StrictModel):
     """Wall time of one attempt, counted from its submission to Ray; beyond it the attempt is stopped."""
     max_retries: int = Field(default=2, ge=0, le=20)
     """Further attempts after failures of the infrastructure. A failure of the experiment itself is never retried."""
+    scheduling: SchedulingSpec = SchedulingSpec()
+    reuse: Literal["auto", "never"] = "auto"
+    """Whether stages that another experiment of the project has run already, equal in all that determines their result,
+    are taken from it instead of being run again."""
+
+    @property
+    def is_preemptible(self) -> bool:
+        """Whether an experiment of a higher class may stop this one for a while."""
+        chosen = self.scheduling.preemptible
+        return self.priority in PREEMPTIBLE_CLASSES if chosen is None else chosen
 
     @model_validator(mode="after")
     def _has_work(self) -> Self:

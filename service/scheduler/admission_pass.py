@@ -1,21 +1,38 @@
-"""One pass over the queue: read, decide, claim. Nothing here talks to Ray."""
+"""One pass over the queue: read, decide, write down, claim. Nothing here talks to Ray.
+
+one transaction    read everything, decide; reasons, places, wishes to stop or to resize
+one for each       claim: the attempt's row, its bundles, what it can reuse
+"""
 
 import logging
+from datetime import UTC, datetime
+from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from service import attempts, queue
+from service import attempts
+from service.contract.status import EndReason, ExperimentStatus
+from service.contract.waiting import WaitCode
 from service.errors import NotAllowedNow
-from service.scheduler.admission import Decisions, QueuedExperiment, Resources, admit
-from service.scheduler.capacity import database_now, read_capacity
+from service.queue import reasons, snapshot
+from service.queue.reasons import WaitingReason
+from service.scheduler import ledger, wishes
+from service.scheduler.capacity import database_now
+from service.scheduler.decision import Decisions, decide
+from service.scheduler.decision.facts import Policy
+from service.scheduler.decision.outcome import Admission
 from service.scheduler.lease import Lease, hold_lease
+from service.scheduler.situation import Read, read_situation
 from service.storage.database import Sessions
 from service.storage.tables import Experiment
+from service.storage.transitions import move_experiment
 
 logger = logging.getLogger(__name__)
 
+DEFAULT_POLICY = Policy()
 
-async def run_admission(sessions: Sessions, lease: Lease) -> int:
+
+async def run_admission(sessions: Sessions, lease: Lease, policy: Policy = DEFAULT_POLICY) -> int:
     """Opens an attempt for every experiment whose turn it is; returns how many. Raises LeaseLost.
 
     Only the lease's holder adds to what is taken; others only give back. So between reading and claiming the decision
@@ -23,44 +40,86 @@ async def run_admission(sessions: Sessions, lease: Lease) -> int:
     """
     async with sessions.begin() as session:
         await hold_lease(session, lease)
-        decisions = await _decide(session)
-    admitted = [await _claim(sessions, lease, experiment_id) for experiment_id in decisions.admissions]
-    return sum(admitted)
+        now = await database_now(session)
+        read = await read_situation(session, now, policy)
+        decisions = decide(read.situation)
+        await _write_down(session, read, decisions, now)
+    kind_of = {node.id: node.gpu_type for node in read.situation.cluster.nodes}
+    claimed = [await _claim(sessions, lease, one, kind_of, policy) for one in decisions.admissions]
+    return sum(claimed)
 
 
-async def _decide(session: AsyncSession) -> Decisions:
-    """Decides and writes the reasons that changed."""
-    now = await database_now(session)
-    rows = await queue.queued_in_order(session, now)
-    taken = await queue.taken(session)
-    decisions = admit(
-        [_entry(row) for row in rows],
-        Resources.demand(taken.num_cpus, taken.num_gpus),
-        await read_capacity(session, now),
-    )
-    for row in rows:
-        if row.id in decisions.waiting:
-            await queue.set_waiting_reason(session, row, decisions.waiting[row.id])
-    return decisions
+async def _write_down(session: AsyncSession, read: Read, decisions: Decisions, now: datetime) -> None:
+    await reasons.write_reasons(session, _changed_reasons(read, decisions))
+    await _cancel_hopeless(session, read, decisions)
+    await wishes.ask_to_stop(session, read, decisions.preemptions, now)
+    await wishes.ask_to_resize(session, read, decisions.resizes, now)
+    order = [*(admission.id for admission in decisions.admissions), *decisions.waiting]
+    await snapshot.write_snapshot(session, now=now, experiment_ids=order, facts=_facts(read, decisions))
 
 
-async def _claim(sessions: Sessions, lease: Lease, experiment_id: str) -> bool:
+async def _claim(
+    sessions: Sessions, lease: Lease, admission: Admission, kind_of: dict[str, str], policy: Policy
+) -> bool:
     try:
         async with sessions.begin() as session:
             await hold_lease(session, lease)
-            experiment = await session.get_one(Experiment, experiment_id)
+            experiment = await session.get_one(Experiment, admission.id)
             attempt = await attempts.open_attempt(session, experiment, await database_now(session))
+            await ledger.hold(session, attempt, experiment, admission.placement, kind_of, policy)
     except NotAllowedNow:
-        logger.info("experiment left the queue before its turn", extra={"experiment_id": experiment_id})
+        logger.info("experiment left the queue before its turn", extra={"experiment_id": admission.id})
         return False
-    logger.info("experiment admitted", extra={"experiment_id": experiment_id, "attempt_id": attempt.id})
+    logger.info("experiment admitted", extra={"experiment_id": admission.id, "attempt_id": attempt.id})
     return True
 
 
-def _entry(row: Experiment) -> QueuedExperiment:
-    return QueuedExperiment(
-        id=row.id,
-        priority_rank=row.priority_rank,
-        queued_at=row.queued_at,
-        demand=Resources.demand(row.num_cpus, row.num_gpus),
-    )
+async def _cancel_hopeless(session: AsyncSession, read: Read, decisions: Decisions) -> None:
+    """Those that are to be cancelled when a dependency fails."""
+    for name, reason in decisions.waiting.items():
+        row = read.waiting[name]
+        if reason.code is not WaitCode.DEPENDENCY_FAILED or row.on_failed_dependency != "cancel":
+            continue
+        try:
+            # A savepoint: somebody may have cancelled it meanwhile.
+            async with session.begin_nested():
+                await move_experiment(
+                    session,
+                    name,
+                    ExperimentStatus.CANCELLED,
+                    message=reason.text,
+                    reason=EndReason.DEPENDENCY_FAILED,
+                    values={"waiting_reason": None, "not_before": None},
+                )
+        except NotAllowedNow:
+            logger.info("experiment left the queue by itself", extra={"experiment_id": name})
+
+
+def _changed_reasons(read: Read, decisions: Decisions) -> list[WaitingReason]:
+    return [
+        WaitingReason(experiment_id=name, code=reason.code.value, text=reason.text, waits_for=reason.behind)
+        for name, reason in decisions.waiting.items()
+        if (read.waiting[name].waiting_reason, read.waiting[name].wait_code) != (reason.text, reason.code.value)
+    ]
+
+
+def _facts(read: Read, decisions: Decisions) -> dict[str, Any]:
+    """The terms of everybody's place, as the API shows them."""
+    situation = read.situation
+    policy = situation.policy
+    return {
+        "reservations": [
+            {
+                "id": one.id,
+                "at": datetime.fromtimestamp(one.at, UTC).isoformat(),
+                "bundles": [[b.role, b.node, b.resources.cpus, b.resources.gpus] for b in one.placement],
+            }
+            for one in decisions.reservations
+        ],
+        "usage": [[project, user, value] for (project, user), value in sorted(situation.usage.items())],
+        "policy": {
+            "half_life_s": policy.half_life_s,
+            "gpu_weights": dict(policy.gpu_weights),
+            "cpu_weight": policy.cpu_weight,
+        },
+    }

@@ -26,6 +26,7 @@ from service.scheduler.lease import Lease, acquire_lease, renew_lease, resign_le
 from service.scheduler.ray_jobs import RayGateway
 from service.scheduler.reconcile import Reconciler
 from service.scheduler.sightings import ApiWatch
+from service.scheduler.situation import policy_of
 from service.scheduler.wakeups import wait_for_any
 from service.settings import SchedulerSettings
 from service.storage.database import Sessions
@@ -99,8 +100,10 @@ class SchedulerProcess:
         async def reconcile() -> None:
             await reconciler.run_once(lease)
 
+        policy = policy_of(self._settings)
+
         async def admit() -> None:
-            if await run_admission(self._sessions, lease):
+            if await run_admission(self._sessions, lease, policy):
                 self._claimed.set()
 
         async def launch() -> None:
