@@ -27,6 +27,8 @@ _NOTICE_S = 5.0
 """What Ray may need to notice that a process is gone; about a tenth of it on one machine."""
 
 LOOPBACK = "127.0.0.1"
+NODE_ID_LABEL = "ray.io/node-id"
+"""Every node of Ray carries its id under this label."""
 
 Check = Callable[[], None]
 """Raises when the run must end now; called at least twice a second in every wait."""
@@ -109,10 +111,13 @@ class Placement:
         remove_placement_group(self.group)
 
 
-def place(resources: ResourcesSpec, *, deadline_s: float, check: Check) -> Placement:
-    """Reserve a bundle for each actor, together or not at all. Raises NoPlacement at the deadline."""
+def place(resources: ResourcesSpec, *, nodes: Sequence[str] = (), deadline_s: float, check: Check) -> Placement:
+    """Reserve a bundle for each actor, together or not at all. Raises NoPlacement at the deadline.
+
+    `nodes` are Ray's ids of the nodes that the scheduler has chosen, one for each bundle; none: wherever there is room.
+    """
     bundles = [_bundle(resources.trainer)] * resources.trainer.num_ranks + [_bundle(resources.rollout)]
-    group = placement_group(bundles, strategy="PACK")
+    group = placement_group(bundles, strategy="PACK", bundle_label_selector=_pinned(bundles, nodes))
     try:
         _wait_placed(group, bundles, deadline_s, check)
     except BaseException:
@@ -212,6 +217,14 @@ def _fetch(ref: Any, role: Role, rank: int = 0) -> Any:
         raise ActorDied(role, str(error), out_of_memory=True, rank=rank) from error
     except RayActorError as error:
         raise ActorDied(role, str(error), rank=rank) from error
+
+
+def _pinned(bundles: list[dict[str, float]], nodes: Sequence[str]) -> list[dict[str, str]] | None:
+    """Where the scheduler's ledger has them; anywhere else its sums would not be those of the nodes."""
+    if not nodes or not all(nodes):
+        return None
+    assert len(nodes) == len(bundles), "a node for each bundle"
+    return [{NODE_ID_LABEL: node} for node in nodes]
 
 
 def _of_role(resources: ResourcesSpec, role: Role) -> RoleResources:

@@ -24,6 +24,7 @@ async def start_attempt(attempt: CurrentAttempt, session: SessionDep, settings: 
         output_dir=settings.output_dir(started.experiment.id),
         completed_stages=started.completed_stages,
         report_interval_s=settings.report_interval_s,
+        nodes=started.nodes,
     )
 
 

@@ -3,15 +3,16 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from service.attempts.rows import lock_attempt, lock_both, refuse_ended, stage_names, update_attempt
-from service.contract.messages import SERVICE_EVENT_KINDS, RunEvent, StageResult, WorkerReport
+from service.contract.messages import PREEMPTION_ACKNOWLEDGED, SERVICE_EVENT_KINDS, RunEvent, StageResult, WorkerReport
 from service.contract.status import AttemptStatus
 from service.errors import InvalidReport, NotAllowedNow, ReportGap
 from service.storage.json_values import storable_model, storable_text, storable_value
+from service.storage.scheduling_tables import AttemptHolding
 from service.storage.tables import Attempt, ExperimentEvent, StageResultRow
 from service.storage.transitions import record_event
 
@@ -61,6 +62,7 @@ async def record_run_events(session: AsyncSession, attempt: Attempt, events: Seq
     if num_told <= MAX_RUN_EVENTS < num_told + len(events):
         message = f"attempt {attempt.number} tells of more than {MAX_RUN_EVENTS:,} events; the rest is left out"
         kept.append(RunEvent(ts=events[-1].ts, kind="events_left_out", message=message))
+    await _note_acknowledgement(session, attempt, events)
     for event in kept:
         await record_event(
             session,
@@ -71,6 +73,14 @@ async def record_run_events(session: AsyncSession, attempt: Attempt, events: Seq
             detail=storable_value(event.detail),
             ts=event.ts,
         )
+
+
+async def _note_acknowledgement(session: AsyncSession, attempt: Attempt, events: Sequence[RunEvent]) -> None:
+    """The driver says after which step it gives way."""
+    for event in events:
+        if event.kind == PREEMPTION_ACKNOWLEDGED:
+            heard = {"preempt_heard_at": func.clock_timestamp(), "preempt_step": storable_value(event.detail)}
+            await session.execute(update(AttemptHolding).where(AttemptHolding.attempt_id == attempt.id).values(heard))
 
 
 async def record_stage_result(session: AsyncSession, attempt: Attempt, result: StageResult) -> bool:

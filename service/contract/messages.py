@@ -111,6 +111,8 @@ SERVICE_EVENT_KINDS = frozenset(
     }
 )
 """Kinds of events that the service itself writes; readers trust their `detail`."""
+PREEMPTION_ACKNOWLEDGED = "preemption_acknowledged"
+"""Kind of the event by which a driver says after which stage and step it gives way."""
 MAX_DETAIL_CHARACTERS = 20_000
 
 
@@ -177,6 +179,9 @@ class StartReply(WireModel):
     """Folder or fsspec URL of the experiment; shared by its attempts."""
     completed_stages: list[StageResult]
     report_interval_s: float
+    nodes: list[str] = []
+    """Ray's ids of the nodes that the scheduler has chosen: one for each of the trainer's ranks, then for each rollout
+    engine; none: anywhere."""
 
 
 class WorkerReport(WireModel):
@@ -199,6 +204,8 @@ class ReportAck(WireModel):
     duplicate: bool
     cancel: bool
     """A person wants the run to stop."""
+    preempt: bool = False
+    """Another experiment needs the resources: stop where nothing is lost, and say so (`preemption_acknowledged`)."""
 
 
 class FinishReport(WireModel):

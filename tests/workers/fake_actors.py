@@ -97,6 +97,10 @@ class FakeTrainer:
                 self._save(self._step, 0)
         return SftSlice(steps=tuple(steps))
 
+    def save_sft(self) -> str:
+        self._save(self._step, 0)
+        return f"{self._root}/{self._step}"
+
     def end_sft(self) -> SftEnd:
         """With the last step's weights, or with those of the oldest checkpoint, which shall be the best."""
         assert self._sft is not None

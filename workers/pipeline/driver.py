@@ -17,6 +17,7 @@ from workers.pipeline.endings import ClusterLost
 from workers.pipeline.interrupts import Interrupts
 from workers.pipeline.stage_runner import run_stages
 from workers.placement import Placement, place
+from workers.reporter.give_way import Preempted
 from workers.reporter.reporter import Cancelled, Reporter
 from workers.rollouts import Prompt
 from workers.stages.remote_actors import RemoteEngine, RemoteTrainer, SharedFileSync
@@ -38,7 +39,7 @@ def drive(orders: StartReply, reporter: Reporter, interrupts: Interrupts) -> lis
     reporter.progress(None, "connecting to ray", 0, 0)
     with _connected(orders, interrupts), ExitStack() as cleanup:
         reporter.progress(None, "placing actors", 0, 0)
-        placement = place(orders.spec.resources, deadline_s=PLACEMENT_S, check=interrupts.check)
+        placement = place(orders.spec.resources, nodes=orders.nodes, deadline_s=PLACEMENT_S, check=interrupts.check)
         cleanup.callback(placement.remove)
         folder = cleanup.enter_context(weight_folder(orders.attempt_id, root=_weight_root(placement, orders)))
         trainer = RemoteTrainer(placement, orders.spec, interrupts.check)
@@ -52,6 +53,7 @@ def drive(orders: StartReply, reporter: Reporter, interrupts: Interrupts) -> lis
             reports=reporter,
             load_prompts=_prompt_loader(orders.spec.model.path),
             check=interrupts.check,
+            give_way=reporter.give_way,
         )
         with _released(trainer, engine):
             return run_stages(context, orders.completed_stages, reporter.stage_result)
@@ -89,7 +91,7 @@ def _released(trainer: RemoteTrainer, engine: RemoteEngine) -> Iterator[None]:
     try:
         yield
         graceful_s = _GRACEFUL_S
-    except Cancelled:
+    except (Cancelled, Preempted):
         graceful_s = _GRACEFUL_CANCEL_S
         raise
     finally:

@@ -9,6 +9,7 @@ from workers.actors.vllm_adapter import EngineFailed
 from workers.config_error import ConfigError
 from workers.placement import ActorDied, DeadlineExceeded, NoPlacement, Role
 from workers.reporter.attempt_service import ServiceRefused
+from workers.reporter.give_way import Preempted
 from workers.reporter.reporter import Cancelled
 from workers.stages.gate import GateClosed
 from workers.weight_sync import WeightSyncFailed
@@ -29,6 +30,7 @@ class ClusterLost(Exception):
 
 _REASONS: tuple[tuple[type[Exception], EndReason], ...] = (
     (Cancelled, EndReason.CANCELLED_BY_USER),
+    (Preempted, EndReason.PREEMPTED),
     (ConfigError, EndReason.CONFIG_ERROR),
     (ServiceRefused, EndReason.CONFIG_ERROR),
     (GateClosed, EndReason.GATE_CLOSED),

@@ -76,6 +76,10 @@ class RemoteTrainer:
         refs = self._call("sft_steps", max_steps=max_steps, max_seconds=max_seconds)
         return self._wait(refs, "an SFT step", STEP_S + max_seconds)
 
+    def save_sft(self) -> str:
+        """See `roles.Trainer`."""
+        return self._wait(self._call("save_sft"), "saving a checkpoint", SAVE_S)
+
     def end_sft(self) -> SftEnd:
         """See `roles.Trainer`."""
         return self._wait(self._call("end_sft"), "loading the best checkpoint", LOAD_S)

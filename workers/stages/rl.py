@@ -22,6 +22,7 @@ from workers.stages.rollout_store import store_step
 from workers.stages.sampling import JudgedGroup, judge, make_requests, shown_samples, verify_completions
 from workers.stages.stage_context import StageContext, StageOutcome
 from workers.stages.step_sampling import StepSampling, rl_sampling
+from workers.stages.stopping import stop_if_asked
 
 logger = logging.getLogger(__name__)
 
@@ -49,8 +50,10 @@ def _run(context: StageContext, spec: RlSpec, reward: Reward, num_sft_steps: int
         sampling=rl_sampling(context, num_steps=spec.num_steps, num_sft_steps=num_sft_steps),
     )
     plan = loop.take_up()
-    for step in range(plan.first_step, spec.num_steps + 1):
-        loop.run_step(step)
+    with context.give_way.postponed():
+        for step in range(plan.first_step, spec.num_steps + 1):
+            loop.stop_if_asked()
+            loop.run_step(step)
     context.reports.progress("rl", "exporting the model", loop.steps_done, spec.num_steps)
     return StageOutcome(
         steps_done=loop.steps_done,
@@ -112,6 +115,12 @@ class _RlLoop:
             self.context.reports.settle(_SETTLE_S)
             self.context.trainer.save_rl(step, self.context.versions.trainer)
         self.sampling.reached(step)
+
+    def stop_if_asked(self) -> None:
+        """Between two steps: with a checkpoint of the last one, which may have been written already."""
+        trainer, step = self.context.trainer, self.steps_done
+        version = self.context.versions.trainer
+        stop_if_asked(self.context, "rl", step, self.spec.num_steps, lambda: trainer.save_rl(step, version))
 
     def _rollouts(self, step: int, selection: GroupSelection, clock: "_Clock") -> list[JudgedGroup]:
         """All groups that are generated for the step: in one batch, or in as many as the selection asks for."""

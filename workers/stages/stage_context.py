@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from service.contract.spec import ExperimentSpec
 from service.contract.stages import StageName
+from workers.checkpoints import verify_checkpoint
+from workers.reporter.give_way import GiveWay
 from workers.stages.roles import Engine, LoadPrompts, Reports, Trainer, WeightSync
 
 
@@ -36,6 +38,10 @@ class StageContext:
     check: Callable[[], None]
     """Raises when the run must end now; called in every wait that is not one of the seams' own."""
     versions: PolicyVersions = field(default_factory=PolicyVersions)
+    give_way: GiveWay = field(default_factory=GiveWay)
+    """Whether the service wants the run to stop for another experiment; training stages stop between two steps."""
+    verify_checkpoint: Callable[[str], None] = verify_checkpoint
+    """Reads a checkpoint that was just written; raises DamagedCheckpoint."""
 
     def checkpoint_root(self, stage: StageName) -> str:
         """Where the stage's checkpoints lie; shared by the experiment's attempts."""
