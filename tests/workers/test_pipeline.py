@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-from service.contract.messages import StageResult
+from service.contract.messages import PREEMPTION_ACKNOWLEDGED, StageResult
 from service.contract.metric_names import describe_metric
 from service.contract.spec import ExperimentSpec
 from service.contract.status import EndReason
@@ -240,6 +240,40 @@ def test_lost_engine_ends_the_attempt_and_its_successor_equals_the_whole_run(
         expected = {step: value for step, value in whole_run.points(name) if step >= taken_up_at}
         assert dict(second.points(name)) == pytest.approx(expected, abs=1e-4), name
     assert comparable(second.stage_results()[-1]) == pytest.approx(comparable(whole_run.stage_results()[-1]))
+
+
+def test_a_run_that_gave_way_ends_with_the_metrics_of_one_that_did_not(
+    cluster: str, whole_run: AttemptServer, tmp_path: Path
+) -> None:
+    """The second attempt is pinned to the cluster's only node, as a scheduler that chose it would say."""
+    spec, output_dir = make_spec(tmp_path), str(tmp_path / "out")
+    with serving(orders_of(spec, output_dir)) as first, driver(cluster, first, tmp_path) as process:
+        first.wait_until(lambda: first.points("reward/mean"), timeout_s=600)
+        first.preempt = True
+        process.wait(timeout=120)
+        assert (process.returncode, first.finished[0].reason) == (1, EndReason.PREEMPTED), first.finished
+    (heard,) = [event for event in first.events() if event.kind == PREEMPTION_ACKNOWLEDGED]
+    assert first.points("reward/mean")[-1][0] == heard.detail["step"] < NUM_RL_STEPS
+    orders = orders_of(spec, output_dir, first.stage_results())
+    pinned = orders.model_copy(update={"nodes": [only_node(cluster)] * 2})
+    with serving(pinned) as second, driver(cluster, second, tmp_path) as again:
+        again.wait(timeout=600)
+        assert again.returncode == 0, second.finished
+    for name in ("sft/loss", "reward/mean", "actor/grad_norm", "training/num_tokens"):
+        merged = dict(first.points(name)) | dict(second.points(name))
+        assert merged == pytest.approx(dict(whole_run.points(name)), abs=1e-4), name
+    assert second.points("reward/mean")[0][0] == heard.detail["step"] + 1, "no step was run twice"
+    assert comparable(second.stage_results()[-1]) == pytest.approx(comparable(whole_run.stage_results()[-1]))
+
+
+def only_node(cluster: str) -> str:
+    """Ray's id of the cluster's node, asked in a process of its own: this one must not join a cluster."""
+    code = "import ray; ray.init(logging_level='ERROR'); print(ray.nodes()[0]['NodeID'])"
+    environment = ray_environment() | {"RAY_ADDRESS": cluster}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120, check=True
+    )
+    return done.stdout.split()[-1]
 
 
 def kill_engine() -> None:
