@@ -20,6 +20,7 @@ from typing import Any, Self, TypeVar
 import httpx
 from pydantic import BaseModel
 
+from api.queue_client import QueueCalls
 from api.schemas import (
     EventPage,
     Experiment,
@@ -75,7 +76,7 @@ class StreamMessage:
     id: str | None
 
 
-class SedrayClient:
+class SedrayClient(QueueCalls):
     """Synchronous client. Submissions always carry an idempotency key, so every call here may be repeated safely."""
 
     def __init__(self, base_url: str, token: str, *, http: httpx.Client | None = None, timeout_s: float = 30.0) -> None:

@@ -16,12 +16,15 @@ async def write_snapshot(
     now: datetime,
     experiment_ids: Sequence[str],
     facts: dict[str, Any],
-    starts: Sequence[float] | None = None,
+    starts: Sequence[float] = (),
 ) -> None:
-    """Replaces the last one. Without `starts` the last forecast stays as it was."""
-    row: dict[str, Any] = {"decided_at": now, "experiment_ids": list(experiment_ids), "facts": facts}
-    if starts is not None:
-        row["starts"] = list(starts)
+    """Replaces the last one. `starts` are expected ones in the order of the ids, in seconds since the epoch."""
+    row: dict[str, Any] = {
+        "decided_at": now,
+        "experiment_ids": list(experiment_ids),
+        "starts": list(starts),
+        "facts": facts,
+    }
     statement = insert(QueueSnapshot).values(id=1, **row)
     await session.execute(statement.on_conflict_do_update(index_elements=[QueueSnapshot.id], set_=row))
 

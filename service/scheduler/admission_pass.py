@@ -5,7 +5,9 @@ one for each       claim: the attempt's row, its bundles, what it can reuse
 """
 
 import logging
-from datetime import UTC, datetime
+import time
+from datetime import UTC, datetime, timedelta
+from math import inf
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -14,22 +16,26 @@ from service import attempts
 from service.contract.status import EndReason, ExperimentStatus
 from service.contract.waiting import WaitCode
 from service.errors import NotAllowedNow
-from service.queue import reasons, snapshot
+from service.queue import forecasts, reasons, snapshot
 from service.queue.reasons import WaitingReason
 from service.scheduler import ledger, wishes
 from service.scheduler.capacity import database_now
 from service.scheduler.decision import Decisions, decide
 from service.scheduler.decision.facts import Policy
+from service.scheduler.decision.forecast import forecast
 from service.scheduler.decision.outcome import Admission
 from service.scheduler.lease import Lease, hold_lease
 from service.scheduler.situation import Read, read_situation
 from service.storage.database import Sessions
+from service.storage.scheduling_tables import QueueSnapshot
 from service.storage.tables import Experiment
 from service.storage.transitions import move_experiment
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_POLICY = Policy()
+_FORECAST_EVERY = timedelta(seconds=10)
+_SHORT_QUEUE = 200
 
 
 async def run_admission(sessions: Sessions, lease: Lease, policy: Policy = DEFAULT_POLICY) -> int:
@@ -42,20 +48,39 @@ async def run_admission(sessions: Sessions, lease: Lease, policy: Policy = DEFAU
         await hold_lease(session, lease)
         now = await database_now(session)
         read = await read_situation(session, now, policy)
+        began = time.perf_counter()
         decisions = decide(read.situation)
-        await _write_down(session, read, decisions, now)
+        decided_s = time.perf_counter() - began
+        await _write_down(session, read, decisions, now, decided_s)
     kind_of = {node.id: node.gpu_type for node in read.situation.cluster.nodes}
     claimed = [await _claim(sessions, lease, one, kind_of, policy) for one in decisions.admissions]
     return sum(claimed)
 
 
-async def _write_down(session: AsyncSession, read: Read, decisions: Decisions, now: datetime) -> None:
+async def _write_down(session: AsyncSession, read: Read, decisions: Decisions, now: datetime, decided_s: float) -> None:
     await reasons.write_reasons(session, _changed_reasons(read, decisions))
     await _cancel_hopeless(session, read, decisions)
     await wishes.ask_to_stop(session, read, decisions.preemptions, now)
     await wishes.ask_to_resize(session, read, decisions.resizes, now)
-    order = [*(admission.id for admission in decisions.admissions), *decisions.waiting]
-    await snapshot.write_snapshot(session, now=now, experiment_ids=order, facts=_facts(read, decisions))
+    last = await snapshot.read_snapshot(session)
+    facts = _facts(read, decisions) | {"decided_s": decided_s}
+    if last is not None and _is_fresh(last, now) and len(decisions.waiting) > _SHORT_QUEUE:
+        known = dict(zip(last.experiment_ids, last.starts, strict=False))
+        starts = {name: known.get(name, inf) for name in decisions.waiting}
+        facts["forecast_at"] = last.facts["forecast_at"]
+    else:
+        starts = forecast(read.situation, decisions)
+        await forecasts.keep_first(session, starts, now)
+        facts["forecast_at"] = now.isoformat()
+    await snapshot.write_snapshot(
+        session, now=now, experiment_ids=list(starts), starts=list(starts.values()), facts=facts
+    )
+
+
+def _is_fresh(last: QueueSnapshot, now: datetime) -> bool:
+    """Whether its forecast is young enough for a long queue; whoever is new has none until the next."""
+    made_at = last.facts.get("forecast_at")
+    return made_at is not None and now - datetime.fromisoformat(made_at) < _FORECAST_EVERY
 
 
 async def _claim(
@@ -67,6 +92,7 @@ async def _claim(
             experiment = await session.get_one(Experiment, admission.id)
             attempt = await attempts.open_attempt(session, experiment, await database_now(session))
             await ledger.hold(session, attempt, experiment, admission.placement, kind_of, policy)
+            await forecasts.note_start(session, experiment.id, attempt.created_at)
     except NotAllowedNow:
         logger.info("experiment left the queue before its turn", extra={"experiment_id": admission.id})
         return False

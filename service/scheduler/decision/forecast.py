@@ -25,7 +25,7 @@ _IN_LINE = frozenset({WaitCode.RESERVED, WaitCode.RESOURCES})
 
 
 def forecast(situation: Situation, decisions: Decisions) -> dict[str, float]:
-    """By experiment that waits, in the order of the queue, its start in seconds since the epoch; infinity if unknown."""
+    """By experiment that waits, in the queue's order: its start in seconds since the epoch, infinity if unknown."""
     kinds = {node.kind: _Kind() for node in situation.cluster.nodes}
     kind_of = {node.id: node.kind for node in situation.cluster.nodes}
     for node in situation.cluster.nodes:
