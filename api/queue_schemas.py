@@ -2,11 +2,11 @@
 
 from datetime import datetime
 
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 
 from service.contract.spec import PriorityName
 from service.contract.status import ExperimentStatus
-from service.contract.strict_model import StrictModel, WireModel
+from service.contract.strict_model import Moment, StrictModel, WireModel
 from service.contract.waiting import WaitCode
 
 
@@ -42,8 +42,8 @@ class ResumeOrder(StrictModel):
 class MaintenanceOrder(StrictModel):
     """Nothing may run from `starts_at` to `ends_at`."""
 
-    starts_at: AwareDatetime
-    ends_at: AwareDatetime
+    starts_at: Moment
+    ends_at: Moment
     reason: str = Field(default="", max_length=500)
 
 
@@ -75,7 +75,7 @@ class QuotaOut(QuotaOrder):
     num_cpus: float
     num_gpus: float
     num_storage_bytes: int
-    updated_at: datetime
+    updated_at: Moment
     updated_by: str
 
 

@@ -2,9 +2,9 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import AwareDatetime, Field, model_validator
+from pydantic import Field, model_validator
 
-from service.contract.strict_model import StrictModel
+from service.contract.strict_model import Moment, StrictModel
 
 GroupName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,62}$")]
 OnFailedDependency = Literal["wait", "cancel", "run"]
@@ -26,7 +26,7 @@ class SchedulingSpec(StrictModel):
     on_failed_dependency: OnFailedDependency = "wait"
     """If one of `after` fails or is cancelled: `wait` until it is retried and succeeds, `cancel` this one too, or
     `run` all the same."""
-    not_before: AwareDatetime | None = None
+    not_before: Moment | None = None
     """The earliest start."""
     limits: list[ConcurrencyLimit] = Field(default=[], max_length=8)
     preemptible: bool | None = None

@@ -59,32 +59,34 @@ async def resize(
 
 
 async def charge(session: AsyncSession, attempt: Attempt, policy: Policy, now: datetime) -> None:
-    """Count what the attempt has really used since it was charged last; a repeated call adds nothing."""
+    """Count what the attempt has really used since it was charged last, at most until its resources were seen free."""
     holding = await session.scalar(
         select(AttemptHolding)
         .where(AttemptHolding.attempt_id == attempt.id)
         .with_for_update()
         .execution_options(populate_existing=True)
     )
-    if holding is None or now <= holding.charged_until:
+    released_at = await session.scalar(select(Attempt.released_at).where(Attempt.id == attempt.id))
+    until = min(now, released_at or now)
+    if holding is None or until <= holding.charged_until:
         return
-    duration_s = (now - holding.charged_until).total_seconds()
+    duration_s = (until - holding.charged_until).total_seconds()
     real = used(holding.rate, duration_s, policy.half_life_s)
-    await _add_to_total(session, holding, real, policy, now)
+    await _add_to_total(session, holding, real, policy, until)
     session.add(
         UsageRecord(
             project_id=holding.project_id,
             user_id=holding.user_id,
             attempt_id=attempt.id,
             started_at=holding.charged_until,
-            ended_at=now,
+            ended_at=until,
             num_cpus=attempt.num_cpus,
             num_gpus=attempt.num_gpus,
             rate=holding.rate,
         )
     )
     holding.charged = decayed(holding.charged, duration_s, policy.half_life_s) + real
-    holding.charged_until = now
+    holding.charged_until = until
     await session.flush()
 
 
