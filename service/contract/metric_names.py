@@ -113,6 +113,8 @@ METRICS: tuple[Metric, ...] = (
     _metric("rl", "sampling/ess", "fraction", "up", "effective share of the tokens: (sum w)^2 / (N sum w^2)"),
     _metric("rl", "sampling/masked_fraction", "fraction", "down", "tokens that rollout_correction leaves out"),
     _metric("rl", "sampling/mismatch_kl", "nats", "down", "k3 estimate of the divergence between vLLM and trainer"),
+    _metric("rl", "engines/num_ready", "engines", "up", "rollout engines that took part when the step ended"),
+    _metric("rl", "engines/num_reissued", "requests", "down", "requests asked again since their engine was lost"),
     _metric("rl", "training/policy_version", "versions", "neither", "weight updates that the rollout engine has taken"),
     _metric("rl", "training/num_tokens", "tokens", "neither", "completion tokens trained since the stage began"),
     _metric("rl", "timing_s/step", "s", "down", "wall time of the step"),

@@ -6,6 +6,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from service.contract.data import ChatSpec
+from service.contract.resources import ResourcesSpec
 from service.contract.scheduling import PREEMPTIBLE_CLASSES, SchedulingSpec
 from service.contract.stages import EvaluationSpec, RlSpec, SftSpec, StageName
 from service.contract.strict_model import StrictModel
@@ -37,45 +38,6 @@ class ModelSpec(StrictModel):
     about a third more time, the same gradient."""
     lora: LoraSpec | None = None
     """Train adapters instead of the weights, in both stages."""
-
-
-class RoleResources(StrictModel):
-    """What one actor of a role holds for the whole attempt, as Ray counts it."""
-
-    num_cpus: float = Field(default=1.0, gt=0.0, allow_inf_nan=False)
-    num_gpus: float = Field(default=0.0, ge=0.0, allow_inf_nan=False)
-    gpu_types: list[str] = Field(default=[], max_length=8)
-    """Kinds of GPU that will do, by Ray's names, such as `H100`; none named: any. All actors of a role get one kind."""
-
-    @model_validator(mode="after")
-    def _kinds_need_a_gpu(self) -> Self:
-        if self.gpu_types and not self.num_gpus:
-            raise ValueError(f"gpu_types {self.gpu_types} but num_gpus 0; ask for a GPU, or leave gpu_types out")
-        return self
-
-
-class TrainerResources(RoleResources):
-    """What the trainer's ranks hold; the numbers of CPUs and GPUs are those of one rank."""
-
-    num_ranks: int = Field(default=1, ge=1, le=1024)
-    """Trainer actors that share model, optimizer and batch between them (FSDP2)."""
-
-
-class ResourcesSpec(StrictModel):
-    """The trainer's ranks and one rollout engine, placed together once per attempt."""
-
-    trainer: TrainerResources = TrainerResources()
-    rollout: RoleResources = RoleResources()
-
-    @property
-    def num_cpus(self) -> float:
-        """CPUs of the whole attempt."""
-        return self.trainer.num_ranks * self.trainer.num_cpus + self.rollout.num_cpus
-
-    @property
-    def num_gpus(self) -> float:
-        """GPUs of the whole attempt."""
-        return self.trainer.num_ranks * self.trainer.num_gpus + self.rollout.num_gpus
 
 
 class ExperimentSpec(StrictModel):

@@ -28,7 +28,7 @@ def find_memory_beyond(
     whole = _machine_bytes(spec, plans)
     if not too_large and memory.total_bytes is not None and whole > memory.total_bytes:
         problem = (
-            f"trainer ranks and rollout engine need about {_gib(whole)} of memory together, the whole cluster has "
+            f"{_actors(spec)} need about {_gib(whole)} of memory together, the whole cluster has "
             f"{_gib(int(memory.total_bytes))}"
         )
         largest = max((plan for plan in plans if plan.device == "cpu"), key=lambda plan: plan.total_bytes)
@@ -49,14 +49,20 @@ def _machine_bytes(spec: ExperimentSpec, plans: Sequence[MemoryPlan]) -> int:
     """Of all actors at once, at the peak of each, as far as they take a machine's own memory."""
     trainer = max((plan.total_bytes for plan in plans if plan.role == "trainer" and plan.device == "cpu"), default=0)
     engine = sum(plan.total_bytes for plan in plans if plan.role == "rollout" and plan.device == "cpu")
-    return spec.resources.trainer.num_ranks * trainer + engine
+    return spec.resources.trainer.num_ranks * trainer + spec.resources.rollout.num_engines * engine
+
+
+def _actors(spec: ExperimentSpec) -> str:
+    num_ranks, num_engines = spec.resources.trainer.num_ranks, spec.resources.rollout.num_engines
+    ranks = "1 trainer rank" if num_ranks == 1 else f"{num_ranks} trainer ranks"
+    return f"{ranks} and {num_engines} rollout engine{'' if num_engines == 1 else 's'}"
 
 
 def _described(plan: MemoryPlan) -> str:
     """The sum and its largest parts."""
     largest = sorted(plan.parts.items(), key=lambda part: -part[1])[:_SHOWN_PARTS]
     parts = ", ".join(f"{name} {_gib(num_bytes)}" for name, num_bytes in largest)
-    who = "each trainer rank" if plan.role == "trainer" else "the rollout engine"
+    who = "each trainer rank" if plan.role == "trainer" else "each rollout engine"
     during = f" during {plan.stage}" if plan.role == "trainer" else ""
     return f"{who} needs about {_gib(plan.total_bytes)}{during} ({parts})"
 

@@ -66,7 +66,7 @@ NO_MEMORY_KNOWN = Memory()
 
 
 def plan_memory(spec: ExperimentSpec, shape: ModelShape | None, memory: Memory) -> list[MemoryPlan]:
-    """One entry for each training stage's rank and one for the rollout engine; none without a shape."""
+    """One entry for each training stage's rank and one for each rollout engine; none without a shape."""
     if shape is None:
         return []
     plans = [
@@ -235,7 +235,7 @@ def _engine_parts(spec: ExperimentSpec, shape: ModelShape) -> Parts:
     On a GPU the cache takes what is left of the engine's share; here stands what one request of full length needs.
     """
     device = _device(spec.resources.rollout.num_gpus)
-    shards = max(1, int(spec.resources.rollout.num_gpus))
+    shards = spec.resources.rollout.tensor_parallel_size
     width = _width(spec.model)
     per_token = 2 * shape.num_layers * shape.kv_size * width
     cache = KV_CACHE_BYTES_ON_CPU if device == "cpu" else per_token * spec.model.max_model_len

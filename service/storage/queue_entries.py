@@ -6,7 +6,8 @@ from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from service.contract.spec import ExperimentSpec, ResourcesSpec
+from service.contract.resources import ResourcesSpec
+from service.contract.spec import ExperimentSpec
 from service.errors import InvalidSpec
 from service.storage.scheduling_tables import QueueEntry
 from service.storage.tables import Experiment
@@ -44,7 +45,7 @@ def roles_of(resources: ResourcesSpec) -> list[dict[str, Any]]:
         }
         for name, demand, count, most in (
             ("trainer", trainer, trainer.num_ranks, trainer.num_ranks),
-            ("rollout", rollout, 1, 1),
+            ("rollout", rollout, rollout.num_engines, rollout.max_num_engines or rollout.num_engines),
         )
     ]
 

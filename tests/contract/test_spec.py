@@ -63,6 +63,21 @@ def test_stages_run_in_their_order(given_stages: dict[str, Any], names: list[str
     assert make_spec(**given_stages).stage_names() == names
 
 
+def test_resources_are_summed_over_ranks_and_engines() -> None:
+    resources = make_spec(
+        resources={
+            "trainer": {"num_ranks": 2, "num_cpus": 4},
+            "rollout": {"num_engines": 3, "num_cpus": 2, "num_gpus": 2, "tensor_parallel_size": 2},
+        }
+    ).resources
+    assert (resources.num_cpus, resources.num_gpus) == (14.0, 6.0)
+
+
+def test_tensor_parallelism_needs_as_many_gpus() -> None:
+    [finding] = findings(resources={"rollout": {"tensor_parallel_size": 2, "num_gpus": 1}})
+    assert "needs num_gpus 2 for each engine, not 1" in finding["problem"]
+
+
 def test_nothing_to_do_is_refused() -> None:
     assert "nothing to do" in findings(sft=None)[0]["problem"]
 

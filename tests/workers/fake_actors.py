@@ -189,6 +189,9 @@ class FakeEngine:
         self.requests += requests
         return [self._complete(request, sampling) for request in requests]
 
+    def take_metrics(self) -> dict[str, float]:
+        return {"engines/num_ready": 1.0, "engines/num_reissued": 0.0}
+
     def _complete(self, request: GenerationRequest, sampling: SamplingParameters) -> Completion:
         chance = probability(self.logit, sampling.temperature)
         says_yes = random.Random(request.seed).random() < chance

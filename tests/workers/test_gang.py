@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import ray
 
-from service.contract.spec import ExperimentSpec, ModelSpec, ResourcesSpec, TrainerResources
+from service.contract.resources import ResourcesSpec, TrainerResources
+from service.contract.spec import ExperimentSpec, ModelSpec
 from service.contract.stages import SftSpec
 from tests.workers.ray_head import RAY_MARKS, connected_ray
 from tests.workers.tiny_model import (

@@ -1,8 +1,6 @@
 """`python -m workers.pipeline` as Ray runs it: real cluster, trainer and vLLM, against an HTTP service of the test."""
 
 import json
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -11,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from service.contract.messages import PREEMPTION_ACKNOWLEDGED, StageResult
@@ -19,7 +16,7 @@ from service.contract.metric_names import describe_metric
 from service.contract.spec import ExperimentSpec
 from service.contract.status import EndReason
 from tests.workers.attempt_server import ATTEMPT_ID, TOKEN, AttemptServer, orders_of, serving
-from tests.workers.ray_head import ray_environment, ray_head
+from tests.workers.ray_head import actor_processes, ray_environment, ray_head
 from workers.replay import replay
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -131,21 +128,6 @@ def wait_nothing_left(timeout_s: float = 20.0) -> None:
         time.sleep(0.2)
 
 
-def actor_processes() -> list[psutil.Process]:
-    """Actors of this module's cluster, which is a child of this process, and their descendants."""
-    marks = ("ray::Trainer", "ray::RolloutEngine", "VLLM::")
-    children = psutil.Process().children(recursive=True)
-    return [child for child in children if child.is_running() and any(mark in title(child) for mark in marks)]
-
-
-def title(process: psutil.Process) -> str:
-    """Its command line, or nothing if it is gone."""
-    try:
-        return " ".join(process.cmdline())
-    except psutil.Error:
-        return ""
-
-
 def test_whole_run_reports_every_stage(whole_run: AttemptServer) -> None:
     assert [report.reason for report in whole_run.finished] == [EndReason.COMPLETED]
     results = whole_run.stage_results()
@@ -217,16 +199,20 @@ def test_models_and_logs_are_left(whole_run: AttemptServer) -> None:
     assert len(whole_run.rollouts()) == 8 * (NUM_RL_STEPS + 1 + 4)
 
 
-def test_lost_engine_ends_the_attempt_and_its_successor_equals_the_whole_run(
+def test_a_lost_engine_is_replaced_and_the_next_attempt_equals_the_whole_run(
     cluster: str, whole_run: AttemptServer, tmp_path: Path
 ) -> None:
     spec, output_dir = make_spec(tmp_path), str(tmp_path / "out")
     with serving(orders_of(spec, output_dir)) as first, driver(cluster, first, tmp_path) as process:
-        first.wait_until(lambda: len(first.points("reward/mean")) > SAVE_STEPS, timeout_s=600)
+        first.wait_until(lambda: first.points("reward/mean"), timeout_s=600)
         kill_engine()
+        first.wait_until(lambda: len(first.points("reward/mean")) > SAVE_STEPS, timeout_s=120)
+        process.terminate()
         process.wait(timeout=60)
-        assert (process.returncode, first.finished[0].reason) == (1, EndReason.ACTOR_DIED)
-        assert first.finished[0].evidence["stage"] == "rl"
+        assert (process.returncode, first.finished) == (143, [])
+    [event] = [event for event in first.events() if event.kind == "engine_replaced"]
+    assert event.detail["engine"] == 0 and "died" in event.detail["cause"]
+    assert_equal_from(1, first, whole_run)
     with (
         serving(orders_of(spec, output_dir, first.stage_results())) as second,
         driver(cluster, second, tmp_path) as again,
@@ -236,9 +222,7 @@ def test_lost_engine_ends_the_attempt_and_its_successor_equals_the_whole_run(
     assert [result.stage for result in second.stage_results()] == ["rl", "evaluate_after_rl"]
     taken_up_at = min(dict(second.points("reward/mean")))
     assert taken_up_at > SAVE_STEPS
-    for name in ("reward/mean", "actor/grad_norm", "completions/mean_length", "training/num_tokens"):
-        expected = {step: value for step, value in whole_run.points(name) if step >= taken_up_at}
-        assert dict(second.points(name)) == pytest.approx(expected, abs=1e-4), name
+    assert_equal_from(taken_up_at, second, whole_run)
     assert comparable(second.stage_results()[-1]) == pytest.approx(comparable(whole_run.stage_results()[-1]))
 
 
@@ -276,11 +260,19 @@ def only_node(cluster: str) -> str:
     return done.stdout.split()[-1]
 
 
+def assert_equal_from(step: int, found: AttemptServer, expected: AttemptServer) -> None:
+    """The steps that were run are those of another run."""
+    for name in ("reward/mean", "actor/grad_norm", "completions/mean_length", "training/num_tokens"):
+        points = dict(found.points(name))
+        assert min(points) == step
+        wanted = {step: value for step, value in expected.points(name) if step in points}
+        assert points == pytest.approx(wanted, abs=1e-4), name
+
+
 def kill_engine() -> None:
     """As the kernel does when memory runs out."""
-    for found in actor_processes():
-        if "RolloutEngine" in title(found):
-            os.kill(found.pid, signal.SIGKILL)
+    [engine] = actor_processes("ray::RolloutEngine")
+    engine.kill()
 
 
 def comparable(result: StageResult) -> dict[str, float]:

@@ -28,14 +28,25 @@ from workers.weight_sync import WeightSource, WeightSyncFailed, check_source, te
 
 logger = logging.getLogger(__name__)
 
+_LOOK_S = 0.1
+
 
 class RolloutEngine:
     """One vLLM engine on one machine, holding one policy at a time."""
 
     def __init__(
-        self, *, model: ModelSpec, seed: int, num_cpus: float, num_gpus: float, chats: tuple[ChatSpec, ...] = ()
+        self,
+        *,
+        model: ModelSpec,
+        seed: int,
+        num_cpus: float,
+        num_gpus: float,
+        tensor_parallel_size: int = 1,
+        chats: tuple[ChatSpec, ...] = (),
     ) -> None:
-        """`seed` is vLLM's own; each request brings another. `num_cpus` gives the threads, `num_gpus` the devices.
+        """`seed` is vLLM's own; each request brings another. `num_cpus` gives the threads.
+
+        `num_gpus` are the devices that it holds; over `tensor_parallel_size` of them each layer is divided.
 
         `chats` are those of the experiment's data: completions stop at their end-of-turn tokens too.
         """
@@ -44,6 +55,7 @@ class RolloutEngine:
         self._seed = seed
         self._num_cpus = num_cpus
         self._num_gpus = num_gpus
+        self._tensor_parallel_size = tensor_parallel_size
         self._request_numbers = count()
         self._engine: VllmEngine | None = None
         self._failure: str | None = None
@@ -70,6 +82,7 @@ class RolloutEngine:
             seed=self._seed,
             num_cpus=self._num_cpus,
             num_gpus=self._num_gpus,
+            tensor_parallel_size=self._tensor_parallel_size,
             eos_token_ids=self._eos_token_ids,
         )
         self._engine = await VllmEngine.start(settings, deadline_s)
@@ -116,12 +129,33 @@ class RolloutEngine:
         return self._completions(requests, sampled)
 
     async def ping(self, deadline_s: float) -> None:
-        """Generate one token. Raises EngineFailed if that fails or takes longer than `deadline_s`."""
+        """Return once a token has been sampled: one of a request in flight, or one that is asked for this purpose.
+
+        A token of its own would have to queue behind all requests of a full engine. While an update holds up the
+        requests there is nothing to see: it has a deadline of its own.
+
+        Raises EngineFailed if none comes within `deadline_s`.
+        """
+        if self._in_flight:
+            await self._see_progress(self._running(), deadline_s)
+            return
         prompt = Prompt(uid=0, text="", token_ids=(self._eos_token_ids[0],), answer="")
         request = GenerationRequest(prompt=prompt, sample_index=0, seed=self._seed)
         await self.generate(
             [request], SamplingParameters(temperature=1.0, max_completion_length=1), deadline_s=deadline_s
         )
+
+    async def _see_progress(self, engine: VllmEngine, deadline_s: float) -> None:
+        limit = time.monotonic() + deadline_s
+        seen = engine.tokens_by_request()
+        while self._in_flight and not self._updating.locked():
+            await asyncio.sleep(_LOOK_S)
+            latest = self._running().tokens_by_request()
+            if any(latest.get(name) != num_tokens for name, num_tokens in seen.items()):
+                return
+            if time.monotonic() > limit:
+                raise EngineFailed(f"vLLM hangs: no token of {len(latest)} requests came for {deadline_s:.0f} s")
+            seen |= latest
 
     async def update_weights(self, source: WeightSource, version: int, *, deadline_s: float) -> dict[str, float]:
         """Take the trainer's weights as policy `version`; returns seconds by phase, and `total_s`.

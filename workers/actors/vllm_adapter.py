@@ -47,6 +47,7 @@ class EngineSettings:
     seed: int
     num_cpus: float
     num_gpus: float
+    tensor_parallel_size: int
     eos_token_ids: tuple[int, ...]
 
 
@@ -173,6 +174,11 @@ class VllmEngine:
             name: digest for worker in workers for name, digest in sorted(worker.items()) if digest != _EMPTY_DIGEST
         }
 
+    def tokens_by_request(self) -> dict[str, int]:
+        """What has been sampled so far of each request that vLLM works on; vLLM has no name of its own for this."""
+        states = self._llm.output_processor.request_states
+        return {name: state.detokenizer.num_output_tokens() for name, state in states.items()}
+
     def num_unfinished_requests(self) -> int:
         """Requests that vLLM still works on."""
         return int(self._llm.get_num_unfinished_requests())
@@ -248,7 +254,9 @@ def _hardware_arguments(settings: EngineSettings) -> dict[str, Any]:
     if settings.num_gpus == 0:
         return {"kv_cache_memory_bytes": KV_CACHE_BYTES_ON_CPU, "distributed_executor_backend": "uni"}
     return {
-        "tensor_parallel_size": max(1, math.floor(settings.num_gpus)),
+        "tensor_parallel_size": settings.tensor_parallel_size,
+        # Not left to vLLM: within a placement group it would ask Ray for workers of its own, whose GPUs we hold.
+        "distributed_executor_backend": "mp" if settings.tensor_parallel_size > 1 else "uni",
         "gpu_memory_utilization": GPU_MEMORY_UTILIZATION * min(1.0, settings.num_gpus),
     }
 

@@ -20,8 +20,11 @@ from workers.placement import Placement, place
 from workers.reporter.give_way import Preempted
 from workers.reporter.reporter import Cancelled, Reporter
 from workers.rollouts import Prompt
-from workers.stages.remote_actors import RemoteEngine, RemoteTrainer, SharedFileSync
+from workers.stages.engine_pool import EnginePool
+from workers.stages.remote_actors import RemoteTrainer
+from workers.stages.remote_engine import EngineHost
 from workers.stages.roles import LoadPrompts
+from workers.stages.shared_file_sync import SharedFileSync
 from workers.stages.stage_context import StageContext
 from workers.tokenizer_loading import load_tokenizer
 from workers.weight_sync import weight_folder
@@ -43,19 +46,19 @@ def drive(orders: StartReply, reporter: Reporter, interrupts: Interrupts) -> lis
         cleanup.callback(placement.remove)
         folder = cleanup.enter_context(weight_folder(orders.attempt_id, root=_weight_root(placement, orders)))
         trainer = RemoteTrainer(placement, orders.spec, interrupts.check)
-        engine = RemoteEngine(placement, orders.spec, interrupts.check)
+        engines = EnginePool(EngineHost(placement, orders.spec), reporter, interrupts.check)
         context = StageContext(
             spec=orders.spec,
             output_dir=orders.output_dir,
             trainer=trainer,
-            engine=engine,
-            sync_weights=SharedFileSync(trainer, engine, folder),
+            engine=engines,
+            sync_weights=SharedFileSync(trainer, engines, folder),
             reports=reporter,
             load_prompts=_prompt_loader(orders.spec.model.path),
             check=interrupts.check,
             give_way=reporter.give_way,
         )
-        with _released(trainer, engine):
+        with _released(trainer, engines):
             return run_stages(context, orders.completed_stages, reporter.stage_result)
 
 
@@ -82,8 +85,8 @@ def _connected(orders: StartReply, interrupts: Interrupts) -> Iterator[None]:
 
 
 @contextmanager
-def _released(trainer: RemoteTrainer, engine: RemoteEngine) -> Iterator[None]:
-    """End both actors, however the block ends: gently after success, quickly after a cancellation, else at once.
+def _released(trainer: RemoteTrainer, engines: EnginePool) -> Iterator[None]:
+    """End all actors, however the block ends: gently after success, quickly after a cancellation, else at once.
 
     The trainer goes first: another attempt may begin as soon as this one has ended, and shares its checkpoints.
     """
@@ -96,7 +99,7 @@ def _released(trainer: RemoteTrainer, engine: RemoteEngine) -> Iterator[None]:
         raise
     finally:
         trainer.release()
-        engine.release(graceful_s)
+        engines.release(graceful_s)
 
 
 def _weight_root(placement: Placement, orders: StartReply) -> Path | None:
@@ -106,7 +109,7 @@ def _weight_root(placement: Placement, orders: StartReply) -> Path | None:
     filesystem, path = url_to_fs(orders.output_dir)
     if not isinstance(filesystem, LocalFileSystem):
         raise ConfigError(
-            f"driver, trainer and rollout engine are not on one machine, and {orders.output_dir} is no folder that "
+            f"driver, trainer and rollout engines are not on one machine, and {orders.output_dir} is no folder that "
             "they could share for weights; use nodes that hold a whole experiment, or a shared folder for the outputs"
         )
     root = Path(path) / "weights"

@@ -11,6 +11,7 @@ from workers.placement import ActorDied, DeadlineExceeded, NoPlacement, Role
 from workers.reporter.attempt_service import ServiceRefused
 from workers.reporter.give_way import Preempted
 from workers.reporter.reporter import Cancelled
+from workers.stages.engine_roster import EnginesLost
 from workers.stages.gate import GateClosed
 from workers.weight_sync import WeightSyncFailed
 
@@ -48,6 +49,8 @@ def reason_of(error: BaseException) -> EndReason:
     match error:
         case ActorDied():
             return EndReason.OUT_OF_MEMORY if error.out_of_memory else EndReason.ACTOR_DIED
+        case EnginesLost():
+            return EndReason.OUT_OF_MEMORY if error.out_of_memory else EndReason.ENGINE_FAILED
         case NoPlacement():
             return EndReason.START_TIMEOUT
         case DeadlineExceeded():

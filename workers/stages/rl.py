@@ -172,6 +172,7 @@ class _RlLoop:
             **rollout_metrics(groups),
             **selection_metrics(self.spec, len(groups), chosen),
             **self.reward.take_metrics(),
+            **self.context.engine.take_metrics(),
             **trained,
             **{f"timing_s/{phase}": seconds for phase, seconds in clock.seconds.items()},
             "perf/throughput": num_tokens / clock.seconds["step"],

@@ -50,19 +50,22 @@ class Trainer(Protocol):
 
 
 class Engine(Protocol):
-    """Samples completions. Starts with the weights of the base model."""
+    """Samples completions, on as many engines as there are. Starts with the weights of the base model."""
 
     def begin_start(self) -> None:
-        """Start the engine; returns at once."""
+        """Start it; returns at once."""
 
     def check_start(self) -> None:
-        """Raise if the engine has failed to start; never waits. Does nothing if no start was begun."""
+        """Raise if it has failed for good; never waits. Does nothing if no start was begun."""
 
     def wait_started(self) -> EngineFacts:
-        """Wait until the engine answers."""
+        """Wait until it answers."""
 
     def generate(self, requests: list[GenerationRequest], sampling: SamplingParameters) -> list[Completion]:
-        """One completion per request, in the order of the requests."""
+        """One completion per request, in the order of the requests. May be called from several threads at once."""
+
+    def take_metrics(self) -> dict[str, float]:
+        """What happened to it since the last call, by metric name."""
 
 
 class WeightSync(Protocol):

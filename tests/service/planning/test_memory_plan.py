@@ -224,6 +224,31 @@ def test_ranks_that_fit_alone_but_not_together_are_refused() -> None:
     assert "together" in finding.problem
 
 
+def test_each_engine_counts_towards_the_memory_of_all_machines() -> None:
+    evaluation = {"data": {"path": "/e"}, "reward": {"type": "exact_match"}, "max_completion_length": 16}
+    body = make_spec().model_dump(mode="json") | {"sft": None, "evaluation": evaluation}
+    spec = ExperimentSpec.model_validate(body | {"resources": {"rollout": {"num_engines": 4}}})
+    each = plan_memory(spec, qwen(), Memory())[0].total_bytes
+    for room, is_enough in ((4.1, True), (3.9, False)):
+        memory = Memory(node_bytes=each * 2.0, total_bytes=each * room)
+        found = list(find_memory_beyond(spec, qwen(), memory, plan_memory(spec, qwen(), memory)))
+        assert (found == []) == is_enough
+    assert "4 rollout engines need about" in found[0].problem
+
+
+def test_an_engine_divides_its_weights_over_its_gpus() -> None:
+    evaluation = {"data": {"path": "/e"}, "reward": {"type": "exact_match"}, "max_completion_length": 16}
+    body = make_spec().model_dump(mode="json") | {"sft": None, "evaluation": evaluation}
+    one, two = (
+        ExperimentSpec.model_validate(
+            body | {"resources": {"rollout": {"num_engines": 3, "num_gpus": size, "tensor_parallel_size": size}}}
+        )
+        for size in (1, 2)
+    )
+    parts = [plan_memory(spec, qwen(), Memory())[0].parts["parameters"] for spec in (one, two)]
+    assert parts[1] == parts[0] // 2
+
+
 def test_little_room_is_warned_of() -> None:
     spec = make_spec()
     memory = Memory(node_bytes=trainer_plan(spec).total_bytes * 1.1)

@@ -259,6 +259,27 @@ def test_cancelled_call_gives_its_requests_up(lab: Lab) -> None:
     assert lab.engine.num_unfinished_requests == 0
 
 
+def test_a_busy_engine_shows_that_it_lives_and_a_stopped_one_is_told_from_it(lab: Lab) -> None:
+    requests, (core, *_) = some_requests(num_prompts=16, num_samples=32), vllm_processes()
+
+    async def watch() -> list[Completion]:
+        sampling = SamplingParameters(temperature=1.0, max_completion_length=50)
+        generating = asyncio.create_task(lab.engine.generate(requests, sampling, deadline_s=STEP_S))
+        await asyncio.sleep(0.05)
+        await lab.engine.ping(STEP_S)
+        assert not generating.done() and lab.engine.num_unfinished_requests <= len(requests)
+        core.suspend()
+        try:
+            with pytest.raises(EngineFailed, match=r"no token of .* requests came for 1 s"):
+                await asyncio.sleep(0.5)  # what it has sent before still arrives
+                await lab.engine.ping(1.0)
+        finally:
+            core.resume()
+        return await generating
+
+    assert len(lab.loop.run(watch())) == len(requests)
+
+
 def test_prompt_without_room_for_the_completion_is_a_configuration_error(lab: Lab) -> None:
     with pytest.raises(ConfigError, match="max_model_len"):
         lab.generate(some_requests(), SamplingParameters(temperature=1.0, max_completion_length=60))
