@@ -4,7 +4,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from service import attempts, log_store, metric_store, token_views
-from service.contract.messages import ReportAck, WorkerReport
+from service.contract.messages import LentEngine, ReportAck, WorkerReport
 from service.contract.status import ExperimentStatus
 from service.storage.scheduling_tables import AttemptHolding
 from service.storage.tables import Attempt, Experiment
@@ -26,14 +26,19 @@ async def take_report(session: AsyncSession, attempt: Attempt, report: WorkerRep
         await attempts.record_run_events(session, attempt, report.events)
         await notify(session, attempt.experiment_id)
     wishes = await session.execute(
-        select(Experiment.status, AttemptHolding.preempt_requested_at)
+        select(Experiment.status, AttemptHolding.preempt_requested_at, AttemptHolding.bundles)
         .outerjoin(AttemptHolding, AttemptHolding.attempt_id == attempt.id)
         .where(Experiment.id == attempt.experiment_id)
     )
-    status, preempt_requested_at = wishes.one()
+    status, preempt_requested_at, bundles = wishes.one()
     return ReportAck(
         seq=report.seq,
         duplicate=duplicate,
         cancel=status == ExperimentStatus.CANCELLING.value,
         preempt=preempt_requested_at is not None,
+        lent_engines=[
+            LentEngine(id=bundle["lent"], node=bundle["node"])
+            for bundle in bundles or []
+            if bundle.get("state") == "held"
+        ],
     )

@@ -107,5 +107,5 @@ async def start(session: AsyncSession, attempt: Attempt) -> Started:
 
 async def _nodes(session: AsyncSession, attempt: Attempt) -> list[str]:
     bundles = await session.scalar(select(AttemptHolding.bundles).where(AttemptHolding.attempt_id == attempt.id))
-    nodes = [str(bundle["node"]) for bundle in bundles or []]
+    nodes = [str(bundle["node"]) for bundle in bundles or [] if "lent" not in bundle]
     return nodes if all(nodes) else []

@@ -113,6 +113,10 @@ SERVICE_EVENT_KINDS = frozenset(
 """Kinds of events that the service itself writes; readers trust their `detail`."""
 PREEMPTION_ACKNOWLEDGED = "preemption_acknowledged"
 """Kind of the event by which a driver says after which stage and step it gives way."""
+ENGINE_LENT = "engine_lent"
+ENGINE_RETURNED = "engine_returned"
+ENGINE_NOT_ADDED = "engine_not_added"
+"""Kinds of the events by which a driver says what became of a lent engine, by its `id`."""
 MAX_DETAIL_CHARACTERS = 20_000
 
 
@@ -197,6 +201,14 @@ class WorkerReport(WireModel):
     progress: Progress | None = None
 
 
+class LentEngine(WireModel):
+    """A rollout engine that idle capacity lends, and takes back when somebody else needs it."""
+
+    id: str
+    node: str
+    """Ray's id of the node on which it lies; empty: any."""
+
+
 class ReportAck(WireModel):
     """The service's answer to a report."""
 
@@ -206,6 +218,8 @@ class ReportAck(WireModel):
     """A person wants the run to stop."""
     preempt: bool = False
     """Another experiment needs the resources: stop where nothing is lost, and say so (`preemption_acknowledged`)."""
+    lent_engines: list[LentEngine] = []
+    """Rollout engines beyond those of the specification that the run shall have: others of this kind go."""
 
 
 class FinishReport(WireModel):

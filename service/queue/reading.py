@@ -78,7 +78,7 @@ async def holding_rows(session: AsyncSession) -> Sequence[HoldingRow]:
         AttemptHolding.charged,
         AttemptHolding.charged_until,
         AttemptHolding.preempt_requested_at,
-        AttemptHolding.num_engines_wanted,
+        Attempt.progress["stage"].astext.label("stage"),
     )
     statement = (
         select(*columns)

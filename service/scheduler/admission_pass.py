@@ -60,6 +60,7 @@ async def run_admission(sessions: Sessions, lease: Lease, policy: Policy = DEFAU
 async def _write_down(session: AsyncSession, read: Read, decisions: Decisions, now: datetime, decided_s: float) -> None:
     await reasons.write_reasons(session, _changed_reasons(read, decisions))
     await _cancel_hopeless(session, read, decisions)
+    await wishes.settle_returned(session, read, now)
     await wishes.ask_to_stop(session, read, decisions.preemptions, now)
     await wishes.ask_to_resize(session, read, decisions.resizes, now)
     last = await snapshot.read_snapshot(session)

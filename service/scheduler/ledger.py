@@ -1,6 +1,6 @@
 """What attempts hold and use, written down: at admission, when they grow or shrink, and when they have let go."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -9,7 +9,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from service.scheduler.decision.facts import Policy
-from service.scheduler.decision.resources import Bundle, Placement, total
+from service.scheduler.decision.resources import Bundle, Placement, Resources, total
 from service.scheduler.decision.usage import decayed, entry_penalty, placement_rate, used
 from service.storage.scheduling_tables import AttemptHolding, UsageRecord, UsageTotal
 from service.storage.tables import Attempt, Experiment
@@ -39,10 +39,10 @@ async def hold(
     await session.flush()
 
 
-async def resize(
+async def set_bundles(
     session: AsyncSession,
     attempt: Attempt,
-    placement: Placement,
+    bundles: list[dict[str, Any]],
     kind_of: Mapping[str, str],
     policy: Policy,
     now: datetime,
@@ -50,11 +50,10 @@ async def resize(
     """From now on it holds these bundles; what it used until now is charged at the old rate."""
     await charge(session, attempt, policy, now)
     holding = await session.get_one(AttemptHolding, attempt.id, populate_existing=True)
-    holding.bundles = [bundle_json(bundle) for bundle in placement]
-    holding.rate = placement_rate(placement, kind_of, policy)
+    placement = placement_from_json(bundles)
     whole = total(bundle.resources for bundle in placement)
-    row = await session.get_one(Attempt, attempt.id)
-    row.num_cpus, row.num_gpus = whole.num_cpus, whole.num_gpus
+    holding.bundles, holding.rate = bundles, placement_rate(placement, kind_of, policy)
+    attempt.num_cpus, attempt.num_gpus = whole.num_cpus, whole.num_gpus
     await session.flush()
 
 
@@ -98,6 +97,18 @@ def bundle_json(bundle: Bundle) -> dict[str, Any]:
         "num_cpus": bundle.resources.num_cpus,
         "num_gpus": bundle.resources.num_gpus,
     }
+
+
+def placement_from_json(bundles: Iterable[Mapping[str, Any]]) -> Placement:
+    """What `bundle_json` made."""
+    return tuple(
+        Bundle(
+            role=bundle["role"],
+            node=bundle["node"],
+            resources=Resources.demand(bundle["num_cpus"], bundle["num_gpus"]),
+        )
+        for bundle in bundles
+    )
 
 
 async def _add_to_total(

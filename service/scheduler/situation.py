@@ -29,6 +29,7 @@ from service.scheduler.decision.facts import (
 )
 from service.scheduler.decision.resources import Bundle, Demand, Placement, Resources, RoleDemand
 from service.scheduler.decision.usage import decayed, placement_rate, used
+from service.scheduler.ledger import placement_from_json
 from service.settings import SchedulerSettings
 from service.storage import scheduling_tables as tables
 from service.storage.quotas import WHOLE_PROJECT
@@ -196,24 +197,15 @@ def placement_of(row: HoldingRow) -> Placement:
     """What the attempt holds; of an attempt of before the ledger knew nodes, only the sum is known."""
     if row.bundles is None:
         return (Bundle(role="attempt", node="", resources=Resources.demand(row.num_cpus, row.num_gpus)),)
-    return tuple(
-        Bundle(
-            role=bundle["role"],
-            node=bundle["node"],
-            resources=Resources.demand(bundle["num_cpus"], bundle["num_gpus"]),
-        )
-        for bundle in row.bundles
-    )
+    return placement_from_json(row.bundles)
 
 
 def _running(row: HoldingRow, names: _Names, keys: Mapping[str, str]) -> RunningAttempt:
     project, user = names.account(row)
     placement = placement_of(row)
     rollout = next((role_demand(role) for role in row.roles if role["role"] == "rollout"), None)
-    present = sum(bundle.role == "rollout" for bundle in placement)
-    grows = rollout is not None and rollout.num_extra > 0 and row.is_running and not row.is_cancelling
-    surplus = present - row.num_engines_wanted if row.num_engines_wanted is not None else 0
-    engines = [bundle for bundle in placement if bundle.role == "rollout"]
+    elastic = rollout is not None and rollout.num_extra > 0 and row.is_running and row.bundles is not None
+    leaving = [bundle for bundle in row.bundles or () if bundle.get("state") in ("wanted_back", "gone")]
     return RunningAttempt(
         id=row.id,
         experiment_id=row.experiment_id,
@@ -226,9 +218,12 @@ def _running(row: HoldingRow, names: _Names, keys: Mapping[str, str]) -> Running
         is_ending=row.is_over or row.is_cancelling,
         is_preempted=row.preempt_requested_at is not None,
         preemptible=row.preemptible,
-        elastic=_with_count(rollout, present) if rollout is not None and grows else None,
+        elastic=_with_count(rollout, sum(bundle.role == "rollout" for bundle in placement))
+        if rollout is not None and elastic
+        else None,
         num_least=rollout.count if rollout is not None else 0,
-        returning=tuple(engines[-surplus:]) if surplus > 0 else (),
+        has_use_for_more=row.stage is not None and row.stage != "sft",
+        returning=placement_from_json(leaving),
         groups=tuple(f"{project}/{one['group']}" for one in row.limits),
         stage_key=None if row.is_over else keys.get(row.experiment_id),
     )

@@ -57,7 +57,8 @@ class AttemptHolding(Base):
     project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
     user_id: Mapped[str] = mapped_column(ForeignKey("users.id"))
     bundles: Mapped[list[Any]] = mapped_column(JSONB)
-    """Each bundle's `role`, `node`, `num_cpus` and `num_gpus`, in the order of the actors."""
+    """Each bundle's `role`, `node`, `num_cpus` and `num_gpus`, in the order of the actors. Then those that are lent,
+    with their `lent` id and `state`: `held`, `wanted_back`, or `gone` when the driver has let go of it."""
     rate: Mapped[float]
     """Weighted resources: what it uses in a second."""
     penalty: Mapped[float]
@@ -73,9 +74,6 @@ class AttemptHolding(Base):
     """When the driver said at which step it stops."""
     preempt_step: Mapped[dict[str, Any] | None]
     """Stage and step after which it stops."""
-    num_engines_wanted: Mapped[int | None]
-    """The driver shall have so many rollout engines; NULL: as many as it has."""
-    resize_requested_at: Mapped[datetime | None]
 
 
 class UsageTotal(Base):

@@ -21,6 +21,7 @@ from workers.reporter.give_way import Preempted
 from workers.reporter.reporter import Cancelled, Reporter
 from workers.rollouts import Prompt
 from workers.stages.engine_pool import EnginePool
+from workers.stages.lent_engines import LentEngines
 from workers.stages.remote_actors import RemoteTrainer
 from workers.stages.remote_engine import EngineHost
 from workers.stages.roles import LoadPrompts
@@ -58,7 +59,7 @@ def drive(orders: StartReply, reporter: Reporter, interrupts: Interrupts) -> lis
             check=interrupts.check,
             give_way=reporter.give_way,
         )
-        with _released(trainer, engines):
+        with _lent(engines, reporter), _released(trainer, engines):
             return run_stages(context, orders.completed_stages, reporter.stage_result)
 
 
@@ -100,6 +101,18 @@ def _released(trainer: RemoteTrainer, engines: EnginePool) -> Iterator[None]:
     finally:
         trainer.release()
         engines.release(graceful_s)
+
+
+@contextmanager
+def _lent(engines: EnginePool, reporter: Reporter) -> Iterator[None]:
+    """Take the further engines that the scheduler lends, and give them back when it asks."""
+    lent = LentEngines(engines, reporter)
+    reporter.on_lent_engines = lent.want
+    lent.start()
+    try:
+        yield
+    finally:
+        lent.stop()
 
 
 def _weight_root(placement: Placement, orders: StartReply) -> Path | None:

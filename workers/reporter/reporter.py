@@ -10,13 +10,14 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 from pydantic import JsonValue
 
 from service.contract.messages import (
+    LentEngine,
     LogLine,
     MetricPoint,
     Progress,
@@ -72,6 +73,8 @@ class Reporter:
         self._delays = backoff_delays(first_s=first_retry_s, most_s=_MOST_DELAY_S)
         self._failure: AttemptOver | ServiceRefused | None = None
         self._cancelled = threading.Event()
+        self.on_lent_engines: Callable[[Sequence[LentEngine]], None] = _no_engines
+        """Told with each answer which further engines the service wants; called in the reporter's thread."""
         self.give_way = GiveWay()
         """Whether the service wants the run to stop for another experiment."""
         self._thread = threading.Thread(target=self._run, name="reporter", daemon=True)
@@ -238,3 +241,8 @@ class Reporter:
             self._cancelled.set()
         if answer.preempt:
             self.give_way.ask()
+        self.on_lent_engines(answer.lent_engines)
+
+
+def _no_engines(_: Sequence[LentEngine]) -> None:
+    """Until there is a pool that could take them."""

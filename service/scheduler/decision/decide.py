@@ -8,7 +8,7 @@ from service.scheduler.decision.backfill import Planned, Releases, clear_of_wind
 from service.scheduler.decision.eligibility import shown_time, why_not_eligible
 from service.scheduler.decision.facts import QueueEntry, RunningAttempt, Situation
 from service.scheduler.decision.fit import kinds_for
-from service.scheduler.decision.growth import grow
+from service.scheduler.decision.growth import give_back, grow
 from service.scheduler.decision.order import FairOrder
 from service.scheduler.decision.outcome import Admission, Decisions, Preemption, Reason, Reservation, Resize
 from service.scheduler.decision.preemption import drained, make_room
@@ -96,13 +96,13 @@ class _Walk:
         """The outcome, with what is left over lent to those who can use it."""
         busy = {preemption.attempt_id for preemption in self._preemptions} | {one.attempt_id for one in self._resizes}
         paused = any(pause.project is None for pause in self._situation.pauses)
-        growing = [] if paused else [attempt for attempt in self._situation.running if attempt.id not in busy]
+        others = [attempt for attempt in self._situation.running if attempt.id not in busy]
         return Decisions(
             admissions=tuple(self._admissions),
             waiting=waiting,
             reservations=tuple(self._reservations),
             preemptions=tuple(self._preemptions),
-            resizes=(*self._resizes, *grow(growing, self._room)),
+            resizes=(*self._resizes, *give_back(others), *([] if paused else grow(others, self._room))),
         )
 
     def _take_running(self) -> None:

@@ -123,6 +123,8 @@ class RunningAttempt:
     """The role that may grow, with the present number of its bundles as `count`; None while it may not."""
     num_least: int = 0
     """Bundles of that role below which it may not shrink."""
+    has_use_for_more: bool = True
+    """Whether the stage at hand asks engines; what is lent goes back when it does not."""
     returning: Placement = ()
     """Bundles of `placement` that it was asked to give back; it neither grows nor shrinks meanwhile."""
     groups: tuple[str, ...] = ()

@@ -13,6 +13,15 @@ from service.scheduler.decision.resources import Bundle, Demand, RoleDemand
 from service.scheduler.decision.room import Room
 
 
+def give_back(running: Sequence[RunningAttempt]) -> list[Resize]:
+    """What is lent to attempts whose stage has no use for it."""
+    return [
+        Resize(attempt_id=attempt.id, count=attempt.num_least, reason="its stage asks no engine")
+        for attempt in running
+        if attempt.lent and not attempt.has_use_for_more and not attempt.is_ending
+    ]
+
+
 def grow(running: Sequence[RunningAttempt], room: Room) -> list[Resize]:
     """What is lent to whom; takes it from the room."""
     added: dict[str, list[Bundle]] = {}
@@ -31,6 +40,8 @@ def grow(running: Sequence[RunningAttempt], room: Room) -> list[Resize]:
 
 def _num_wanted(attempt: RunningAttempt) -> int:
     if attempt.elastic is None or attempt.is_ending or attempt.is_preempted or attempt.returning:
+        return 0
+    if not attempt.has_use_for_more:
         return 0
     return attempt.elastic.num_extra
 

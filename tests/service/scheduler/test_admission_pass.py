@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import select, update
 
 from service import attempts, experiments, queue, reporting
-from service.contract.messages import PREEMPTION_ACKNOWLEDGED
+from service.contract.messages import ENGINE_RETURNED, PREEMPTION_ACKNOWLEDGED, ReportAck
 from service.contract.status import EndReason
 from service.queue import controls, limits
 from service.queue.explain import explain
@@ -20,7 +20,7 @@ from service.scheduler.ray_jobs import ClusterView, NodeView
 from service.storage.database import Sessions
 from service.storage.scheduling_tables import AttemptHolding, QueueEntry, StartForecast, UsageRecord, UsageTotal
 from service.storage.tables import Attempt, Experiment, Project
-from tests.factories import make_experiment, make_finish, make_report, make_run_event, make_user
+from tests.factories import NOW, make_experiment, make_finish, make_report, make_run_event, make_user
 
 pytestmark = pytest.mark.anyio
 
@@ -76,6 +76,11 @@ class World:
     async def start(self, experiment_id: str) -> Attempt:
         async with self.sessions.begin() as session:
             return (await attempts.start(session, await self.attempt(experiment_id))).attempt
+
+    async def report(self, experiment_id: str, seq: int, **values: Any) -> ReportAck:
+        async with self.sessions.begin() as session:
+            attempt = await self.attempt(experiment_id)
+            return await reporting.take_report(session, attempt, make_report(seq, **values))
 
     async def end(self, experiment_id: str, reason: EndReason = EndReason.STAGE_FAILED) -> None:
         """Ended, and seen free."""
@@ -185,6 +190,46 @@ async def test_a_driver_that_gave_way_unasked_counts_as_a_lost_job(world: World)
             session, await world.attempt(experiment_id), make_finish(EndReason.PREEMPTED)
         )
     assert (experiment.status, experiment.num_failed_attempts) == ("queued", 1)
+
+
+async def test_idle_capacity_is_lent_to_rollouts_and_comes_back_for_whoever_waits(world: World) -> None:
+    await world.see(cpus("n1", 4))
+    rollout = {"num_engines": 1, "max_num_engines": 3}
+    lender = await world.submit("lender", resources={"rollout": rollout})
+    await world.run()
+    await world.start(lender)
+    report = {"stage": "rl", "phase": "generating", "step": 1, "num_steps": 9, "since": NOW}
+    assert (await world.report(lender, 1, progress=report)).lent_engines == []
+    await world.run()
+    lent = (await world.report(lender, 2)).lent_engines
+    assert [engine.node for engine in lent] == ["n1", "n1"]
+    assert (await world.attempt(lender)).num_cpus == 4
+
+    await world.submit("waits", resources={"trainer": {"num_cpus": 0.5}, "rollout": {"num_cpus": 0.5}})
+    assert await world.run() == ["lender"]
+    kept = (await world.report(lender, 3)).lent_engines
+    assert kept == lent[:1], "one was asked back, no more than is needed"
+    assert await world.run() == ["lender"], "nobody starts on what is not seen free"
+    returned = make_run_event(ENGINE_RETURNED, detail={"id": lent[1].id, "engine": 2})
+    await world.report(lender, 4, events=[returned])
+    assert await world.run() == ["lender"], "the pass that hears of it writes it down"
+    assert await world.run() == ["lender", "waits"]
+    assert (await world.attempt(lender)).num_cpus == 3
+    async with world.sessions() as session:
+        assert len(list(await session.scalars(select(UsageRecord)))) == 2, "each stretch at its own rate"
+
+
+async def test_lent_engines_go_back_when_the_stage_asks_none(world: World) -> None:
+    await world.see(cpus("n1", 4))
+    lender = await world.submit("lender", resources={"rollout": {"num_engines": 1, "max_num_engines": 3}})
+    await world.run()
+    await world.start(lender)
+    report = {"stage": "rl", "phase": "generating", "step": 1, "num_steps": 9, "since": NOW}
+    await world.report(lender, 1, progress=report)
+    await world.run()
+    assert len((await world.report(lender, 2, progress=report | {"stage": "sft"})).lent_engines) == 2
+    await world.run()
+    assert (await world.report(lender, 3)).lent_engines == []
 
 
 async def test_real_use_is_charged_once_and_lowers_the_next_turn(world: World) -> None:
