@@ -176,7 +176,7 @@ def upgrade() -> None:
         sa.Column("preempt_reason", sa.Text(), server_default="", nullable=False),
         sa.Column("preempted_for", sa.Text(), nullable=True),
         sa.Column("preempt_heard_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("preempt_step", postgresql.JSONB(), nullable=True), nullable=True),
+        sa.Column("preempt_step", postgresql.JSONB(), nullable=True),
         sa.ForeignKeyConstraint(
             ["attempt_id"], ["attempts.id"], name=op.f("fk_attempt_holdings_attempt_id"), ondelete="CASCADE"
         ),
