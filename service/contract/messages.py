@@ -113,6 +113,8 @@ SERVICE_EVENT_KINDS = frozenset(
 """Kinds of events that the service itself writes; readers trust their `detail`."""
 PREEMPTION_ACKNOWLEDGED = "preemption_acknowledged"
 """Kind of the event by which a driver says after which stage and step it gives way."""
+REUSE_DECLINED = "reuse_declined"
+"""Kind of the event by which a driver says that it runs stages itself which others have run."""
 ENGINE_LENT = "engine_lent"
 ENGINE_RETURNED = "engine_returned"
 ENGINE_NOT_ADDED = "engine_not_added"
@@ -172,6 +174,15 @@ class StageResult(WireModel):
     """Facts of the stage: tau and its histogram, dropped samples, per-prompt counts of correct completions."""
 
 
+class ReusedStage(WireModel):
+    """Where a stage was run whose result is reused."""
+
+    stage: StageName
+    experiment_id: str
+    output_dir: str
+    """Of that experiment; to be read only."""
+
+
 class StartReply(WireModel):
     """All that a driver needs to know, in one answer."""
 
@@ -186,6 +197,8 @@ class StartReply(WireModel):
     nodes: list[str] = []
     """Ray's ids of the nodes that the scheduler has chosen: one for each of the trainer's ranks, then for each rollout
     engine; none: anywhere."""
+    reused_stages: list[ReusedStage] = []
+    """Of `completed_stages`, those that another experiment has run."""
 
 
 class WorkerReport(WireModel):

@@ -110,6 +110,9 @@ class FakeTrainer:
         self.logit = self.disk.checkpoints[self._root][best][0]
         return SftEnd(exported_step=best)
 
+    def take_weights(self, checkpoint_root: str, step: int) -> None:
+        self.logit = self.disk.checkpoints[checkpoint_root][step][0]
+
     def prepare_rl(self, spec: RlSpec, checkpoint_root: str) -> RlPlan:
         self._root = checkpoint_root
         version = self._resume(checkpoint_root)

@@ -25,6 +25,7 @@ from workers.actors.rank_group import RankGroup, connect_store, join, open_store
 from workers.actors.trainer_results import ModelFacts, RlPlan, SftEnd, SftPlan, SftSlice, WeightManifest
 from workers.actors.trainer_rl import RlRun
 from workers.actors.trainer_sft import SftRun
+from workers.actors.training_state import load_weights
 from workers.config_error import ConfigError
 from workers.data.token_sequence import TokenSequence
 from workers.determinism import make_deterministic
@@ -131,6 +132,15 @@ class Trainer:
         self._sft = None
         logger.info("sft ended", extra={"exported_step": end.exported_step})
         return end
+
+    def take_weights(self, checkpoint_root: str, step: int) -> None:
+        """Take the weights of the checkpoint that another run wrote after `step`; nothing is written there.
+
+        Raises DamagedCheckpoint unless it is there and verifies, ConfigError if it is of another model.
+        """
+        self._sft = self._rl = None
+        load_weights(checkpoint_root, step, self._loaded())
+        logger.info("weights taken from another run", extra={"root": checkpoint_root, "step": step})
 
     def prepare_rl(self, spec: RlSpec, checkpoint_root: str) -> RlPlan:
         """Resume this stage, or begin it with the present weights and a new optimizer.

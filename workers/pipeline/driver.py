@@ -58,6 +58,7 @@ def drive(orders: StartReply, reporter: Reporter, interrupts: Interrupts) -> lis
             load_prompts=_prompt_loader(orders.spec.model.path),
             check=interrupts.check,
             give_way=reporter.give_way,
+            reused={stage.stage: stage for stage in orders.reused_stages},
         )
         with _lent(engines, reporter), _released(trainer, engines):
             return run_stages(context, orders.completed_stages, reporter.stage_result)

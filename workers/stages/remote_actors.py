@@ -60,6 +60,10 @@ class RemoteTrainer:
         """See `roles.Trainer`."""
         return self._wait(self._call("end_sft"), "loading the best checkpoint", LOAD_S)
 
+    def take_weights(self, checkpoint_root: str, step: int) -> None:
+        """See `roles.Trainer`."""
+        self._wait(self._call("take_weights", checkpoint_root, step), "loading a reused checkpoint", LOAD_S)
+
     def prepare_rl(self, spec: RlSpec, checkpoint_root: str) -> RlPlan:
         """See `roles.Trainer`."""
         return self._wait(self._call("prepare_rl", spec, checkpoint_root), "preparing RL", PREPARE_S)

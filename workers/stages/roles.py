@@ -36,6 +36,9 @@ class Trainer(Protocol):
     def end_sft(self) -> SftEnd:
         """Take the weights with which the stage ends, all steps done."""
 
+    def take_weights(self, checkpoint_root: str, step: int) -> None:
+        """Load the weights of another run's checkpoint, and nothing else of it."""
+
     def prepare_rl(self, spec: RlSpec, checkpoint_root: str) -> RlPlan:
         """Take up at the newest valid checkpoint."""
 
