@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from service.attempts.rows import lock_both, lock_known_experiment, refuse_ended, update_attempt
 from service.contract.messages import StageResult
+from service.contract.stages import StageName
 from service.contract.status import AttemptStatus, ExperimentStatus
 from service.errors import NotAllowedNow
 from service.storage.scheduling_tables import AttemptHolding
@@ -25,6 +26,12 @@ class Started:
     completed_stages: list[StageResult]
     nodes: list[str]
     """Where the scheduler has placed each bundle; empty where it does not know."""
+
+    @property
+    def reused_stages(self) -> dict[StageName, str]:
+        """Of the completed stages those that another experiment has run, with its id."""
+        lineages = ((result.stage, result.detail.get("reused_from")) for result in self.completed_stages)
+        return {stage: str(lineage["experiment_id"]) for stage, lineage in lineages if lineage}
 
 
 async def open_attempt(session: AsyncSession, experiment: Experiment, now: datetime) -> Attempt:

@@ -113,7 +113,12 @@ async def record_stage_result(session: AsyncSession, attempt: Attempt, result: S
     new = await session.scalar(
         insert(StageResultRow)
         .values(**row, result=storable_model(result), created_at=func.clock_timestamp())
-        .on_conflict_do_nothing()
+        # What was to be reused, and could not be, gives way to the experiment's own.
+        .on_conflict_do_update(
+            index_elements=[StageResultRow.experiment_id, StageResultRow.stage],
+            set_={"result": storable_model(result), "attempt_id": current.id, "created_at": func.clock_timestamp()},
+            where=StageResultRow.result["detail"].has_key("reused_from"),
+        )
         .returning(StageResultRow.stage)
     )
     if new is None:

@@ -19,6 +19,7 @@ from service.errors import NotAllowedNow
 from service.queue import forecasts, reasons, snapshot
 from service.queue.reasons import WaitingReason
 from service.scheduler import ledger, wishes
+from service.scheduler.adoption import adopt_stages
 from service.scheduler.capacity import database_now
 from service.scheduler.decision import Decisions, decide
 from service.scheduler.decision.facts import Policy
@@ -26,6 +27,7 @@ from service.scheduler.decision.forecast import forecast
 from service.scheduler.decision.outcome import Admission
 from service.scheduler.lease import Lease, hold_lease
 from service.scheduler.situation import Read, read_situation
+from service.scheduler.stage_contents import StageContents
 from service.storage.database import Sessions
 from service.storage.scheduling_tables import QueueSnapshot
 from service.storage.tables import Experiment
@@ -38,12 +40,15 @@ _FORECAST_EVERY = timedelta(seconds=10)
 _SHORT_QUEUE = 200
 
 
-async def run_admission(sessions: Sessions, lease: Lease, policy: Policy = DEFAULT_POLICY) -> int:
+async def run_admission(
+    sessions: Sessions, lease: Lease, policy: Policy = DEFAULT_POLICY, contents: StageContents | None = None
+) -> int:
     """Opens an attempt for every experiment whose turn it is; returns how many. Raises LeaseLost.
 
     Only the lease's holder adds to what is taken; others only give back. So between reading and claiming the decision
     can become too careful, never too bold.
     """
+    await (contents or StageContents()).settle(sessions, lease)
     async with sessions.begin() as session:
         await hold_lease(session, lease)
         now = await database_now(session)
@@ -93,6 +98,7 @@ async def _claim(
             experiment = await session.get_one(Experiment, admission.id)
             attempt = await attempts.open_attempt(session, experiment, await database_now(session))
             await ledger.hold(session, attempt, experiment, admission.placement, kind_of, policy)
+            await adopt_stages(session, experiment, attempt)
             await forecasts.note_start(session, experiment.id, attempt.created_at)
     except NotAllowedNow:
         logger.info("experiment left the queue before its turn", extra={"experiment_id": admission.id})

@@ -27,6 +27,7 @@ from service.scheduler.ray_jobs import RayGateway
 from service.scheduler.reconcile import Reconciler
 from service.scheduler.sightings import ApiWatch
 from service.scheduler.situation import policy_of
+from service.scheduler.stage_contents import StageContents
 from service.scheduler.wakeups import wait_for_any
 from service.settings import SchedulerSettings
 from service.storage.database import Sessions
@@ -100,10 +101,10 @@ class SchedulerProcess:
         async def reconcile() -> None:
             await reconciler.run_once(lease)
 
-        policy = policy_of(self._settings)
+        policy, contents = policy_of(self._settings), StageContents()
 
         async def admit() -> None:
-            if await run_admission(self._sessions, lease, policy):
+            if await run_admission(self._sessions, lease, policy, contents):
                 self._claimed.set()
 
         async def launch() -> None:

@@ -157,7 +157,7 @@ def _blockers(row: WaitingRow, holders: Mapping[str, int], statuses: Mapping[str
         for name in row.after_ids
         if statuses.get(name, "unknown") not in ended
     )
-    pending = row.reuse and row.content_state == "pending"
+    pending = row.content_state == "pending"
     if not (row.held_by or row.not_before or row.start_not_before or open_ones or pending or row.id in holders):
         return UNBLOCKED
     reason = f": {row.held_reason}" if row.held_reason else ""

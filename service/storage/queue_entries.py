@@ -27,6 +27,8 @@ async def add_queue_entry(session: AsyncSession, experiment: Experiment, spec: E
         "on_failed_dependency": wishes.on_failed_dependency,
         "limits": [limit.model_dump() for limit in wishes.limits],
         "reuse": spec.reuse == "auto",
+        # Those that opt out are looked at too: others may wait for what they run.
+        "content_state": "pending",
     }
     await session.execute(insert(QueueEntry).values(values))
 

@@ -1,114 +1,32 @@
 """The pass over the queue on PostgreSQL: what is read, written down, asked for and charged."""
 
-from datetime import timedelta
-from typing import Any
-
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import select
 
-from service import attempts, experiments, queue, reporting
-from service.contract.messages import ENGINE_RETURNED, PREEMPTION_ACKNOWLEDGED, ReportAck
+from service import attempts, experiments, reporting
+from service.contract.messages import ENGINE_RETURNED, PREEMPTION_ACKNOWLEDGED
 from service.contract.status import EndReason
 from service.queue import controls, limits
 from service.queue.explain import explain
 from service.scheduler import ledger
-from service.scheduler.admission_pass import run_admission
-from service.scheduler.capacity import Bounds, database_now, record_sight
-from service.scheduler.decision.facts import Policy
+from service.scheduler.capacity import Bounds, database_now
 from service.scheduler.lease import Lease
-from service.scheduler.ray_jobs import ClusterView, NodeView
+from service.scheduler.ray_jobs import NodeView
 from service.storage.database import Sessions
-from service.storage.scheduling_tables import AttemptHolding, QueueEntry, StartForecast, UsageRecord, UsageTotal
-from service.storage.tables import Attempt, Experiment, Project
-from tests.factories import NOW, make_experiment, make_finish, make_report, make_run_event, make_user
+from service.storage.scheduling_tables import AttemptHolding, StartForecast, UsageRecord, UsageTotal
+from service.storage.tables import Project
+from tests.factories import NOW, make_finish, make_report, make_run_event, make_user
+from tests.service.scheduler.queue_world import EAGER, HOUR, QueueWorld, cpus
 
 pytestmark = pytest.mark.anyio
 
-EAGER = Policy(preempt_exempt_s=0, preempt_patience_s=0)
-HOUR = 3600.0
-UNBOUNDED = Bounds(num_cpus=None, num_gpus=None)
-
-
-class World:
-    """A cluster of named nodes, and a scheduler's passes over its queue."""
-
-    def __init__(self, sessions: Sessions, lease: Lease) -> None:
-        self.sessions = sessions
-        self.lease = lease
-
-    async def see(self, *nodes: NodeView, bounds: Bounds = UNBOUNDED) -> None:
-        view = ClusterView(
-            session_name="session_1",
-            num_cpus=sum(node.num_cpus for node in nodes),
-            num_gpus=sum(node.num_gpus for node in nodes),
-            num_nodes=len(nodes),
-            nodes=nodes,
-        )
-        async with self.sessions.begin() as session:
-            await record_sight(session, view, bounds, await database_now(session))
-
-    async def submit(self, name: str, user: str = "ada", **spec: Any) -> str:
-        async with self.sessions.begin() as session:
-            made = await make_experiment(session, user=await make_user(session, user), name=name, **spec)
-            return made.id
-
-    async def run(self, policy: Policy = EAGER) -> list[str]:
-        """One pass; the names of those that hold resources after it."""
-        await run_admission(self.sessions, self.lease, policy)
-        async with self.sessions() as session:
-            holders = [row.experiment_id for row in await queue.holding_rows(session)]
-            rows = await session.scalars(select(Experiment.name).where(Experiment.id.in_(holders)))
-            return sorted(rows)
-
-    async def experiment(self, experiment_id: str) -> Experiment:
-        async with self.sessions() as session:
-            return await session.get_one(Experiment, experiment_id)
-
-    async def code(self, experiment_id: str) -> str | None:
-        async with self.sessions() as session:
-            return (await session.get_one(QueueEntry, experiment_id)).wait_code
-
-    async def attempt(self, experiment_id: str) -> Attempt:
-        async with self.sessions() as session:
-            newest = select(Attempt).where(Attempt.experiment_id == experiment_id).order_by(Attempt.number.desc())
-            return (await session.scalars(newest.limit(1))).one()
-
-    async def start(self, experiment_id: str) -> Attempt:
-        async with self.sessions.begin() as session:
-            return (await attempts.start(session, await self.attempt(experiment_id))).attempt
-
-    async def report(self, experiment_id: str, seq: int, **values: Any) -> ReportAck:
-        async with self.sessions.begin() as session:
-            attempt = await self.attempt(experiment_id)
-            return await reporting.take_report(session, attempt, make_report(seq, **values))
-
-    async def end(self, experiment_id: str, reason: EndReason = EndReason.STAGE_FAILED) -> None:
-        """Ended, and seen free."""
-        async with self.sessions.begin() as session:
-            attempt = await self.attempt(experiment_id)
-            await attempts.end_attempt(session, attempt, reason, "", {})
-            now = await database_now(session)
-            await attempts.release(session, attempt, now)
-            await ledger.charge(session, attempt, EAGER, now)
-
-    async def pass_time(self, seconds: float) -> None:
-        """What holds resources has done so for so much longer."""
-        earlier = timedelta(seconds=seconds)
-        async with self.sessions.begin() as session:
-            await session.execute(update(Attempt).values(created_at=Attempt.created_at - earlier))
-            await session.execute(update(AttemptHolding).values(charged_until=AttemptHolding.charged_until - earlier))
-
 
 @pytest.fixture
-def world(sessions: Sessions, lease: Lease) -> World:
-    return World(sessions, lease)
+def world(sessions: Sessions, lease: Lease) -> QueueWorld:
+    return QueueWorld(sessions, lease)
 
 
-def cpus(name: str, number: float) -> NodeView:
-    return NodeView(id=name, num_cpus=number, num_gpus=0)
-
-
-async def test_bundles_are_placed_on_nodes_and_the_driver_is_told(world: World) -> None:
+async def test_bundles_are_placed_on_nodes_and_the_driver_is_told(world: QueueWorld) -> None:
     await world.see(cpus("n1", 1), cpus("n2", 1))
     experiment_id = await world.submit("a")
     assert await world.run() == ["a"]
@@ -117,7 +35,7 @@ async def test_bundles_are_placed_on_nodes_and_the_driver_is_told(world: World) 
     assert sorted(started.nodes) == ["n1", "n2"]
 
 
-async def test_a_bundle_larger_than_any_node_waits_and_says_so(world: World) -> None:
+async def test_a_bundle_larger_than_any_node_waits_and_says_so(world: QueueWorld) -> None:
     await world.see(cpus("n1", 2), cpus("n2", 2))
     big = await world.submit("big", resources={"trainer": {"num_cpus": 3}})
     await world.submit("small")
@@ -127,14 +45,14 @@ async def test_a_bundle_larger_than_any_node_waits_and_says_so(world: World) -> 
     )
 
 
-async def test_the_operators_bounds_cut_nodes_down(world: World) -> None:
+async def test_the_operators_bounds_cut_nodes_down(world: QueueWorld) -> None:
     await world.see(cpus("n1", 2), cpus("n2", 2), bounds=Bounds(num_cpus=3, num_gpus=None))
     for name in ("a", "b"):
         await world.submit(name, resources={"trainer": {"num_cpus": 1.25}, "rollout": {"num_cpus": 0.5}})
     assert await world.run() == ["a"]
 
 
-async def test_an_experiment_of_a_higher_class_gets_the_resources_of_a_preemptible_one(world: World) -> None:
+async def test_an_experiment_of_a_higher_class_gets_the_resources_of_a_preemptible_one(world: QueueWorld) -> None:
     await world.see(cpus("n1", 2))
     low = await world.submit("low", priority="backfill")
     queued_at = (await world.experiment(low)).queued_at
@@ -168,7 +86,7 @@ async def test_an_experiment_of_a_higher_class_gets_the_resources_of_a_preemptib
     assert kinds.count("preempt_requested") == 1
 
 
-async def test_nobody_is_asked_twice_to_give_way(world: World) -> None:
+async def test_nobody_is_asked_twice_to_give_way(world: QueueWorld) -> None:
     await world.see(cpus("n1", 2))
     low = await world.submit("low", priority="backfill")
     await world.run()
@@ -180,7 +98,7 @@ async def test_nobody_is_asked_twice_to_give_way(world: World) -> None:
     assert [event.kind for event in events].count("preempt_requested") == 1
 
 
-async def test_a_driver_that_gave_way_unasked_counts_as_a_lost_job(world: World) -> None:
+async def test_a_driver_that_gave_way_unasked_counts_as_a_lost_job(world: QueueWorld) -> None:
     await world.see(cpus("n1", 2))
     experiment_id = await world.submit("a")
     await world.run()
@@ -192,7 +110,7 @@ async def test_a_driver_that_gave_way_unasked_counts_as_a_lost_job(world: World)
     assert (experiment.status, experiment.num_failed_attempts) == ("queued", 1)
 
 
-async def test_idle_capacity_is_lent_to_rollouts_and_comes_back_for_whoever_waits(world: World) -> None:
+async def test_idle_capacity_is_lent_to_rollouts_and_comes_back_for_whoever_waits(world: QueueWorld) -> None:
     await world.see(cpus("n1", 4))
     rollout = {"num_engines": 1, "max_num_engines": 3}
     lender = await world.submit("lender", resources={"rollout": rollout})
@@ -219,7 +137,7 @@ async def test_idle_capacity_is_lent_to_rollouts_and_comes_back_for_whoever_wait
         assert len(list(await session.scalars(select(UsageRecord)))) == 2, "each stretch at its own rate"
 
 
-async def test_lent_engines_go_back_when_the_stage_asks_none(world: World) -> None:
+async def test_lent_engines_go_back_when_the_stage_asks_none(world: QueueWorld) -> None:
     await world.see(cpus("n1", 4))
     lender = await world.submit("lender", resources={"rollout": {"num_engines": 1, "max_num_engines": 3}})
     await world.run()
@@ -232,7 +150,7 @@ async def test_lent_engines_go_back_when_the_stage_asks_none(world: World) -> No
     assert (await world.report(lender, 3)).lent_engines == []
 
 
-async def test_real_use_is_charged_once_and_lowers_the_next_turn(world: World) -> None:
+async def test_real_use_is_charged_once_and_lowers_the_next_turn(world: QueueWorld) -> None:
     await world.see(cpus("n1", 2))
     heavy = await world.submit("heavy")
     await world.run()
@@ -249,7 +167,7 @@ async def test_real_use_is_charged_once_and_lowers_the_next_turn(world: World) -
     assert await world.run() == ["other"]
 
 
-async def test_the_entry_penalty_counts_at_once_and_real_use_replaces_it(world: World) -> None:
+async def test_the_entry_penalty_counts_at_once_and_real_use_replaces_it(world: QueueWorld) -> None:
     await world.see(cpus("n1", 4))
     first = await world.submit("a1", max_runtime_s=int(HOUR))
     await world.run()
@@ -261,7 +179,7 @@ async def test_the_entry_penalty_counts_at_once_and_real_use_replaces_it(world: 
         assert (await session.scalars(select(UsageTotal.value))).one() < 60, "no penalty outlives its attempt"
 
 
-async def test_a_quota_holds_back_its_user_alone(world: World) -> None:
+async def test_a_quota_holds_back_its_user_alone(world: QueueWorld) -> None:
     await world.see(cpus("n1", 8))
     async with world.sessions.begin() as session:
         project = (await session.scalars(select(Project))).one()
@@ -276,7 +194,7 @@ async def test_a_quota_holds_back_its_user_alone(world: World) -> None:
     )
 
 
-async def test_gpu_hours_of_the_window_count_what_is_over_and_what_runs(world: World) -> None:
+async def test_gpu_hours_of_the_window_count_what_is_over_and_what_runs(world: QueueWorld) -> None:
     await world.see(NodeView(id="n1", num_cpus=16, num_gpus=8, gpu_type="H100"))
     async with world.sessions.begin() as session:
         project = (await session.scalars(select(Project))).one()
@@ -295,7 +213,7 @@ async def test_gpu_hours_of_the_window_count_what_is_over_and_what_runs(world: W
     assert await world.code(within) is None
 
 
-async def test_a_held_experiment_waits_until_it_is_released(world: World) -> None:
+async def test_a_held_experiment_waits_until_it_is_released(world: QueueWorld) -> None:
     await world.see(cpus("n1", 8))
     experiment_id = await world.submit("a")
     async with world.sessions.begin() as session:
@@ -307,7 +225,7 @@ async def test_a_held_experiment_waits_until_it_is_released(world: World) -> Non
     assert await world.run() == ["a"]
 
 
-async def test_a_drained_queue_empties_itself_and_goes_on_when_resumed(world: World) -> None:
+async def test_a_drained_queue_empties_itself_and_goes_on_when_resumed(world: QueueWorld) -> None:
     await world.see(cpus("n1", 2))
     experiment_id = await world.submit("a")
     await world.run()
@@ -330,7 +248,7 @@ async def test_a_drained_queue_empties_itself_and_goes_on_when_resumed(world: Wo
     ("policy", "status", "code"),
     [("wait", "queued", "dependency_failed"), ("run", "admitted", None), ("cancel", "cancelled", "dependency_failed")],
 )
-async def test_what_a_failed_dependency_leads_to(world: World, policy: str, status: str, code: str | None) -> None:
+async def test_what_a_failed_dependency_leads_to(world: QueueWorld, policy: str, status: str, code: str | None) -> None:
     await world.see(cpus("n1", 8))
     first = await world.submit("first")
     second = await world.submit("second", scheduling={"after": [first], "on_failed_dependency": policy})
@@ -343,7 +261,7 @@ async def test_what_a_failed_dependency_leads_to(world: World, policy: str, stat
     assert (row.end_reason == "dependency_failed") == (policy == "cancel")
 
 
-async def test_a_dependency_that_succeeded_lets_the_next_one_start(world: World) -> None:
+async def test_a_dependency_that_succeeded_lets_the_next_one_start(world: QueueWorld) -> None:
     await world.see(cpus("n1", 8))
     first = await world.submit("first")
     await world.submit("second", scheduling={"after": [first]})
@@ -352,7 +270,7 @@ async def test_a_dependency_that_succeeded_lets_the_next_one_start(world: World)
     assert await world.run() == ["second"]
 
 
-async def test_places_and_expected_starts_are_written_down_and_explained(world: World) -> None:
+async def test_places_and_expected_starts_are_written_down_and_explained(world: QueueWorld) -> None:
     await world.see(cpus("n1", 2))
     await world.submit("runs", max_runtime_s=int(HOUR))
     await world.run()
@@ -372,7 +290,7 @@ async def test_places_and_expected_starts_are_written_down_and_explained(world: 
     assert behind.unblocks is not None and "ahead" in behind.unblocks
 
 
-async def test_forecasts_are_compared_with_what_came(world: World) -> None:
+async def test_forecasts_are_compared_with_what_came(world: QueueWorld) -> None:
     await world.see(cpus("n1", 2))
     first = await world.submit("first", max_runtime_s=int(HOUR))
     await world.run()
