@@ -80,7 +80,7 @@ class SchedulerSettings(ServiceSettings):
     """What a GPU of a kind (Ray's name) counts in usage, as JSON; 1 unless said otherwise."""
     cpu_weight: float = Field(default=0.05, gt=0)
     """What a CPU counts in usage, where an experiment holds no GPU."""
-    preempt_exempt_s: float = Field(default=300.0, ge=0)
+    preempt_exempt_s: float = Field(default=1800.0, ge=0)
     """No experiment is stopped for one of a higher class so soon after its start, unless that one is urgent."""
     preempt_patience_s: float = Field(default=300.0, ge=0)
     """No experiment is stopped for one that would start within that time anyway."""

@@ -208,7 +208,7 @@ class Policy:
     """What a GPU of a kind counts; 1 unless said otherwise."""
     cpu_weight: float = 0.05
     """What a CPU counts where an experiment holds no GPU."""
-    preempt_exempt_s: float = 300.0
+    preempt_exempt_s: float = 1800.0
     """Nobody who started later than that gives way, except to `urgent`."""
     preempt_patience_s: float = 300.0
     """Nobody gives way to one who would start within that anyway."""
