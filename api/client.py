@@ -32,6 +32,8 @@ from api.schemas import (
     MetricSeriesPage,
     QueueOut,
     RolloutPage,
+    RolloutSearchPage,
+    StoredRolloutOut,
     StoredRolloutsPage,
     TokenViewPage,
 )
@@ -39,10 +41,13 @@ from service.contract.messages import TokenView
 from service.contract.preview import DataPreview
 from service.contract.spec import ExperimentSpec
 from service.contract.stages import StageName
+from service.contract.stored_rollouts import RolloutQuery
 
 _RETRIES = 4
 _PREVIEW_TIMEOUT_S = 600.0
 """The service ends a preview much earlier, and says so."""
+_SEARCH_TIMEOUT_S = 90.0
+"""The service ends a page, or a piece of a file, earlier."""
 _RETRY_STATUSES = frozenset({502, 503, 504})
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -172,21 +177,24 @@ class SedrayClient(QueueCalls):
 
     def download_rollouts(self, experiment_id: str, step: int, target: Path) -> None:
         """Write the rollouts of one RL step to `target`, a Parquet file that appears when it is whole."""
-        part = target.with_name(f".{target.name}.part")
-        url = f"{self._base}/experiments/{experiment_id}/rollouts/stored/{step}"
-        try:
-            with self._http.stream("GET", url, headers=self._headers) as response:
-                if response.is_error:
-                    response.read()
-                    raise _problem(response)
-                with part.open("wb") as file:
-                    for chunk in response.iter_bytes():
-                        file.write(chunk)
-            part.replace(target)
-        except httpx.TransportError as error:
-            raise ServiceUnreachable(f"the download from {self._base} broke off: {error}") from error
-        finally:
-            part.unlink(missing_ok=True)
+        self._download(f"/experiments/{experiment_id}/rollouts/stored/{step}", {}, target)
+
+    def search_rollouts(self, experiment_id: str, query: RolloutQuery | None = None) -> Iterator[StoredRolloutOut]:
+        """All stored completions that fit, in the query's order, page after page; its `limit` is a page's."""
+        asked = (query or RolloutQuery()).model_copy(update={"format": "json"}).as_parameters()
+        while True:
+            page = self._get(
+                RolloutSearchPage, f"/experiments/{experiment_id}/rollouts/search", asked, timeout_s=_SEARCH_TIMEOUT_S
+            )
+            yield from page.items
+            if page.next_cursor is None:
+                return
+            asked["cursor"] = page.next_cursor
+
+    def export_rollouts(self, experiment_id: str, target: Path, query: RolloutQuery | None = None) -> None:
+        """Write all stored completions that fit to `target`, a Parquet file that appears when it is whole."""
+        asked = (query or RolloutQuery()).model_copy(update={"format": "parquet"}).as_parameters()
+        self._download(f"/experiments/{experiment_id}/rollouts/search", asked, target)
 
     def token_views(
         self,
@@ -264,8 +272,30 @@ class SedrayClient(QueueCalls):
                 raise _problem(response)
             yield from parse_stream(response.iter_lines())
 
-    def _get(self, model: type[Model], path: str, query: Mapping[str, Any] | None = None) -> Model:
-        return self._call(model, "GET", path, params={k: v for k, v in (query or {}).items() if v is not None})
+    def _download(self, path: str, query: Mapping[str, Any], target: Path) -> None:
+        """Write an answer's body to a file that appears when it is whole."""
+        part = target.with_name(f".{target.name}.part")
+        try:
+            with self._http.stream(
+                "GET", self._base + path, params=query, headers=self._headers, timeout=_SEARCH_TIMEOUT_S
+            ) as response:
+                if response.is_error:
+                    response.read()
+                    raise _problem(response)
+                with part.open("wb") as file:
+                    for chunk in response.iter_bytes():
+                        file.write(chunk)
+            part.replace(target)
+        except httpx.TransportError as error:
+            raise ServiceUnreachable(f"the download from {self._base} broke off: {error}") from error
+        finally:
+            part.unlink(missing_ok=True)
+
+    def _get(
+        self, model: type[Model], path: str, query: Mapping[str, Any] | None = None, *, timeout_s: float | None = None
+    ) -> Model:
+        params = {k: v for k, v in (query or {}).items() if v is not None}
+        return self._call(model, "GET", path, params=params, timeout_s=timeout_s)
 
     def _call(
         self,

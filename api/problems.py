@@ -3,6 +3,7 @@
 import http
 import logging
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any, cast
 
 from fastapi import FastAPI, Request
@@ -38,6 +39,7 @@ STATUS_OF: dict[type[errors.SedrayError], int] = {
     # Not 409, which tells a driver that its attempt is over.
     errors.ReportGap: 422,
     errors.PreviewTooSlow: 422,
+    errors.QueryTooSlow: 422,
     errors.PreviewUnavailable: 501,
     errors.PreviewBusy: 503,
     errors.StorageUnavailable: 503,
@@ -103,7 +105,8 @@ async def _on_invalid_request(request: Request, error: Exception) -> JSONRespons
     assert isinstance(error, RequestValidationError)
     model = _body_model(request)
     in_body = [details for details in error.errors() if details["loc"][0] == "body"]
-    elsewhere = [_outside_body(details) for details in error.errors() if details["loc"][0] != "body"]
+    outside = [details for details in error.errors() if details["loc"][0] != "body"]
+    elsewhere = [_outside_body(details, _query_names(request)) for details in outside]
     found = [*_in_body(in_body, model), *elsewhere]
     detail = "; ".join(_in_words(entry) for entry in found[:3])
     if len(found) > 3:
@@ -124,9 +127,28 @@ def _in_body(found: Sequence[dict[str, Any]], model: type[BaseModel] | None) -> 
     return describe_details(inside, model)
 
 
-def _outside_body(details: Mapping[str, Any]) -> dict[str, Any]:
+def _outside_body(details: Mapping[str, Any], known: Sequence[str]) -> dict[str, Any]:
     place, *path = (str(part) for part in details["loc"])
-    return {"field": ".".join(path) or place, "problem": f"{details['msg']} ({place})"}
+    if details["type"] == "extra_forbidden":
+        near = get_close_matches(path[-1], known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
+        return {"field": ".".join(path), "problem": f"unknown parameter {path[-1]!r} ({place})", "hint": hint}
+    # Messages of our own validators come with pydantic's prefix.
+    problem = details["msg"].removeprefix("Value error, ")
+    return {"field": ".".join(path) or place, "problem": f"{problem} ({place})"}
+
+
+def _query_names(request: Request) -> list[str]:
+    """Of the parameters that the route takes as one model, which alone refuses others."""
+    dependant = getattr(request.scope.get("route"), "dependant", None)
+    fields = dependant.query_params if dependant is not None else []
+    models = [field.field_info.annotation for field in fields]
+    return sorted(
+        name
+        for model in models
+        if isinstance(model, type) and issubclass(model, BaseModel)
+        for name in model.model_fields
+    )
 
 
 def _in_words(entry: Mapping[str, Any]) -> str:

@@ -142,6 +142,13 @@ class StorageUnavailable(SedrayError):
     title = "The outputs cannot be read"
 
 
+class QueryTooSlow(SedrayError):
+    """The question needs more reading than one may ask for; the same question would again."""
+
+    code = "query_too_slow"
+    title = "The question takes too long"
+
+
 class LeaseLost(SedrayError):
     """Another scheduler has taken over; what this one was about to write is discarded."""
 

@@ -14,11 +14,13 @@ from itertools import count
 from typing import Any
 
 import ray
-from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
+from ray.exceptions import NodeDiedError, ObjectLostError, OutOfMemoryError, RayActorError, RayTaskError
 from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
 from service.contract.resources import ResourcesSpec, RoleResources
+from workers.activity.inspection import ActorState, inspect_machine
+from workers.activity.record import watched
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +29,9 @@ _FETCH_S = 120.0
 """For moving a finished result here; results are numbers and tokens, never weights."""
 _NOTICE_S = 5.0
 """What Ray may need to notice that a process is gone; about a tenth of it on one machine."""
+
+_INSPECT_S = 90.0
+"""A worker process to start, and py-spy on several processes."""
 
 LOOPBACK = "127.0.0.1"
 NODE_ID_LABEL = "ray.io/node-id"
@@ -96,14 +101,13 @@ class Placement:
 
     def __init__(self, group: PlacementGroup, resources: ResourcesSpec) -> None:
         """Use `place`, which makes the group."""
-        roles = [(Role.TRAINER, rank) for rank in range(resources.trainer.num_ranks)]
-        roles += [(Role.ROLLOUT, number) for number in range(resources.rollout.num_engines)]
         self.resources = resources
         self._group = group
-        self._bundles = {who: Bundle(group=group, index=index) for index, who in enumerate(roles)}
+        self._bundles = {who: Bundle(group=group, index=index) for who, index in _bundle_indices(resources).items()}
         self._engine_numbers = count(resources.rollout.num_engines)
         nodes = _nodes_of(group)
-        self.hosts = _hosts([nodes[rank] for rank in range(resources.trainer.num_ranks)])
+        self._trainer_nodes = [nodes[rank] for rank in range(resources.trainer.num_ranks)]
+        self.hosts = _hosts(self._trainer_nodes)
         """The IPv4 address of each trainer rank for the others: the loopback's where one machine holds all of them."""
 
     def node_of(self, role: Role, place: int = 0) -> str:
@@ -113,6 +117,16 @@ class Placement:
     def host_of(self, role: Role, place: int = 0) -> str:
         """The IPv4 address of that node; empty if Ray does not know it."""
         return _addresses().get(self.node_of(role, place), "")
+
+    @property
+    def trainer_is_here(self) -> bool:
+        """Whether driver and the trainer's first rank are on one machine."""
+        return self.node_of(Role.TRAINER) == _own_node()
+
+    @property
+    def trainer_stands(self) -> bool:
+        """Whether the bundles of all its ranks lie where they were first placed."""
+        return [self.node_of(Role.TRAINER, rank) for rank in range(len(self._trainer_nodes))] == self._trainer_nodes
 
     def shares_memory(self, engine: int) -> bool:
         """Whether an engine, driver and the trainer's first rank are on one machine, with one memory file system."""
@@ -131,8 +145,10 @@ class Placement:
         A class with coroutine methods becomes an asynchronous actor that runs up to `max_concurrency` of them.
         """
         demand, bundle = _of_role(self.resources, role), self._bundles[role, place]
+        # Two that work by turns use all threads of their bundle; Ray counts half of them for each.
+        by_turns = self.resources.placement == "colocated"
         options = {
-            "num_cpus": demand.num_cpus,
+            "num_cpus": demand.num_cpus / 2 if by_turns else demand.num_cpus,
             "num_gpus": demand.num_gpus,
             "max_restarts": 0,
             "max_task_retries": 0,
@@ -141,7 +157,26 @@ class Placement:
                 bundle.group, placement_group_bundle_index=bundle.index
             ),
         }
-        return ray.remote(cls).options(**options).remote(**arguments)
+        seen = watched(cls, self.attempt, f"{role}-{place}")
+        return ray.remote(seen).options(**options).remote(**arguments)
+
+    @property
+    def attempt(self) -> str:
+        """Names the attempt on every machine where it has actors."""
+        return self._group.id.hex()
+
+    def inspect(self) -> list[ActorState]:
+        """What all actors are at, their stacks included; machines that do not answer in time are left out."""
+        nodes = {bundle.node_id for bundle in list(self._bundles.values())} - {""}
+        task = ray.remote(num_cpus=0, max_retries=0)(inspect_machine)
+        calls = [
+            task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(self.attempt)
+            for node in nodes
+        ]
+        answered, late = ray.wait(calls, num_returns=len(calls), timeout=_INSPECT_S)
+        for call in late:
+            ray.cancel(call, force=True)
+        return [state for call in answered for state in fetch(call, Role.ROLLOUT)]
 
     def add_engine(self, *, node: str = "", deadline_s: float, check: Check) -> int:
         """Reserve a bundle for one more engine, on the node that the scheduler has chosen; returns its number.
@@ -173,8 +208,7 @@ def place(resources: ResourcesSpec, *, nodes: Sequence[str] = (), deadline_s: fl
 
     `nodes` are Ray's ids of the nodes that the scheduler has chosen, one for each bundle; none: wherever there is room.
     """
-    ranks = [_bundle(resources.trainer)] * resources.trainer.num_ranks
-    bundles = ranks + [_bundle(resources.rollout)] * resources.rollout.num_engines
+    bundles = [_bundle(demand) for demand in resources.bundles]
     placement = Placement(_reserve(bundles, nodes, deadline_s, check), resources)
     logger.info("actors placed", extra={"bundles": bundles, "same_node": placement.same_node})
     return placement
@@ -230,7 +264,8 @@ def fetch(ref: Any, role: Role, place: int = 0) -> Any:
         raise (cause if isinstance(cause, Exception) else error) from error
     except OutOfMemoryError as error:
         raise ActorDied(role, str(error), out_of_memory=True, rank=place) from error
-    except RayActorError as error:
+    except (RayActorError, NodeDiedError, ObjectLostError) as error:
+        # A result may go down with its node after the actor has given it.
         raise ActorDied(role, str(error), rank=place) from error
 
 
@@ -298,6 +333,14 @@ def _of_role(resources: ResourcesSpec, role: Role) -> RoleResources:
             return resources.trainer
         case Role.ROLLOUT:
             return resources.rollout
+
+
+def _bundle_indices(resources: ResourcesSpec) -> dict[tuple[Role, int], int]:
+    """Where each actor's bundle stands in `resources.bundles`."""
+    num_ranks, num_engines = resources.trainer.num_ranks, resources.rollout.num_engines
+    first_engine = 0 if resources.placement == "colocated" else num_ranks
+    ranks = {(Role.TRAINER, rank): rank for rank in range(num_ranks)}
+    return ranks | {(Role.ROLLOUT, number): first_engine + number for number in range(num_engines)}
 
 
 def _nodes_of(group: PlacementGroup) -> dict[int, str]:

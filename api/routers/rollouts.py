@@ -7,13 +7,14 @@ from fastapi.responses import StreamingResponse
 
 from api.deps import CurrentUser, SessionDep, SessionsDep, SettingsDep
 from api.problems import problem_responses
+from api.rollout_search import PARQUET, answer_export, answer_page, search_of
 from api.routers.experiments import ExperimentId
-from api.schemas import RolloutPage, RolloutSampleOut, StoredRolloutsOut, StoredRolloutsPage
+from api.schemas import RolloutPage, RolloutSampleOut, RolloutSearchPage, StoredRolloutsOut, StoredRolloutsPage
 from service import experiments, log_store, stored_rollouts
+from service.contract.spec import ExperimentSpec
 from service.contract.stages import StageName
+from service.contract.stored_rollouts import RolloutQuery
 from service.storage.tables import RolloutSampleRow
-
-PARQUET = "application/vnd.apache.parquet"
 
 router = APIRouter(prefix="/experiments/{experiment_id}/rollouts", tags=["rollouts"])
 
@@ -41,6 +42,32 @@ async def read_rollouts(
     items = [_to_sample(row) for row in rows[:limit]]
     page = RolloutPage(items=items, next_before=items[-1].id if len(rows) > limit else None)
     return Response(page.model_dump_json(), media_type="application/json")
+
+
+@router.get(
+    "/search",
+    summary="Search the completions that RL has stored",
+    response_model=RolloutSearchPage,
+    responses=problem_responses(401, 404, 422, 503) | {200: {"content": {PARQUET: {}}}},
+)
+async def search_rollouts(
+    _: CurrentUser,
+    sessions: SessionsDep,
+    settings: SettingsDep,
+    experiment_id: ExperimentId,
+    query: Annotated[RolloutQuery, Query()],
+) -> Response:
+    """Reads the files in the experiment's folder: a sample of every step by `rl.rollout_sample_size`, or with
+    `store=whole` the steps that `rl.rollout_store_steps` keeps. `format=parquet` gives all that is found as one file.
+
+    A page ends early when its time or size is used up: go on with `next_cursor` until it is null.
+    """
+    async with sessions() as session:
+        spec = ExperimentSpec.model_validate((await experiments.get(session, experiment_id)).spec)
+    search = search_of(query, spec, settings.output_dir(experiment_id))
+    if query.format == "parquet":
+        return await answer_export(search, query, experiment_id)
+    return await answer_page(search, query)
 
 
 @router.get(

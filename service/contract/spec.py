@@ -9,7 +9,9 @@ from service.contract.data import ChatSpec
 from service.contract.resources import ResourcesSpec
 from service.contract.scheduling import PREEMPTIBLE_CLASSES, SchedulingSpec
 from service.contract.stages import EvaluationSpec, RlSpec, SftSpec, StageName
+from service.contract.stall import StallSpec
 from service.contract.strict_model import StrictModel
+from service.contract.weight_sync import WeightSyncSpec
 
 PriorityName = Literal["urgent", "high", "normal", "low", "backfill"]
 PRIORITY_RANK: dict[PriorityName, int] = {"urgent": 0, "high": 1, "normal": 2, "low": 3, "backfill": 4}
@@ -53,6 +55,7 @@ class ExperimentSpec(StrictModel):
     rl: RlSpec | None = None
     evaluation: EvaluationSpec | None = None
     resources: ResourcesSpec = ResourcesSpec()
+    stall: StallSpec = StallSpec()
     priority: PriorityName = "normal"
     max_runtime_s: int = Field(default=4 * 3600, ge=30)
     """Wall time of one attempt, counted from its submission to Ray; beyond it the attempt is stopped."""
@@ -89,12 +92,43 @@ class ExperimentSpec(StrictModel):
         return self
 
     @model_validator(mode="after")
+    def _reference_fits_the_model(self) -> Self:
+        if self.rl and self.rl.kl_reference == "adapters_off" and self.model.lora is None:
+            raise ValueError("rl.kl_reference 'adapters_off' needs model.lora: without adapters, take 'start'")
+        return self
+
+    @model_validator(mode="after")
     def _sampled_steps_need_their_stage(self) -> Self:
         if self.evaluation and self.evaluation.sft_steps and self.sft is None:
             raise ValueError("evaluation.sft_steps: there is no sft stage whose steps they could be")
         if self.evaluation and self.evaluation.rl_eval_steps and self.rl is None:
             raise ValueError("evaluation.rl_eval_steps: there is no rl stage whose steps they could be")
         return self
+
+    @model_validator(mode="after")
+    def _turns_exclude_working_ahead(self) -> Self:
+        if self.rl and self.rl.mode == "async" and self.resources.placement == "colocated":
+            raise ValueError(
+                "resources.placement 'colocated' lets trainer and engines work by turns, and rl.mode 'async' lets them "
+                "work at the same time; set the placement to 'disaggregated' or the mode to 'sync'"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _nccl_needs_gpus(self) -> Self:
+        roles = {"trainer": self.resources.trainer.num_gpus, "rollout": self.resources.rollout.num_gpus}
+        without = [f"resources.{role}.num_gpus" for role, num_gpus in roles.items() if num_gpus < 1]
+        if self.weight_sync.transport == "nccl" and without:
+            raise ValueError(
+                f"rl.weight_sync.transport 'nccl' moves weights between GPUs that nobody else uses, but "
+                f"{' and '.join(without)} is below 1; give both roles whole GPUs or take 'auto'"
+            )
+        return self
+
+    @property
+    def weight_sync(self) -> WeightSyncSpec:
+        """The settings of every weight sync, whichever stage asks for it."""
+        return self.rl.weight_sync if self.rl else WeightSyncSpec()
 
     def stage_names(self) -> list[StageName]:
         """The stages in the order in which they run.

@@ -100,6 +100,8 @@ class EndReason(StrEnum):
     """Asked to give way to another experiment; goes on later from its checkpoint, and keeps its place in the queue."""
     DEPENDENCY_FAILED = "dependency_failed"
     """An experiment that had to succeed first did not, and this one was to be cancelled then."""
+    NO_PROGRESS = "no_progress"
+    """The driver reports, but its steps stand still."""
 
     @property
     def is_retryable(self) -> bool:
@@ -133,5 +135,6 @@ _RETRYABLE = frozenset(
         EndReason.RAY_JOB_LOST,
         EndReason.HEARTBEAT_LOST,
         EndReason.PREEMPTED,
+        EndReason.NO_PROGRESS,
     }
 )

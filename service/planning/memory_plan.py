@@ -135,7 +135,7 @@ def _train_parts(spec: ExperimentSpec, stage: SftSpec | RlSpec, shape: ModelShap
         if spec.model.lora is None or spec.resources.trainer.num_ranks > 1:
             reference = {"reference_model": _width(spec.model) * shape.num_parameters}
     if isinstance(stage, RlSpec):
-        if stage.beta:
+        if stage.beta and stage.kl_reference == "start":
             trained = trained_parameters(shape, spec.model.lora)
             reference = {"reference_weights": _FLOAT * trained // spec.resources.trainer.num_ranks}
         if stage.entropy_coef:
@@ -256,9 +256,18 @@ def _as_plan(spec: ExperimentSpec, role: Role, stage: str, parts: Parts, memory:
         stage=stage,
         parts=parts,
         total_bytes=sum(parts.values()),
-        available_bytes=_available(role, needed.num_gpus, memory),
+        available_bytes=_available(role, _share_of_gpu(spec, role), memory),
         device=_device(needed.num_gpus),
     )
+
+
+def _share_of_gpu(spec: ExperimentSpec, role: Role) -> float:
+    """Of the role while it works: where two work by turns, the engine that sleeps leaves its part to the trainer."""
+    resources = spec.resources
+    if role == "rollout":
+        return resources.rollout.num_gpus
+    by_turns = resources.placement == "colocated" and resources.trainer.num_gpus > 0
+    return 1.0 if by_turns else resources.trainer.num_gpus
 
 
 def _available(role: Role, num_gpus: float, memory: Memory) -> int | None:

@@ -81,6 +81,12 @@ def _plan_rl(spec: ExperimentSpec, rl: RlSpec, num_prompts: int | None) -> Stage
         known = {"prompts": num_prompts, "epochs_over_prompts": round(asked / num_prompts, 4)}
     if rl.dynamic_sampling.mode == "filter":
         known |= {"max_gen_batches_per_step": rl.dynamic_sampling.max_gen_batches}
+    if rl.mode == "async":
+        known |= {
+            "mode": rl.mode,
+            "max_staleness": rl.num_steps_ahead,
+            "max_samples_ahead": rl.num_steps_ahead * rl.num_samples_per_step * rl.dynamic_sampling.max_gen_batches,
+        }
     updates_per_step = rl.num_samples_per_step // rl.num_sequences_per_update * rl.num_iterations
     return StagePlan(
         stage="rl",

@@ -6,7 +6,7 @@ from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from service.contract.resources import ResourcesSpec
+from service.contract.resources import ResourcesSpec, RoleResources
 from service.contract.spec import ExperimentSpec
 from service.errors import InvalidSpec
 from service.storage.scheduling_tables import QueueEntry
@@ -34,22 +34,33 @@ async def add_queue_entry(session: AsyncSession, experiment: Experiment, spec: E
 
 
 def roles_of(resources: ResourcesSpec) -> list[dict[str, Any]]:
-    """Each role's actors: how many, how many at most, and what one of them holds."""
+    """Each role's bundles, in the order in which the attempt holds them: how many, how many at most, and how large."""
     trainer, rollout = resources.trainer, resources.rollout
-    return [
-        {
-            "role": name,
-            "count": count,
-            "max_count": most,
-            "num_cpus": demand.num_cpus,
-            "num_gpus": demand.num_gpus,
-            "gpu_types": demand.gpu_types,
-        }
-        for name, demand, count, most in (
-            ("trainer", trainer, trainer.num_ranks, trainer.num_ranks),
-            ("rollout", rollout, rollout.num_engines, rollout.max_num_engines or rollout.num_engines),
-        )
-    ]
+    bundles = resources.bundles
+    num_shared = min(trainer.num_ranks, rollout.num_engines) if resources.placement == "colocated" else 0
+    num_engines = rollout.num_engines - num_shared
+    counts = (
+        ("shared", num_shared, num_shared),
+        ("trainer", trainer.num_ranks - num_shared, trainer.num_ranks - num_shared),
+        ("rollout", num_engines, max(rollout.max_num_engines or 0, num_engines)),
+    )
+    roles, first = [], 0
+    for name, count, most in counts:
+        if count:
+            roles.append(_role(name, bundles[first], count, most))
+        first += count
+    return roles
+
+
+def _role(name: str, bundle: RoleResources, count: int, most: int) -> dict[str, Any]:
+    return {
+        "role": name,
+        "count": count,
+        "max_count": most,
+        "num_cpus": bundle.num_cpus,
+        "num_gpus": bundle.num_gpus,
+        "gpu_types": bundle.gpu_types,
+    }
 
 
 async def _refuse_unknown_dependencies(session: AsyncSession, experiment: Experiment, spec: ExperimentSpec) -> None:

@@ -7,6 +7,7 @@ from service.contract.status import EndReason
 from workers.actors.trainer_results import NonFinite
 from workers.actors.vllm_adapter import EngineFailed
 from workers.config_error import ConfigError
+from workers.pipeline.stall_watchdog import Stalled
 from workers.placement import ActorDied, DeadlineExceeded, NoPlacement, Role
 from workers.reporter.attempt_service import ServiceRefused
 from workers.reporter.give_way import Preempted
@@ -38,6 +39,7 @@ _REASONS: tuple[tuple[type[Exception], EndReason], ...] = (
     (NonFinite, EndReason.NON_FINITE),
     (Incomplete, EndReason.INCOMPLETE),
     (EngineFailed, EndReason.ENGINE_FAILED),
+    (Stalled, EndReason.NO_PROGRESS),
     (WeightSyncFailed, EndReason.WEIGHT_SYNC_FAILED),
     (ClusterLost, EndReason.RAY_JOB_FAILED),
     (RayError, EndReason.RAY_JOB_FAILED),

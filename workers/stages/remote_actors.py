@@ -1,13 +1,18 @@
 """`roles.Trainer` over Ray actors: each call has a deadline and can be interrupted while it waits."""
 
+import logging
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from service.contract.spec import ExperimentSpec
 from service.contract.stages import RlSpec, SftSpec
 from workers.actors.trainer import Trainer
-from workers.actors.trainer_results import ModelFacts, RlPlan, SftEnd, SftPlan, SftSlice, WeightManifest
-from workers.placement import Check, Placement, Role, kill, put, wait_for_all
+from workers.actors.trainer_results import ModelFacts, RlCarried, RlPlan, SftEnd, SftPlan, SftSlice
+from workers.placement import ActorDied, Check, Placement, Role, kill, put, wait_for_all
 from workers.rollouts import TrainingSample
+from workers.weight_sync import SendReport
+
+logger = logging.getLogger(__name__)
 
 # Seconds. They end what hangs; what is merely slow stays far below them.
 LOAD_S = 1800.0
@@ -15,6 +20,8 @@ PREPARE_S = 3600.0
 STEP_S = 3600.0
 SAVE_S = 1800.0
 WEIGHTS_S = 300.0
+_GIVE_UP_S = 60.0
+"""What the trainer needs beyond its own deadline to tear a group down and say so."""
 
 
 class RemoteTrainer:
@@ -42,6 +49,15 @@ class RemoteTrainer:
         if self._facts is None:
             self._facts = self._wait(self._loading, "loading the model", LOAD_S)
         return self._facts
+
+    def restart(self) -> bool:
+        """See `roles.Trainer`. The bundles must lie where they lay: ranks meet at the addresses of their nodes."""
+        self.release()
+        if not self._placement.trainer_stands:
+            return False
+        self._facts = None
+        self.begin_load()
+        return True
 
     def prepare_sft(self, spec: SftSpec, checkpoint_root: str) -> SftPlan:
         """See `roles.Trainer`."""
@@ -74,17 +90,48 @@ class RemoteTrainer:
         shared = put(samples)
         return self._wait(self._call("rl_step", step, shared, temperature=temperature), "an RL step", STEP_S)
 
-    def save_rl(self, step: int, policy_version: int) -> str:
+    def save_rl(self, step: int, policy_version: int, carried: RlCarried | None = None) -> str:
         """See `roles.Trainer`."""
-        return self._wait(self._call("save_rl", step, policy_version), "saving a checkpoint", SAVE_S)
+        return self._wait(self._call("save_rl", step, policy_version, put(carried)), "saving a checkpoint", SAVE_S)
 
     def export(self, folder: str) -> str:
         """See `roles.Trainer`."""
         return self._wait(self._call("export", folder), "exporting the model", SAVE_S)
 
-    def write_weights(self, path: str) -> WeightManifest:
-        """The present weights as one safetensors file."""
-        return self._wait(self._call("write_weights", path), "writing weights", WEIGHTS_S)
+    def begin_write_weights(self, path: str, *, with_digests: bool) -> "TrainerCall":
+        """The present weights as one file; comes to a WeightManifest."""
+        return self._begin("writing weights", WEIGHTS_S, self._call("write_weights", path, with_digests=with_digests))
+
+    def begin_put_weights(self, *, with_digests: bool) -> tuple["TrainerCall", Any]:
+        """What that file would hold as an object in Ray's store; the call comes to a WeightManifest."""
+        pairs = [actor.weight_content.options(num_returns=2).remote(with_digests=with_digests) for actor in self._ranks]
+        call = self._begin("putting weights into Ray's store", WEIGHTS_S, [manifest for manifest, _ in pairs])
+        return call, pairs[0][1]
+
+    def join_engines(self, engines: Sequence[Any]) -> str | None:
+        """See `NcclTransport`: a group with the engines' actors."""
+        num_workers = [self._spec.resources.rollout.tensor_parallel_size] * len(engines)
+        refs = self._call("join_engines", list(engines), num_workers, deadline_s=WEIGHTS_S)
+        return self._wait(refs, "joining a transfer group", WEIGHTS_S + _GIVE_UP_S)
+
+    def send_weights(self, *, with_digests: bool) -> SendReport:
+        """See `NcclTransport`: the present weights to all engines of the group."""
+        refs = self._call("send_weights", with_digests=with_digests, deadline_s=WEIGHTS_S)
+        return self._wait(refs, "sending weights", WEIGHTS_S + _GIVE_UP_S)
+
+    def begin_scores(self, sequences: tuple[tuple[int, ...], ...]) -> Callable[[], list[list[float]]]:
+        """Log-probs of sequences' tokens but the first; waited for when the answer is asked for."""
+        pairs = [(list(tokens[:1]), list(tokens[1:])) for tokens in sequences]
+        refs = self._call("logprobs", pairs, temperature=1.0)
+        return self._begin("scoring the probe of a weight sync", WEIGHTS_S, refs).result
+
+    def end(self, cause: str) -> bool:
+        """End ranks that somebody has found at fault, from any thread: whoever waits for them hears of it as of a
+        death. Says whether there were any."""
+        logger.warning("trainer ended", extra={"cause": cause})
+        had_any = bool(self._ranks)
+        self.release()
+        return had_any
 
     def release(self) -> None:
         """End the actors' processes, and with them what holds them together."""
@@ -108,7 +155,12 @@ class RemoteTrainer:
             host=self._placement.hosts[rank],
         )
 
+    def _begin(self, what: str, deadline_s: float, refs: list[Any]) -> "TrainerCall":
+        return TrainerCall(lambda: self._wait(refs, what, deadline_s))
+
     def _call(self, method: str, *args: object, **kwargs: object) -> list[Any]:
+        if not self._ranks:
+            raise ActorDied(Role.TRAINER, "its processes were ended")
         return [getattr(actor, method).remote(*args, **kwargs) for actor in self._ranks]
 
     def _wait(self, refs: list[Any], what: str, deadline_s: float) -> Any:
@@ -117,3 +169,17 @@ class RemoteTrainer:
         except Exception:
             self.release()
             raise
+
+
+class TrainerCall:
+    """A call to all ranks that is under way; its deadline counts from when it is waited for."""
+
+    def __init__(self, wait: Callable[[], Any]) -> None:
+        self._wait = wait
+        self._result: Any = None
+
+    def result(self) -> Any:
+        """The first rank's answer; a second call gives the same. Raises as every call to the trainer does."""
+        if self._result is None:
+            self._result = self._wait()
+        return self._result

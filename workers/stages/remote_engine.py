@@ -5,13 +5,16 @@ from typing import Any
 
 from service.contract.spec import ExperimentSpec
 from workers.actors.rollout import RolloutEngine
+from workers.actors.vllm_sleep import SleepLevel
 from workers.placement import Check, Placement, Role, cancel, ended, fetch, kill, wait_for
 from workers.rollouts import GenerationRequest, SamplingParameters
-from workers.weight_sync import WeightSource
+from workers.weight_sync import UpdateOrder
 
 # Seconds. They end what hangs; what is merely slow stays far below them.
 ENGINE_START_S = 1200.0
 WEIGHTS_S = 300.0
+SLEEP_S = 120.0
+"""For going to sleep and for waking up: weights travel between a GPU and the host's memory at most."""
 ANSWER_S = 30.0
 """How much longer than the engine's own deadline its answer may take to arrive."""
 _CONCURRENCY = 128
@@ -53,6 +56,7 @@ class RemoteEngine:
             num_cpus=demand.num_cpus,
             num_gpus=demand.num_gpus,
             tensor_parallel_size=demand.tensor_parallel_size,
+            works_by_turns=spec.resources.placement == "colocated",
             chats=spec.chats(),
         )
 
@@ -60,6 +64,11 @@ class RemoteEngine:
     def host(self) -> str:
         """The address of its node at present."""
         return self._placement.host_of(Role.ROLLOUT, self.number)
+
+    @property
+    def handle(self) -> Any:
+        """The actor itself, for a trainer that talks to it."""
+        return self._actor
 
     def begin_start(self) -> Call:
         """Start vLLM in it; comes to its `EngineFacts`."""
@@ -75,13 +84,33 @@ class RemoteEngine:
         """See `RolloutEngine.ping`."""
         return self._begin("ping", deadline_s)
 
+    def begin_sleep(self, level: SleepLevel) -> Call:
+        """See `RolloutEngine.sleep`."""
+        return self._begin("sleep", level, deadline_s=SLEEP_S)
+
+    def begin_wake_up(self) -> Call:
+        """See `RolloutEngine.wake_up`."""
+        return self._begin("wake_up", deadline_s=SLEEP_S)
+
     def begin_shutdown(self) -> Call:
         """End vLLM's processes."""
         return self._begin("shutdown")
 
-    def begin_update(self, source: WeightSource, version: int) -> Call:
-        """Load a weight file; the engine generates nothing meanwhile."""
-        return self._begin("update_weights", source, version, deadline_s=WEIGHTS_S)
+    def begin_update(self, order: UpdateOrder, content: Any = None) -> Call:
+        """See `RolloutEngine.update_weights`; `content` is the reference of one. Comes to an UpdateReport."""
+        return self._begin("update_weights", order, content, deadline_s=WEIGHTS_S)
+
+    def begin_end_update(self, version: int, probe: tuple[tuple[int, ...], ...]) -> Call:
+        """See `RolloutEngine.end_update`; comes to an UpdateReport."""
+        return self._begin("end_update", version, probe)
+
+    def begin_confirm(self, version: int) -> Call:
+        """See `RolloutEngine.confirm_weights`."""
+        return self._begin("confirm_weights", version)
+
+    def begin_checksums(self) -> Call:
+        """See `RolloutEngine.weight_checksums`."""
+        return self._begin("weight_checksums")
 
     def wait(self, call: Call, what: str, deadline_s: float) -> Any:
         """The result of a call that is begun, by the deadline that was given to it."""

@@ -11,7 +11,7 @@ from pydantic import JsonValue
 from service.contract.data import PromptData
 from service.contract.messages import RolloutSample, TokenView
 from service.contract.stages import RlSpec, SftSpec, StageName
-from workers.actors.trainer_results import ModelFacts, RlPlan, SftEnd, SftPlan, SftSlice
+from workers.actors.trainer_results import ModelFacts, RlCarried, RlPlan, SftEnd, SftPlan, SftSlice
 from workers.rollouts import Completion, EngineFacts, GenerationRequest, Prompt, SamplingParameters, TrainingSample
 
 
@@ -23,6 +23,9 @@ class Trainer(Protocol):
 
     def wait_loaded(self) -> ModelFacts:
         """Wait until the model is there."""
+
+    def restart(self) -> bool:
+        """End what is left of a trainer that was lost, and start loading anew; says whether there is a place for it."""
 
     def prepare_sft(self, spec: SftSpec, checkpoint_root: str) -> SftPlan:
         """Load the data and take up at the newest valid checkpoint."""
@@ -45,8 +48,8 @@ class Trainer(Protocol):
     def rl_step(self, step: int, samples: list[TrainingSample], *, temperature: float) -> dict[str, float]:
         """Train on one step's rollouts; returns metrics by name."""
 
-    def save_rl(self, step: int, policy_version: int) -> str:
-        """Write a checkpoint after `step`; returns its place."""
+    def save_rl(self, step: int, policy_version: int, carried: RlCarried | None = None) -> str:
+        """Write a checkpoint after `step`, with what the plan shall carry to whoever resumes; returns its place."""
 
     def export(self, folder: str) -> str:
         """Write the model as a Hugging Face folder; returns its place."""
@@ -72,10 +75,13 @@ class Engine(Protocol):
 
 
 class WeightSync(Protocol):
-    """Moves the trainer's present weights into the engine."""
+    """Moves the trainer's present weights into the engine, and makes sure that they are there."""
 
-    def __call__(self, version: int) -> None:
-        """The engine's completions carry `version` from now on."""
+    def __call__(self, version: int) -> Mapping[str, float]:
+        """The engine's completions carry `version` from now on; returns what it took, by metric name."""
+
+    def trainer_replaced(self) -> None:
+        """Nothing holds any more that was agreed with the trainer before."""
 
 
 class Reports(Protocol):

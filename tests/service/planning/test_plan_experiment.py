@@ -45,6 +45,18 @@ async def test_a_filter_owns_the_prompts_of_all_its_generations(body: dict[str, 
     assert (numbers["max_gen_batches_per_step"], numbers["epochs_over_prompts"]) == (3, 6.0)
 
 
+async def test_a_run_ahead_says_how_far(body: dict[str, Any]) -> None:
+    body["rl"] |= {"mode": "async", "max_staleness": 2}
+    plan = await plan_experiment(ExperimentSpec.model_validate(body), ROOM)
+    numbers = next(stage.numbers for stage in plan.stages if stage.stage == "rl")
+    assert {name: numbers[name] for name in ("mode", "max_staleness", "max_samples_ahead")} == {
+        "mode": "async",
+        "max_staleness": 2,
+        "max_samples_ahead": 64,
+    }
+    assert plan.warnings == []
+
+
 async def test_all_findings_come_at_once(body: dict[str, Any], tmp_path: Path) -> None:
     body["model"]["path"] = str(tmp_path / "nowhere")
     body["sft"]["data"]["path"] = str(tmp_path / "missing.jsonl")
