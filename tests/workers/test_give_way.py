@@ -3,7 +3,7 @@
 import pytest
 
 from service.contract.messages import PREEMPTION_ACKNOWLEDGED
-from tests.workers.stage_world import World, make_spec
+from tests.workers.stage_world import RL, World, make_spec
 from workers.checkpoints import DamagedCheckpoint
 from workers.reporter.give_way import GiveWay, Preempted
 
@@ -90,3 +90,14 @@ def test_between_stages_a_run_stops_at_once() -> None:
         give_way.check()
     with pytest.raises(Preempted):
         give_way.check()
+
+
+def test_rl_that_works_ahead_gives_way_too_and_does_every_step_once() -> None:
+    spec = make_spec(rl=RL | {"mode": "async", "max_staleness": 1})
+    first = World(spec, preempt_in_rl_step=5)
+    with pytest.raises(Preempted):
+        first.run()
+    second = World(spec, first.disk)
+    second.run(first.finished)
+    steps = [step for world in (first, second) for step, _ in world.reports.series("reward/mean")]
+    assert steps == list(range(1, RL["num_steps"] + 1))

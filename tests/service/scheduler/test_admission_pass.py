@@ -1,16 +1,20 @@
 """The pass over the queue on PostgreSQL: what is read, written down, asked for and charged."""
 
+from pathlib import Path
+
 import pytest
 from sqlalchemy import select
 
 from service import attempts, experiments, reporting
 from service.contract.messages import ENGINE_RETURNED, PREEMPTION_ACKNOWLEDGED
 from service.contract.status import EndReason
+from service.errors import QuotaExceeded
 from service.queue import controls, limits
 from service.queue.explain import explain
 from service.scheduler import ledger
 from service.scheduler.capacity import Bounds, database_now
 from service.scheduler.lease import Lease
+from service.scheduler.output_census import measure_outputs
 from service.scheduler.ray_jobs import NodeView
 from service.storage.database import Sessions
 from service.storage.scheduling_tables import AttemptHolding, StartForecast, UsageRecord, UsageTotal
@@ -211,6 +215,22 @@ async def test_gpu_hours_of_the_window_count_what_is_over_and_what_runs(world: Q
     assert await world.run() == ["runs", "within"]
     assert await world.code(beyond) == "quota"
     assert await world.code(within) is None
+
+
+async def test_outputs_are_measured_and_a_full_storage_refuses_submissions(world: QueueWorld, tmp_path: Path) -> None:
+    await world.see(cpus("n1", 2))
+    experiment_id = await world.submit("a")
+    await world.run()
+    (tmp_path / experiment_id).mkdir()
+    (tmp_path / experiment_id / "model").write_bytes(b"x" * 1000)
+    measured = [await measure_outputs(world.sessions, world.lease, lambda name: str(tmp_path / name)) for _ in range(2)]
+    assert measured == [1, 0], "once is enough for a while"
+    async with world.sessions.begin() as session:
+        project = (await session.scalars(select(Project))).one()
+        await limits.set_quota(session, project, None, {"max_storage_bytes": 1000}, by="root")
+        assert (await limits.list_quotas(session))[0].num_bytes == 1000
+    with pytest.raises(QuotaExceeded, match="stores 1e-06 of 1e-06 GB"):
+        await world.submit("b")
 
 
 async def test_a_held_experiment_waits_until_it_is_released(world: QueueWorld) -> None:
