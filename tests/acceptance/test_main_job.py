@@ -160,6 +160,27 @@ def test_a_killed_driver_is_followed_by_an_attempt_that_goes_on(stack: Stack) ->
     assert rewards.attempts[-1].first_step > 5, "the second attempt began anew instead of at the checkpoint"
 
 
+def test_an_urgent_experiment_takes_the_place_of_a_preemptible_one_and_its_finished_sft(stack: Stack) -> None:
+    rl = {**small_spec()["rl"], "num_steps": 12}
+    low = stack.client.submit(small_spec(name="gives way", priority="backfill", evaluation=None, rl=rl))
+    wait_for_stage_step(stack, low.id, "rl", 2)
+    shared = {"priority": "urgent", "evaluation": None, "reuse": "auto"}
+    urgent = stack.client.submit(small_spec(name="urgent", rl={**rl, "num_steps": 2}, **shared))
+
+    first = wait_for_end(stack, urgent.id)
+    last = wait_for_end(stack, low.id)
+
+    assert (first.status, last.status) == (ExperimentStatus.SUCCEEDED, ExperimentStatus.SUCCEEDED)
+    assert first.stage_results[0].detail["reused_from"]["experiment_id"] == low.id
+    assert steps_of(stack, first, "sft/nll") == [], "its SFT did not run again"
+    assert steps_of(stack, first, "reward/mean") == [1, 2]
+    assert [attempt.end_reason for attempt in last.attempts] == [EndReason.PREEMPTED, EndReason.COMPLETED]
+    assert first.ended_at is not None and last.ended_at is not None and first.ended_at < last.ended_at
+    assert steps_of(stack, last, "reward/mean") == list(range(1, 13))
+    kinds = [event.kind for event in stack.client.events(low.id).items]
+    assert kinds.index("preempt_requested") < kinds.index("preemption_acknowledged")
+
+
 def test_a_driver_killed_right_after_a_checkpoint_of_sft_takes_no_metric_along(stack: Stack) -> None:
     experiment = stack.client.submit(long_sft_spec(40))
     wait_for_checkpoint(stack, experiment.id, "sft", 100)
