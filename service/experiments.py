@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, func, select, tuple_
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import defer
 
 from service.contract.messages import StageResult
 from service.contract.spec import PRIORITY_RANK, ExperimentSpec
@@ -145,7 +146,8 @@ async def list_page(
     session: AsyncSession, *, wanted: ExperimentFilter, limit: int, start: PageStart | None
 ) -> tuple[list[ExperimentView], PageStart | None]:
     """Up to `limit` experiments after `start`, newest first, and where the next page starts, if there is one."""
-    statement = _narrowed(_select_views(), wanted).order_by(Experiment.submitted_at.desc(), Experiment.id.desc())
+    statement = _narrowed(_select_views(), wanted).options(*_SHORT)
+    statement = statement.order_by(Experiment.submitted_at.desc(), Experiment.id.desc())
     if start is not None:
         statement = statement.where(
             tuple_(Experiment.submitted_at, Experiment.id) < tuple_(start.submitted_at, start.id)
@@ -164,6 +166,7 @@ async def list_queued(session: AsyncSession) -> list[ExperimentView]:
         _select_views(places.c.place)
         .outerjoin(places, places.c.id == Experiment.id)
         .where(Experiment.status == ExperimentStatus.QUEUED.value)
+        .options(*_SHORT)
         .order_by(places.c.place.asc().nulls_last(), *BY_CLASS_AND_AGE)
     )
     views = await _views(session, statement)
@@ -173,7 +176,7 @@ async def list_queued(session: AsyncSession) -> list[ExperimentView]:
 async def list_live(session: AsyncSession) -> list[ExperimentView]:
     """Everything admitted, running or cancelling, oldest first."""
     live = (ExperimentStatus.ADMITTED, ExperimentStatus.RUNNING, ExperimentStatus.CANCELLING)
-    statement = _select_views().where(Experiment.status.in_([status.value for status in live]))
+    statement = _select_views().where(Experiment.status.in_([status.value for status in live])).options(*_SHORT)
     return await _views(session, statement.order_by(Experiment.started_at.asc().nulls_last(), Experiment.id))
 
 
@@ -300,6 +303,8 @@ def _not_found(experiment_id: str) -> NotFound:
 
 
 _Views = Select[Experiment, str, str, int | None]
+_SHORT = (defer(Experiment.spec, raiseload=True), defer(Experiment.plan, raiseload=True))
+"""Lists leave out what is long and not shown in them."""
 
 
 def _select_views(position: ColumnElement[int | None] | None = None) -> _Views:

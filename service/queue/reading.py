@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Row, func, select
+from sqlalchemy import Row, Text, cast, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from service.contract.status import AttemptStatus, ExperimentStatus
@@ -12,9 +12,9 @@ from service.storage.queue_order import queue_position
 from service.storage.scheduling_tables import AttemptHolding, QueueEntry, StageKey
 from service.storage.tables import Attempt, ClusterState, Experiment, StageResultRow
 
-WaitingRow = Row[Any]
+WaitingRow = Row[*tuple[Any, ...]]
 """The columns of `waiting_rows`, by their names."""
-HoldingRow = Row[Any]
+HoldingRow = Row[*tuple[Any, ...]]
 """The columns of `holding_rows`, by their names."""
 
 
@@ -36,12 +36,13 @@ async def waiting_rows(session: AsyncSession) -> Sequence[WaitingRow]:
         Experiment.queued_at,
         Experiment.not_before,
         Experiment.waiting_reason,
-        QueueEntry.roles,
+        # As text: of thousands of rows a few differ, and only those are worth decoding.
+        cast(QueueEntry.roles, Text).label("roles_text"),
         QueueEntry.max_runtime_s,
         QueueEntry.start_not_before,
         QueueEntry.after_ids,
         QueueEntry.on_failed_dependency,
-        QueueEntry.limits,
+        cast(QueueEntry.limits, Text).label("limits_text"),
         QueueEntry.held_by,
         QueueEntry.held_reason,
         QueueEntry.reuse,

@@ -69,14 +69,14 @@ async def _write_down(session: AsyncSession, read: Read, decisions: Decisions, n
     await wishes.ask_to_stop(session, read, decisions.preemptions, now)
     await wishes.ask_to_resize(session, read, decisions.resizes, now)
     last = await snapshot.read_snapshot(session)
+    known = dict(zip(last.experiment_ids, last.starts, strict=False)) if last is not None else {}
     facts = _facts(read, decisions) | {"decided_s": decided_s}
     if last is not None and _is_fresh(last, now) and len(decisions.waiting) > _SHORT_QUEUE:
-        known = dict(zip(last.experiment_ids, last.starts, strict=False))
         starts = {name: known.get(name, inf) for name in decisions.waiting}
         facts["forecast_at"] = last.facts["forecast_at"]
     else:
         starts = forecast(read.situation, decisions)
-        await forecasts.keep_first(session, starts, now)
+        await forecasts.keep_first(session, {name: starts[name] for name in starts if known.get(name, inf) == inf}, now)
         facts["forecast_at"] = now.isoformat()
     await snapshot.write_snapshot(
         session, now=now, experiment_ids=list(starts), starts=list(starts.values()), facts=facts

@@ -1,5 +1,6 @@
 """From tables to the facts of a decision. Everything is read in one transaction; nothing is decided here."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -139,12 +140,10 @@ def _entry(
         user=user,
         priority_rank=row.priority_rank,
         queued_at=row.queued_at.timestamp(),
-        demand=_demand(row.roles, demands),
+        demand=_demand(row.roles_text, demands),
         max_runtime_s=row.max_runtime_s,
         blockers=_blockers(row, holders, statuses),
-        limits=tuple(
-            GroupLimit(group=f"{project}/{one['group']}", max_running=one["max_running"]) for one in row.limits
-        ),
+        limits=_limits(row.limits_text, project),
         stage_key=keys.get(row.id) if row.reuse else None,
     )
 
@@ -174,12 +173,20 @@ def _blockers(row: WaitingRow, holders: Mapping[str, int], statuses: Mapping[str
     )
 
 
-def _demand(roles: list[dict[str, Any]], demands: dict[str, Demand]) -> Demand:
+def _limits(text: str, project: str) -> tuple[GroupLimit, ...]:
+    """Groups are those of the project."""
+    if text == "[]":
+        return ()
+    return tuple(
+        GroupLimit(group=f"{project}/{one['group']}", max_running=one["max_running"]) for one in json.loads(text)
+    )
+
+
+def _demand(roles_text: str, demands: dict[str, Demand]) -> Demand:
     """One object for all that ask for the same."""
-    key = repr(roles)
-    if key not in demands:
-        demands[key] = Demand(roles=tuple(role_demand(role) for role in roles))
-    return demands[key]
+    if roles_text not in demands:
+        demands[roles_text] = Demand(roles=tuple(role_demand(role) for role in json.loads(roles_text)))
+    return demands[roles_text]
 
 
 def role_demand(role: Mapping[str, Any]) -> RoleDemand:
