@@ -20,6 +20,8 @@ from typing import Any, Self, TypeVar
 import httpx
 from pydantic import BaseModel
 
+from api.access_client import AuditLog, Projects, Tokens, Users, Webhooks
+from api.access_schemas import Me
 from api.queue_client import QueueCalls
 from api.schemas import (
     EventPage,
@@ -27,7 +29,6 @@ from api.schemas import (
     ExperimentPage,
     ExperimentPlanReply,
     LogPage,
-    Me,
     MetricNamePage,
     MetricSeriesPage,
     QueueOut,
@@ -82,12 +83,18 @@ class StreamMessage:
 
 
 class SedrayClient(QueueCalls):
-    """Synchronous client. Submissions always carry an idempotency key, so every call here may be repeated safely."""
+    """Synchronous client. Submissions always carry an idempotency key, so they may be repeated safely; what may not be
+    repeated, such as issuing a token, is sent once."""
 
     def __init__(self, base_url: str, token: str, *, http: httpx.Client | None = None, timeout_s: float = 30.0) -> None:
         self._http = http or httpx.Client(timeout=timeout_s)
         self._base = base_url.rstrip("/") + "/api/v1"
         self._headers = {"Authorization": f"Bearer {token}"}
+        self.projects = Projects(self._call)
+        self.users = Users(self._call)
+        self.tokens = Tokens(self._call)
+        self.webhooks = Webhooks(self._call)
+        self.audit = AuditLog(self._call)
 
     def __enter__(self) -> Self:
         return self
@@ -307,9 +314,11 @@ class SedrayClient(QueueCalls):
         params: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
         timeout_s: float | None = None,
+        repeat: bool = True,
     ) -> Model:
         timeout = httpx.USE_CLIENT_DEFAULT if timeout_s is None else timeout_s
-        for failures in range(_RETRIES + 1):
+        retries = _RETRIES if repeat else 0
+        for failures in range(retries + 1):
             try:
                 response = self._http.request(
                     method,
@@ -320,10 +329,10 @@ class SedrayClient(QueueCalls):
                     timeout=timeout,
                 )
             except httpx.TransportError as error:
-                if failures == _RETRIES:
+                if failures == retries:
                     raise ServiceUnreachable(f"{self._base} does not answer: {error}") from error
             else:
-                if response.status_code not in _RETRY_STATUSES or failures == _RETRIES:
+                if response.status_code not in _RETRY_STATUSES or failures == retries:
                     return _decode(model, response)
             time.sleep(0.25 * 2**failures)
         raise AssertionError("unreachable")

@@ -15,6 +15,7 @@ from sqlalchemy.exc import DataError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
+from api.request_ids import request_id_of
 from api.schemas import Problem
 from service import errors
 from service.contract.spec import ExperimentSpec
@@ -27,6 +28,8 @@ STATUS_OF: dict[type[errors.SedrayError], int] = {
     errors.Unauthenticated: 401,
     errors.CrossSiteRequest: 403,
     errors.QuotaExceeded: 403,
+    errors.Forbidden: 403,
+    errors.LoginFailed: 403,
     errors.NotFound: 404,
     errors.IdempotencyConflict: 409,
     errors.NotAllowedNow: 409,
@@ -40,6 +43,7 @@ STATUS_OF: dict[type[errors.SedrayError], int] = {
     errors.ReportGap: 422,
     errors.PreviewTooSlow: 422,
     errors.QueryTooSlow: 422,
+    errors.TooManyFailures: 429,
     errors.PreviewUnavailable: 501,
     errors.PreviewBusy: 503,
     errors.StorageUnavailable: 503,
@@ -79,7 +83,7 @@ def status_of(error: errors.SedrayError) -> int:
 def problem_of(error: errors.SedrayError) -> JSONResponse:
     """The problem document of one of our errors."""
     status = status_of(error)
-    headers = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": "5"}}.get(status)
+    headers = {401: {"WWW-Authenticate": "Bearer"}, 429: {"Retry-After": "60"}, 503: {"Retry-After": "5"}}.get(status)
     return _respond(status, error.code, error.title, error.message, headers=headers, details=error.details)
 
 
@@ -185,9 +189,11 @@ async def _on_refused_value(_: Request, error: Exception) -> JSONResponse:
 
 
 async def _on_unexpected(request: Request, _: Exception) -> JSONResponse:
-    # The server's error log gets the traceback; the caller gets none of it.
+    # The server's error log gets the traceback; the caller gets none of it, but the id to ask for.
+    request_id = request_id_of(request.scope) or "unknown"
     detail = f"{request.method} {request.url.path} failed by a fault of the service; its log says more"
-    return _respond(500, "internal_error", "The service failed", detail)
+    headers = {"X-Request-Id": request_id}
+    return _respond(500, "internal_error", "The service failed", detail, headers=headers)
 
 
 def use_problems_in_openapi(app: FastAPI) -> None:

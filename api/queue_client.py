@@ -38,12 +38,12 @@ class QueueCalls:
 
     def pause(self, project: str | None = None, *, reason: str = "", drain: bool = False) -> QueueOrdersOut:
         """Starts nothing new, anywhere or in one project; with `drain` what runs stops at its next checkpoint."""
-        order = {"project": project, "reason": reason, "drain": drain}
-        return self._call(QueueOrdersOut, "POST", "/queue/pause", json=order)
+        order = {"reason": reason, "drain": drain}
+        return self._call(QueueOrdersOut, "POST", f"{_queue_of(project)}/pause", json=order)
 
     def resume(self, project: str | None = None) -> QueueOrdersOut:
         """Ends the pause of a project, or that of the whole queue."""
-        return self._call(QueueOrdersOut, "POST", "/queue/resume", json={"project": project})
+        return self._call(QueueOrdersOut, "POST", f"{_queue_of(project)}/resume")
 
     def plan_maintenance(self, starts_at: datetime, ends_at: datetime, reason: str = "") -> MaintenanceOut:
         """Nothing is started that might still run then."""
@@ -60,7 +60,7 @@ class QueueCalls:
 
     def set_quota(self, project: str, user: str | None = None, **limits: Any) -> QuotaOut:
         """Sets the whole quota of a project, or of a user in it; what is left out has no limit."""
-        path = f"/queue/quotas/{project}" + (f"/users/{user}" if user else "")
+        path = f"/projects/{project}" + (f"/users/{user}/quota" if user else "/quota")
         return self._call(QuotaOut, "PUT", path, json=limits)
 
     @abstractmethod
@@ -78,3 +78,7 @@ class QueueCalls:
         headers: Mapping[str, str] | None = None,
         timeout_s: float | None = None,
     ) -> Model: ...
+
+
+def _queue_of(project: str | None) -> str:
+    return f"/projects/{project}" if project else "/queue"

@@ -25,18 +25,9 @@ class PriorityOrder(StrictModel):
 class PauseOrder(StrictModel):
     """Starts nothing new."""
 
-    project: str | None = None
-    """Left out: the whole queue."""
     reason: str = Field(default="", max_length=500)
     drain: bool = False
     """Ask what runs to give way at its next checkpoint, too."""
-
-
-class ResumeOrder(StrictModel):
-    """Ends a pause."""
-
-    project: str | None = None
-    """Left out: the pause of the whole queue."""
 
 
 class MaintenanceOrder(StrictModel):

@@ -12,6 +12,7 @@ from api.queue_schemas import (
     StartEstimateOut,
 )
 from api.shapes import PRIORITY_NAME
+from service.access import Visible
 from service.contract.status import ExperimentStatus
 from service.contract.waiting import WaitCode
 from service.queue import controls
@@ -80,10 +81,10 @@ def to_maintenance(row: MaintenanceWindow) -> MaintenanceOut:
     return MaintenanceOut(id=row.id, starts_at=row.starts_at, ends_at=row.ends_at, reason=row.reason, by=row.by_user)
 
 
-async def read_orders(session: AsyncSession) -> QueueOrdersOut:
-    """Pauses and coming windows."""
+async def read_orders(session: AsyncSession, visible: Visible) -> QueueOrdersOut:
+    """Pauses that concern the visible projects, and coming windows."""
     return QueueOrdersOut(
-        pauses=[to_pause(row, project) for row, project in await controls.pauses(session)],
+        pauses=[to_pause(row, project) for row, project in await controls.pauses(session, visible)],
         maintenance=[to_maintenance(row) for row in await controls.windows(session)],
     )
 

@@ -292,12 +292,6 @@ class QueueOut(WireModel):
     queued: list[ExperimentSummary]
 
 
-class Me(WireModel):
-    """Whom the token belongs to."""
-
-    user: str
-
-
 class FieldProblem(WireModel):
     """One finding in a refused body."""
 

@@ -8,11 +8,14 @@ from alembic import context
 from sqlalchemy import create_engine, pool, text
 
 from migrations.apply import MigrationSettings
-from service.storage import scheduling_tables
+from service.storage import (  # noqa: F401
+    audit_tables,
+    membership_tables,
+    scheduling_tables,
+    token_tables,
+    webhook_tables,
+)
 from service.storage.tables import Base
-
-_MODULES = (scheduling_tables,)
-"""Imported so that `Base.metadata` knows their tables."""
 
 _LOCK_KEY = 0x5ED_0001
 """Advisory lock: two processes that migrate at once do it one after the other."""

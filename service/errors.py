@@ -107,6 +107,27 @@ class Unauthenticated(SedrayError):
     title = "Authentication failed"
 
 
+class Forbidden(SedrayError):
+    """The role, or the token's scope, does not reach; `required_role` or `required_scope` says what would."""
+
+    code = "forbidden"
+    title = "This is not allowed"
+
+
+class TooManyFailures(SedrayError):
+    """Too many log-ins from this address have failed."""
+
+    code = "too_many_failures"
+    title = "Too many failed log-ins"
+
+
+class LoginFailed(SedrayError):
+    """The issuer of log-ins did not vouch for anybody."""
+
+    code = "login_failed"
+    title = "The log-in failed"
+
+
 class PreviewBusy(SedrayError):
     """As many previews run as may run at a time."""
 

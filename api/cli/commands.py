@@ -10,6 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from api.cli import stack
+from api.cli.admin import admin_app
+from api.cli.admin.tables import me_view
 from api.cli.calling import AsJson, client_of, console, print_json
 from api.cli.connection import DEFAULT_DATA
 from api.cli.data_preview import preview_view
@@ -34,6 +36,7 @@ app = typer.Typer(
 data_app = typer.Typer(help="Look at data before a run.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 add_queue_commands(app)
+app.add_typer(admin_app, name="admin")
 
 ExperimentId = Annotated[str, typer.Argument(help="The experiment's id, as `sedray ls` shows it.", show_default=False)]
 SpecFile = Annotated[Path, typer.Argument(help="Specification in YAML or JSON.", show_default=False)]
@@ -202,6 +205,14 @@ def retry(context: typer.Context, experiment_id: ExperimentId, as_json: AsJson =
     """Queue a failed or cancelled experiment again; it goes on from its last checkpoint."""
     with client_of(context) as client:
         _report(client.retry(experiment_id), as_json)
+
+
+@app.command()
+def whoami(context: typer.Context, as_json: AsJson = False) -> None:
+    """Show whose token you use, and your role in each project."""
+    with client_of(context) as client:
+        me = client.me()
+        console.print(me_view(me)) if not as_json else print_json(me)
 
 
 @app.command()

@@ -5,6 +5,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from service.contract.access import PROJECT_NAME
 from service.contract.data import ChatSpec
 from service.contract.resources import ResourcesSpec
 from service.contract.scheduling import PREEMPTIBLE_CLASSES, SchedulingSpec
@@ -46,7 +47,7 @@ class ExperimentSpec(StrictModel):
     """One experiment: a base model, an optional SFT stage, an optional RL stage, and the evaluations around them."""
 
     name: str = Field(min_length=1, max_length=120)
-    project: str = Field(default="default", pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")
+    project: str = Field(default="default", pattern=PROJECT_NAME)
     description: str = Field(default="", max_length=4000)
     tags: list[str] = Field(default=[], max_length=32)
     seed: int = Field(default=0, ge=0, lt=2**31)

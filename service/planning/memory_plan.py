@@ -127,7 +127,7 @@ def _train_parts(spec: ExperimentSpec, stage: SftSpec | RlSpec, shape: ModelShap
         "activations": _activation_bytes(spec.model, shape, tokens, _longest(stage, spec.model)),
         "loss": _loss_bytes(spec.model, shape, tokens),
     }
-    reference = {}
+    reference: Parts = {}
     if isinstance(stage, SftSpec) and needs_reference_model(stage.objective):
         # A pass without gradient keeps nothing but one layer's values.
         passing["loss"] += 2 * LOSS_CHUNK_BYTES + _FLOAT * tokens * shape.hidden_size
@@ -135,9 +135,12 @@ def _train_parts(spec: ExperimentSpec, stage: SftSpec | RlSpec, shape: ModelShap
         if spec.model.lora is None or spec.resources.trainer.num_ranks > 1:
             reference = {"reference_model": _width(spec.model) * shape.num_parameters}
     if isinstance(stage, RlSpec):
+        if device == "cpu":
+            # The file or object from which engines take the weights stays until the next one.
+            reference |= {"weights_for_engines": _width(spec.model) * shape.num_parameters}
         if stage.beta and stage.kl_reference == "start":
             trained = trained_parameters(shape, spec.model.lora)
-            reference = {"reference_weights": _FLOAT * trained // spec.resources.trainer.num_ranks}
+            reference |= {"reference_weights": _FLOAT * trained // spec.resources.trainer.num_ranks}
         if stage.entropy_coef:
             passing["loss"] += _chunk_bytes(shape, tokens)
     return {

@@ -1,6 +1,6 @@
 """Quotas and shares of projects and of their users: read, set, and what is used of them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +8,8 @@ from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from service import audit
+from service.access import Actor, Visible
 from service.contract.status import ExperimentStatus
 from service.storage.quotas import WHOLE_PROJECT
 from service.storage.scheduling_tables import OutputSize, Quota
@@ -29,33 +31,35 @@ class QuotaView:
     num_bytes: int
 
 
-async def list_quotas(session: AsyncSession, project_ids: Sequence[str] | None = None) -> list[QuotaView]:
-    """Of these projects, or of all: each project's own before those of its users."""
+async def list_quotas(session: AsyncSession, visible: Visible) -> list[QuotaView]:
+    """Of visible projects: each project's own before those of its users."""
     statement = (
         select(Quota, Project.name, User.name)
         .join(Project, Project.id == Quota.project_id)
         .outerjoin(User, User.id == Quota.user_id)
+        .where(visible.where(Quota.project_id))
         .order_by(Project.name, Quota.user_id != WHOLE_PROJECT, User.name)
         .execution_options(populate_existing=True)
     )
-    if project_ids is not None:
-        statement = statement.where(Quota.project_id.in_(project_ids))
     rows = (await session.execute(statement)).all()
     return [await _view(session, quota, project, user) for quota, project, user in rows]
 
 
 async def set_quota(
-    session: AsyncSession, project: Project, user: User | None, values: Mapping[str, Any], *, by: str
-) -> tuple[QuotaView, dict[str, Any] | None]:
-    """Writes the whole quota; returns it, and its values before, None if there were none."""
-    user_id = user.id if user else WHOLE_PROJECT
+    session: AsyncSession, project: Project, whose: User | None, values: Mapping[str, Any], *, user: Actor
+) -> QuotaView:
+    """Writes the whole quota of the project, or of one of its users."""
+    user_id = whose.id if whose else WHOLE_PROJECT
     found = await session.get(Quota, (project.id, user_id), populate_existing=True)
     before = {name: getattr(found, name) for name in values} if found else None
-    row = {"project_id": project.id, "user_id": user_id, **values, "updated_by": by, "updated_at": func.now()}
+    row = {"project_id": project.id, "user_id": user_id, **values, "updated_by": user.name, "updated_at": func.now()}
     statement = insert(Quota).values(row)
     written = statement.on_conflict_do_update(index_elements=[Quota.project_id, Quota.user_id], set_=row)
     quota = (await session.scalars(written.returning(Quota).execution_options(populate_existing=True))).one()
-    return await _view(session, quota, project.name, user.name if user else None), before
+    name = f"{project.name}/{whose.name}" if whose else project.name
+    target = audit.Target(kind="quota", id=f"{project.id}/{user_id}", name=name, project_id=project.id)
+    await audit.record(session, user, "set", target, before=before, after=dict(values))
+    return await _view(session, quota, project.name, whose.name if whose else None)
 
 
 async def _view(session: AsyncSession, quota: Quota, project: str, user: str | None) -> QuotaView:

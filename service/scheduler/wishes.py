@@ -43,11 +43,8 @@ async def ask_to_stop(session: AsyncSession, read: Read, preemptions: Iterable[P
         )
         if asked is None:
             continue
-        detail = {"in_favour_of": one.in_favour_of}
         message = f"asked to stop at its next checkpoint: {one.reason}"
-        await record_event(
-            session, experiment_id, "preempt_requested", message, attempt_id=one.attempt_id, detail=detail
-        )
+        await record_event(session, experiment_id, "preempt_requested", message, attempt_id=one.attempt_id)
         logger.info("preemption requested", extra={"attempt_id": one.attempt_id, "in_favour_of": one.in_favour_of})
 
 

@@ -21,6 +21,11 @@ def queue_position() -> ColumnElement[int | None]:
     return case((queued, func.coalesce(placed, _place_by_age())))
 
 
+def position_at(place: ColumnElement[int]) -> ColumnElement[int | None]:
+    """The same where the place in the last snapshot is at hand, null for whoever is not in it."""
+    return func.coalesce(place, _place_by_age())
+
+
 def snapshot_places() -> Subquery:
     """Everybody's `id` and `place` in the last snapshot."""
     listed = (

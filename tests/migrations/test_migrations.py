@@ -1,21 +1,26 @@
 """The schema's history against a real PostgreSQL."""
 
 from datetime import timedelta
+from hashlib import sha256
 
 import pytest
 from sqlalchemy import create_engine, func, inspect, select, text
+from sqlalchemy.exc import ProgrammingError
 
 from migrations import apply
 from service import attempts, auth, reporting
 from service.contract.messages import LogLine, MetricPoint, RolloutSample, WorkerReport
 from service.storage import scheduling_tables as queue
-from service.storage.database import Sessions
+from service.storage.database import Sessions, create_sessions
+from service.storage.database import create_engine as create_async
 from service.storage.processes import record_life
 from service.storage.queue_entries import roles_of
 from service.storage.tables import Attempt, Base, ClusterState, Experiment, SchedulerLease
+from service.webhooks import registry
 from tests.factories import (
     NOW,
     experiment_of,
+    find_project,
     make_attempt,
     make_experiment,
     make_report,
@@ -65,7 +70,13 @@ async def test_down_and_up_again_on_a_populated_database(database_url: str, sess
         attempt = await make_attempt(session)
         await reporting.take_report(session, attempt, a_full_report())
         await attempts.record_stage_result(session, attempt, make_stage_result())
-        await auth.issue_token(session, await make_user(session), "token")
+        ada = await make_user(session)
+        await auth.issue_token(session, ada, "token")
+        default = await find_project(session)
+        webhook = await registry.create(
+            session, ada, default, name="chat", url="https://example.org", events=[], allowed_hosts=()
+        )
+        await registry.send_test(session, ada, default, webhook.id)
         await record_life(session, "scheduler", started_at=NOW, now=NOW, detail={})
         session.add(ClusterState(id=1, observed_at=NOW, reachable=True, num_cpus=4, num_gpus=0, message=""))
         session.add(SchedulerLease(name="scheduler", holder="h", token=1, expires_at=NOW))
@@ -76,6 +87,31 @@ async def test_down_and_up_again_on_a_populated_database(database_url: str, sess
     assert table_names(database_url) == {"alembic_version"}
     apply.upgrade(database_url)
     apply.check(database_url)
+
+
+@pytest.mark.anyio
+async def test_who_had_a_token_before_there_were_roles_keeps_every_right(empty_database_url: str) -> None:
+    apply.upgrade(empty_database_url, "0003")
+    engine = create_async(empty_database_url)
+    async with engine.begin() as connection:
+        await connection.execute(text("INSERT INTO users (id, name) VALUES ('user-1', 'ada')"))
+        token = "INSERT INTO api_tokens (id, user_id, name, token_sha256) VALUES ('token-1', 'user-1', 'old', :digest)"
+        await connection.execute(text(token), {"digest": sha256(b"sr_old").hexdigest()})
+    apply.upgrade(empty_database_url)
+    async with create_sessions(engine).begin() as session:
+        ada = await auth.authenticate(session, "sr_old")
+        assert (ada.scope, ada.role_in("project-default"), ada.is_admin) == ("admin", "maintainer", False)
+    await engine.dispose()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("change", ["UPDATE audit_log SET actor = 'x'", "DELETE FROM audit_log", "TRUNCATE audit_log"])
+async def test_the_database_refuses_to_change_the_audit_log(sessions: Sessions, change: str) -> None:
+    async with sessions.begin() as session:
+        await make_user(session)
+    with pytest.raises(ProgrammingError, match="takes new entries only"):
+        async with sessions.begin() as session:
+            await session.execute(text(change))
 
 
 def a_full_report() -> WorkerReport:
@@ -122,7 +158,7 @@ def queue_rows(experiment: Experiment, attempt: Attempt) -> list[Base]:
 async def test_experiments_of_before_get_their_rows_in_the_queue(database_url: str, sessions: Sessions) -> None:
     async with sessions.begin() as session:
         experiment = await make_experiment(session, priority="low", resources={"trainer": {"num_ranks": 2}})
-    apply.downgrade(database_url, "0003")
+    apply.downgrade(database_url, "0005")
     apply.upgrade(database_url)
     async with sessions() as session:
         entry = await session.get_one(queue.QueueEntry, experiment.id)

@@ -118,11 +118,12 @@ def _asked(entry: QueueEntry, steps: Sequence[_Step]) -> MadeRoom:
     for step in steps:
         if step.is_shrink and step.attempt.id not in stopped:
             fewer[step.attempt.id] = step.attempt, fewer.get(step.attempt.id, (step.attempt, 0))[1] + 1
-    why = f"{entry.id} of a higher class needs its resources"
+    # Without its name: it may be of a project that the owner of the stopped one may not see.
+    why = "an experiment of a higher class needs its resources"
     return MadeRoom(
         preemptions=tuple(Preemption(attempt_id=name, in_favour_of=entry.id, reason=why) for name in stopped),
         resizes=tuple(
-            Resize(attempt_id=name, count=_count(attempt) - number, reason=f"{entry.id} needs what was lent")
+            Resize(attempt_id=name, count=_count(attempt) - number, reason="somebody who waits needs what was lent")
             for name, (attempt, number) in fewer.items()
         ),
     )

@@ -6,6 +6,7 @@ import pytest
 from sqlalchemy import select
 
 from service import attempts, experiments, reporting
+from service.access import EVERYTHING
 from service.contract.messages import ENGINE_RETURNED, PREEMPTION_ACKNOWLEDGED
 from service.contract.status import EndReason
 from service.errors import QuotaExceeded
@@ -188,7 +189,7 @@ async def test_a_quota_holds_back_its_user_alone(world: QueueWorld) -> None:
     async with world.sessions.begin() as session:
         project = (await session.scalars(select(Project))).one()
         ada = await make_user(session)
-        await limits.set_quota(session, project, ada, {"max_running": 1}, by="root")
+        await limits.set_quota(session, project, ada, {"max_running": 1}, user=await make_user(session))
     await world.submit("a1")
     held_back = await world.submit("a2")
     await world.submit("b1", user="bob")
@@ -202,7 +203,7 @@ async def test_gpu_hours_of_the_window_count_what_is_over_and_what_runs(world: Q
     await world.see(NodeView(id="n1", num_cpus=16, num_gpus=8, gpu_type="H100"))
     async with world.sessions.begin() as session:
         project = (await session.scalars(select(Project))).one()
-        await limits.set_quota(session, project, None, {"max_gpu_hours": 5.0}, by="root")
+        await limits.set_quota(session, project, None, {"max_gpu_hours": 5.0}, user=await make_user(session))
     gpus = {"trainer": {"num_gpus": 2}}
     over = await world.submit("over", resources=gpus, max_runtime_s=int(HOUR))
     await world.run()
@@ -227,8 +228,8 @@ async def test_outputs_are_measured_and_a_full_storage_refuses_submissions(world
     assert measured == [1, 0], "once is enough for a while"
     async with world.sessions.begin() as session:
         project = (await session.scalars(select(Project))).one()
-        await limits.set_quota(session, project, None, {"max_storage_bytes": 1000}, by="root")
-        assert (await limits.list_quotas(session))[0].num_bytes == 1000
+        await limits.set_quota(session, project, None, {"max_storage_bytes": 1000}, user=await make_user(session))
+        assert (await limits.list_quotas(session, EVERYTHING))[0].num_bytes == 1000
     with pytest.raises(QuotaExceeded, match="stores 1e-06 of 1e-06 GB"):
         await world.submit("b")
 
@@ -237,11 +238,11 @@ async def test_a_held_experiment_waits_until_it_is_released(world: QueueWorld) -
     await world.see(cpus("n1", 8))
     experiment_id = await world.submit("a")
     async with world.sessions.begin() as session:
-        await controls.hold(session, experiment_id, by="ada", reason="look first")
+        await controls.hold(session, experiment_id, user=await make_user(session), reason="look first")
     assert await world.run() == []
     assert (await world.experiment(experiment_id)).waiting_reason == "held by ada: look first"
     async with world.sessions.begin() as session:
-        await controls.release(session, experiment_id, by="ada")
+        await controls.release(session, experiment_id, user=await make_user(session))
     assert await world.run() == ["a"]
 
 
@@ -251,16 +252,16 @@ async def test_a_drained_queue_empties_itself_and_goes_on_when_resumed(world: Qu
     await world.run()
     await world.start(experiment_id)
     async with world.sessions.begin() as session:
-        await controls.pause(session, None, by="root", reason="disks", drains=True)
+        await controls.pause(session, None, user=await make_user(session), reason="disks", drains=True)
     await world.run()
     async with world.sessions.begin() as session:
         report = await reporting.take_report(session, await world.attempt(experiment_id), make_report())
         assert report.preempt
     await world.end(experiment_id, EndReason.PREEMPTED)
     assert await world.run() == []
-    assert (await world.experiment(experiment_id)).waiting_reason == "the queue is drained: disks (root)"
+    assert (await world.experiment(experiment_id)).waiting_reason == "the queue is drained: disks (ada)"
     async with world.sessions.begin() as session:
-        await controls.resume(session, None)
+        await controls.resume(session, None, user=await make_user(session))
     assert await world.run() == ["a"]
 
 

@@ -9,13 +9,14 @@ import pytest
 from sqlalchemy import select
 
 from service import attempts, experiments
-from service.auth import ensure_project
+from service.access import EVERYTHING
 from service.contract.status import EndReason
 from service.scheduler.content import Unreadable, read_digest, read_stamp
 from service.scheduler.lease import Lease
 from service.storage.database import Sessions
 from service.storage.scheduling_tables import QueueEntry, StageKey
 from service.storage.stage_results import read_stage_results
+from service.tenancy import projects
 from tests.factories import make_finish, make_stage_result
 from tests.service.scheduler.queue_world import QueueWorld, cpus
 
@@ -101,7 +102,7 @@ async def test_other_content_other_settings_and_never_are_run_at_once(world: Reu
 
 async def test_nothing_is_reused_across_projects(world: ReuseWorld) -> None:
     async with world.sessions.begin() as session:
-        await ensure_project(session, "second-team")
+        await projects.create(session, None, "second-team")
     first = await world.experiment_on("first")
     await world.run()
     await world.finish_sft(first)
@@ -113,7 +114,7 @@ async def test_nothing_is_reused_across_projects(world: ReuseWorld) -> None:
 async def the_only(world: ReuseWorld, name: str) -> str:
     async with world.sessions() as session:
         views, _ = await experiments.list_page(
-            session, wanted=experiments.ExperimentFilter(name=name), limit=2, start=None
+            session, visible=EVERYTHING, wanted=experiments.ExperimentFilter(name=name), limit=2, start=None
         )
     (view,) = views
     return view.experiment.id
