@@ -26,7 +26,7 @@ def load_spec(file: Path) -> dict[str, Any]:
     Raises UnreadableSpec with the line where the YAML breaks.
     """
     try:
-        spec = yaml.safe_load(file.read_text())
+        spec = _read_yaml(file.read_text())
     except OSError as error:
         raise UnreadableSpec(f"cannot read {file}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -55,7 +55,21 @@ def apply_overrides(spec: dict[str, Any], overrides: list[str]) -> None:
             if not isinstance(child, dict):
                 raise UnreadableSpec(f"--set {dotted}: {key} holds {json.dumps(child)}, not an object")
             node = child
-        node[last] = yaml.safe_load(value)
+        node[last] = _read_yaml(value)
+
+
+class _Loader(yaml.SafeLoader):
+    """Times stay the text that the service reads; JSON has no other form of them."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def _read_yaml(text: str) -> Any:
+    return yaml.load(text, Loader=_Loader)
 
 
 def _make_absolute(spec: Any, path: tuple[str, ...], folder: Path) -> None:

@@ -9,6 +9,7 @@ from service.contract.access import PROJECT_NAME
 from service.contract.data import ChatSpec
 from service.contract.evaluation import EvaluationSet, EvaluationSpec
 from service.contract.resources import ResourcesSpec
+from service.contract.scheduling import PREEMPTIBLE_CLASSES, SchedulingSpec
 from service.contract.stages import RlSpec, SftSpec, StageName
 from service.contract.stall import StallSpec
 from service.contract.strict_model import StrictModel
@@ -62,6 +63,16 @@ class ExperimentSpec(StrictModel):
     """Wall time of one attempt, counted from its submission to Ray; beyond it the attempt is stopped."""
     max_retries: int = Field(default=2, ge=0, le=20)
     """Further attempts after failures of the infrastructure. A failure of the experiment itself is never retried."""
+    scheduling: SchedulingSpec = SchedulingSpec()
+    reuse: Literal["auto", "never"] = "auto"
+    """Whether stages that another experiment of the project has run already, equal in all that determines their result,
+    are taken from it instead of being run again."""
+
+    @property
+    def is_preemptible(self) -> bool:
+        """Whether an experiment of a higher class may stop this one for a while."""
+        chosen = self.scheduling.preemptible
+        return self.priority in PREEMPTIBLE_CLASSES if chosen is None else chosen
 
     @model_validator(mode="after")
     def _has_work(self) -> Self:
