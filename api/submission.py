@@ -6,14 +6,17 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Protocol
 
+from sqlalchemy.ext.asyncio import AsyncSession
+
 from api.schemas import Experiment
 from api.shapes import read_experiment
-from service import experiments, queue
+from service import access, experiments, queue
+from service.access import Principal
 from service.contract.plan import ExperimentPlan
 from service.contract.spec import ExperimentSpec
 from service.planning import Capacity, Memory
 from service.storage.database import Sessions
-from service.storage.tables import ClusterState, User
+from service.storage.tables import ClusterState
 
 
 class PlanExperiment(Protocol):
@@ -28,7 +31,7 @@ class PlanExperiment(Protocol):
 class Submission:
     """A request to run an experiment."""
 
-    user: User
+    user: Principal
     spec: ExperimentSpec
     body_sha256: str
     idempotency_key: str | None
@@ -42,18 +45,23 @@ def digest_body(body: Mapping[str, Any]) -> str:
 async def submit(sessions: Sessions, plan: PlanExperiment, submission: Submission) -> tuple[Experiment, bool]:
     """The queued experiment, and whether it answers a repeated request.
 
-    A repeated request is answered before anything is planned: it succeeds although the data may have moved since.
-    Raises InvalidSpec, CannotRun, IdempotencyConflict.
+    Whoever may not submit learns nothing, not even of earlier answers. A repeated request is answered before anything
+    is planned: it succeeds although the data may have moved since. Raises InvalidSpec, Forbidden, CannotRun,
+    IdempotencyConflict.
     """
-    first = await _find_replay(sessions, submission)
-    if first is not None:
-        return first, True
-    planned = await plan_now(sessions, plan, submission.spec)
+    spec = submission.spec
+    async with sessions() as session:
+        await access.require_submission(session, submission.user, spec.project)
+        first = await _find_replay(session, submission)
+        if first is not None:
+            return first, True
+        capacity = await _capacity_now(session)
+    planned = await plan(spec, capacity)
     async with sessions.begin() as session:
         experiment, replayed = await experiments.submit(
             session,
             user=submission.user,
-            spec=submission.spec,
+            spec=spec,
             plan=planned.model_dump(mode="json"),
             body_sha256=submission.body_sha256,
             idempotency_key=submission.idempotency_key,
@@ -61,11 +69,20 @@ async def submit(sessions: Sessions, plan: PlanExperiment, submission: Submissio
         return await read_experiment(session, experiment.id), replayed
 
 
-async def plan_now(sessions: Sessions, plan: PlanExperiment, spec: ExperimentSpec) -> ExperimentPlan:
-    """The plan against the cluster as last seen. Files are read with no session open. Raises CannotRun."""
+async def plan_now(sessions: Sessions, plan: PlanExperiment, user: Principal, spec: ExperimentSpec) -> ExperimentPlan:
+    """The plan against the cluster as last seen, for whoever may submit. Files are read with no session open.
+
+    Raises InvalidSpec, Forbidden, CannotRun.
+    """
     async with sessions() as session:
-        state = await queue.cluster_state(session)
-    return await plan(spec, _capacity(state) if state and state.reachable else None)
+        await access.require_submission(session, user, spec.project)
+        capacity = await _capacity_now(session)
+    return await plan(spec, capacity)
+
+
+async def _capacity_now(session: AsyncSession) -> Capacity | None:
+    state = await queue.cluster_state(session)
+    return _capacity(state) if state and state.reachable else None
 
 
 def _capacity(state: ClusterState) -> Capacity:
@@ -81,16 +98,13 @@ def _capacity(state: ClusterState) -> Capacity:
     )
 
 
-async def _find_replay(sessions: Sessions, submission: Submission) -> Experiment | None:
+async def _find_replay(session: AsyncSession, submission: Submission) -> Experiment | None:
     if submission.idempotency_key is None:
         return None
-    async with sessions() as session:
-        first = await experiments.find_replay(
-            session,
-            user=submission.user,
-            idempotency_key=submission.idempotency_key,
-            body_sha256=submission.body_sha256,
-        )
-        if first is None:
-            return None
-        return await read_experiment(session, first.id)
+    first = await experiments.find_replay(
+        session,
+        user=submission.user,
+        idempotency_key=submission.idempotency_key,
+        body_sha256=submission.body_sha256,
+    )
+    return None if first is None else await read_experiment(session, first.id)

@@ -14,11 +14,13 @@ from itertools import count
 from typing import Any
 
 import ray
-from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
+from ray.exceptions import NodeDiedError, ObjectLostError, OutOfMemoryError, RayActorError, RayTaskError
 from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
 from service.contract.resources import ResourcesSpec, RoleResources
+from workers.activity.inspection import ActorState, inspect_machine
+from workers.activity.record import watched
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +30,12 @@ _FETCH_S = 120.0
 _NOTICE_S = 5.0
 """What Ray may need to notice that a process is gone; about a tenth of it on one machine."""
 
+_INSPECT_S = 90.0
+"""A worker process to start, and py-spy on several processes."""
+
 LOOPBACK = "127.0.0.1"
+NODE_ID_LABEL = "ray.io/node-id"
+"""Every node of Ray carries its id under this label."""
 
 Check = Callable[[], None]
 """Raises when the run must end now; called at least twice a second in every wait."""
@@ -94,14 +101,13 @@ class Placement:
 
     def __init__(self, group: PlacementGroup, resources: ResourcesSpec) -> None:
         """Use `place`, which makes the group."""
-        roles = [(Role.TRAINER, rank) for rank in range(resources.trainer.num_ranks)]
-        roles += [(Role.ROLLOUT, number) for number in range(resources.rollout.num_engines)]
         self.resources = resources
         self._group = group
-        self._bundles = {who: Bundle(group=group, index=index) for index, who in enumerate(roles)}
+        self._bundles = {who: Bundle(group=group, index=index) for who, index in _bundle_indices(resources).items()}
         self._engine_numbers = count(resources.rollout.num_engines)
         nodes = _nodes_of(group)
-        self.hosts = _hosts([nodes[rank] for rank in range(resources.trainer.num_ranks)])
+        self._trainer_nodes = [nodes[rank] for rank in range(resources.trainer.num_ranks)]
+        self.hosts = _hosts(self._trainer_nodes)
         """The IPv4 address of each trainer rank for the others: the loopback's where one machine holds all of them."""
 
     def node_of(self, role: Role, place: int = 0) -> str:
@@ -116,6 +122,11 @@ class Placement:
     def trainer_is_here(self) -> bool:
         """Whether driver and the trainer's first rank are on one machine."""
         return self.node_of(Role.TRAINER) == _own_node()
+
+    @property
+    def trainer_stands(self) -> bool:
+        """Whether the bundles of all its ranks lie where they were first placed."""
+        return [self.node_of(Role.TRAINER, rank) for rank in range(len(self._trainer_nodes))] == self._trainer_nodes
 
     def shares_memory(self, engine: int) -> bool:
         """Whether an engine, driver and the trainer's first rank are on one machine, with one memory file system."""
@@ -134,8 +145,10 @@ class Placement:
         A class with coroutine methods becomes an asynchronous actor that runs up to `max_concurrency` of them.
         """
         demand, bundle = _of_role(self.resources, role), self._bundles[role, place]
+        # Two that work by turns use all threads of their bundle; Ray counts half of them for each.
+        by_turns = self.resources.placement == "colocated"
         options = {
-            "num_cpus": demand.num_cpus,
+            "num_cpus": demand.num_cpus / 2 if by_turns else demand.num_cpus,
             "num_gpus": demand.num_gpus,
             "max_restarts": 0,
             "max_task_retries": 0,
@@ -144,11 +157,33 @@ class Placement:
                 bundle.group, placement_group_bundle_index=bundle.index
             ),
         }
-        return ray.remote(cls).options(**options).remote(**arguments)
+        seen = watched(cls, self.attempt, f"{role}-{place}")
+        return ray.remote(seen).options(**options).remote(**arguments)
 
-    def add_engine(self, *, deadline_s: float, check: Check) -> int:
-        """Reserve a bundle for one more engine; returns its number. Raises NoPlacement at the deadline."""
-        group = _reserve([_bundle(self.resources.rollout)], deadline_s, check)
+    @property
+    def attempt(self) -> str:
+        """Names the attempt on every machine where it has actors."""
+        return self._group.id.hex()
+
+    def inspect(self) -> list[ActorState]:
+        """What all actors are at, their stacks included; machines that do not answer in time are left out."""
+        nodes = {bundle.node_id for bundle in list(self._bundles.values())} - {""}
+        task = ray.remote(num_cpus=0, max_retries=0)(inspect_machine)
+        calls = [
+            task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(self.attempt)
+            for node in nodes
+        ]
+        answered, late = ray.wait(calls, num_returns=len(calls), timeout=_INSPECT_S)
+        for call in late:
+            ray.cancel(call, force=True)
+        return [state for call in answered for state in fetch(call, Role.ROLLOUT)]
+
+    def add_engine(self, *, node: str = "", deadline_s: float, check: Check) -> int:
+        """Reserve a bundle for one more engine, on the node that the scheduler has chosen; returns its number.
+
+        Raises NoPlacement at the deadline.
+        """
+        group = _reserve([_bundle(self.resources.rollout)], [node], deadline_s, check)
         number = next(self._engine_numbers)
         self._bundles[Role.ROLLOUT, number] = Bundle(group=group, index=0)
         return number
@@ -168,11 +203,13 @@ class Placement:
             remove_placement_group(group)
 
 
-def place(resources: ResourcesSpec, *, deadline_s: float, check: Check) -> Placement:
-    """Reserve a bundle for each actor, together or not at all. Raises NoPlacement at the deadline."""
-    ranks = [_bundle(resources.trainer)] * resources.trainer.num_ranks
-    bundles = ranks + [_bundle(resources.rollout)] * resources.rollout.num_engines
-    placement = Placement(_reserve(bundles, deadline_s, check), resources)
+def place(resources: ResourcesSpec, *, nodes: Sequence[str] = (), deadline_s: float, check: Check) -> Placement:
+    """Reserve a bundle for each actor, together or not at all. Raises NoPlacement at the deadline.
+
+    `nodes` are Ray's ids of the nodes that the scheduler has chosen, one for each bundle; none: wherever there is room.
+    """
+    bundles = [_bundle(demand) for demand in resources.bundles]
+    placement = Placement(_reserve(bundles, nodes, deadline_s, check), resources)
     logger.info("actors placed", extra={"bundles": bundles, "same_node": placement.same_node})
     return placement
 
@@ -227,7 +264,8 @@ def fetch(ref: Any, role: Role, place: int = 0) -> Any:
         raise (cause if isinstance(cause, Exception) else error) from error
     except OutOfMemoryError as error:
         raise ActorDied(role, str(error), out_of_memory=True, rank=place) from error
-    except RayActorError as error:
+    except (RayActorError, NodeDiedError, ObjectLostError) as error:
+        # A result may go down with its node after the actor has given it.
         raise ActorDied(role, str(error), rank=place) from error
 
 
@@ -246,8 +284,8 @@ def kill(actor: Any) -> None:
     ray.kill(actor, no_restart=True)
 
 
-def _reserve(bundles: list[dict[str, float]], deadline_s: float, check: Check) -> PlacementGroup:
-    group = placement_group(bundles, strategy="PACK")
+def _reserve(bundles: list[dict[str, float]], nodes: Sequence[str], deadline_s: float, check: Check) -> PlacementGroup:
+    group = placement_group(bundles, strategy="PACK", bundle_label_selector=_pinned(bundles, nodes))
     try:
         _wait_placed(group, bundles, deadline_s, check)
     except BaseException:
@@ -281,12 +319,28 @@ def _death_among(calls: Sequence[tuple[int, Any]], role: Role) -> ActorDied | No
     return None
 
 
+def _pinned(bundles: list[dict[str, float]], nodes: Sequence[str]) -> list[dict[str, str]] | None:
+    """Where the scheduler's ledger has them; anywhere else its sums would not be those of the nodes."""
+    if not nodes or not all(nodes):
+        return None
+    assert len(nodes) == len(bundles), "a node for each bundle"
+    return [{NODE_ID_LABEL: node} for node in nodes]
+
+
 def _of_role(resources: ResourcesSpec, role: Role) -> RoleResources:
     match role:
         case Role.TRAINER:
             return resources.trainer
         case Role.ROLLOUT:
             return resources.rollout
+
+
+def _bundle_indices(resources: ResourcesSpec) -> dict[tuple[Role, int], int]:
+    """Where each actor's bundle stands in `resources.bundles`."""
+    num_ranks, num_engines = resources.trainer.num_ranks, resources.rollout.num_engines
+    first_engine = 0 if resources.placement == "colocated" else num_ranks
+    ranks = {(Role.TRAINER, rank): rank for rank in range(num_ranks)}
+    return ranks | {(Role.ROLLOUT, number): first_engine + number for number in range(num_engines)}
 
 
 def _nodes_of(group: PlacementGroup) -> dict[int, str]:

@@ -5,6 +5,7 @@ from urllib.parse import urlencode
 import yaml
 from fastapi import APIRouter, Request, Response
 
+from api.access import ReadableExperiment
 from api.deps import CurrentUser, SessionDep, SettingsDep
 from api.results import sft_facts, shown_bytes
 from api.routers.experiments import list_experiments, show_experiment
@@ -16,6 +17,7 @@ from api.web.page_routes import PageRoute, templates
 from api.web.views import chart_groups, has_token_views, result_rows, stage_rows
 from service import experiments, log_store
 from service.contract.status import ExperimentStatus
+from service.tenancy import projects
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 _LOG_LINES = 500
@@ -30,6 +32,7 @@ async def experiments_page(
     session: SessionDep,
     settings: SettingsDep,
     status: str = "",
+    project: str = "",
     tag: str = "",
     name: str = "",
     cursor: str = "",
@@ -37,9 +40,16 @@ async def experiments_page(
     """The list, filtered; a status that does not exist filters nothing."""
     wanted = ExperimentStatus(status) if status in set(ExperimentStatus) else None
     page = await list_experiments(
-        user, session, status=wanted, tag=tag or None, name=name or None, limit=50, cursor=cursor or None
+        user,
+        session,
+        status=wanted,
+        project=project or None,
+        tag=tag or None,
+        name=name or None,
+        limit=50,
+        cursor=cursor or None,
     )
-    filters = {"status": status, "tag": tag, "name": name}
+    filters = {"status": status, "project": project, "tag": tag, "name": name}
     following = {key: value for key, value in filters.items() if value} | {"cursor": page.next_cursor}
     context = {
         "user": user.name,
@@ -48,6 +58,7 @@ async def experiments_page(
         "queue": await show_queue(user, session),
         "filters": filters,
         "statuses": list(ExperimentStatus),
+        "projects": [view.project.name for view in await projects.list_visible(session, user, archived=True)],
         "next_query": urlencode(following),
     }
     return templates.TemplateResponse(request, "experiments.html", context)
@@ -55,10 +66,10 @@ async def experiments_page(
 
 @router.get("/experiments/{experiment_id}")
 async def experiment_page(
-    request: Request, user: CurrentUser, session: SessionDep, settings: SettingsDep, experiment_id: str
+    request: Request, experiment_id: ReadableExperiment, user: CurrentUser, session: SessionDep, settings: SettingsDep
 ) -> Response:
     """Stages, results, live charts, rollouts, events, log and specification."""
-    experiment = await show_experiment(user, session, experiment_id)
+    experiment = await show_experiment(experiment_id, session)
     events = await _all_events(session, experiment_id)
     context = {
         "user": user.name,
@@ -74,7 +85,7 @@ async def experiment_page(
         "rollouts": await log_store.rollouts_before(
             session, experiment_id, stage=None, step=None, before=None, limit=_ROLLOUTS
         ),
-        "logs": (await read_logs(user, session, experiment_id, tail=_LOG_LINES)).items,
+        "logs": (await read_logs(experiment_id, session, tail=_LOG_LINES)).items,
         "spec_yaml": yaml.safe_dump(experiment.spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
     }
     return templates.TemplateResponse(request, "experiment.html", context)

@@ -5,9 +5,13 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from service.contract.access import PROJECT_NAME
 from service.contract.data import ChatSpec
+from service.contract.evaluation import EvaluationSet, EvaluationSpec
 from service.contract.resources import ResourcesSpec
-from service.contract.stages import EvaluationSpec, RlSpec, SftSpec, StageName
+from service.contract.scheduling import PREEMPTIBLE_CLASSES, SchedulingSpec
+from service.contract.stages import RlSpec, SftSpec, StageName
+from service.contract.stall import StallSpec
 from service.contract.strict_model import StrictModel
 from service.contract.weight_sync import WeightSyncSpec
 
@@ -44,7 +48,7 @@ class ExperimentSpec(StrictModel):
     """One experiment: a base model, an optional SFT stage, an optional RL stage, and the evaluations around them."""
 
     name: str = Field(min_length=1, max_length=120)
-    project: str = Field(default="default", pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")
+    project: str = Field(default="default", pattern=PROJECT_NAME)
     description: str = Field(default="", max_length=4000)
     tags: list[str] = Field(default=[], max_length=32)
     seed: int = Field(default=0, ge=0, lt=2**31)
@@ -53,11 +57,22 @@ class ExperimentSpec(StrictModel):
     rl: RlSpec | None = None
     evaluation: EvaluationSpec | None = None
     resources: ResourcesSpec = ResourcesSpec()
+    stall: StallSpec = StallSpec()
     priority: PriorityName = "normal"
     max_runtime_s: int = Field(default=4 * 3600, ge=30)
     """Wall time of one attempt, counted from its submission to Ray; beyond it the attempt is stopped."""
     max_retries: int = Field(default=2, ge=0, le=20)
     """Further attempts after failures of the infrastructure. A failure of the experiment itself is never retried."""
+    scheduling: SchedulingSpec = SchedulingSpec()
+    reuse: Literal["auto", "never"] = "auto"
+    """Whether stages that another experiment of the project has run already, equal in all that determines their result,
+    are taken from it instead of being run again."""
+
+    @property
+    def is_preemptible(self) -> bool:
+        """Whether an experiment of a higher class may stop this one for a while."""
+        chosen = self.scheduling.preemptible
+        return self.priority in PREEMPTIBLE_CLASSES if chosen is None else chosen
 
     @model_validator(mode="after")
     def _has_work(self) -> Self:
@@ -69,7 +84,7 @@ class ExperimentSpec(StrictModel):
     def _lengths_fit(self) -> Self:
         for stage, length in (
             ("rl", self.rl.max_completion_length if self.rl else 0),
-            ("evaluation", self.evaluation.max_completion_length if self.evaluation else 0),
+            *((where, one.max_completion_length) for where, one in self.evaluation_sets().items()),
         ):
             if length >= self.model.max_model_len:
                 raise ValueError(
@@ -79,11 +94,26 @@ class ExperimentSpec(StrictModel):
         return self
 
     @model_validator(mode="after")
+    def _reference_fits_the_model(self) -> Self:
+        if self.rl and self.rl.kl_reference == "adapters_off" and self.model.lora is None:
+            raise ValueError("rl.kl_reference 'adapters_off' needs model.lora: without adapters, take 'start'")
+        return self
+
+    @model_validator(mode="after")
     def _sampled_steps_need_their_stage(self) -> Self:
         if self.evaluation and self.evaluation.sft_steps and self.sft is None:
             raise ValueError("evaluation.sft_steps: there is no sft stage whose steps they could be")
         if self.evaluation and self.evaluation.rl_eval_steps and self.rl is None:
             raise ValueError("evaluation.rl_eval_steps: there is no rl stage whose steps they could be")
+        return self
+
+    @model_validator(mode="after")
+    def _turns_exclude_working_ahead(self) -> Self:
+        if self.rl and self.rl.mode == "async" and self.resources.placement == "colocated":
+            raise ValueError(
+                "resources.placement 'colocated' lets trainer and engines work by turns, and rl.mode 'async' lets them "
+                "work at the same time; set the placement to 'disaggregated' or the mode to 'sync'"
+            )
         return self
 
     @model_validator(mode="after")
@@ -121,9 +151,17 @@ class ExperimentSpec(StrictModel):
         ]
         return [name for name, wanted in stages if wanted]
 
+    def evaluation_sets(self) -> dict[str, EvaluationSet]:
+        """The sets by where they stand: `evaluation`, then `evaluation.further_sets.0`, …; none without evaluations."""
+        sets = self.evaluation.sets if self.evaluation else []
+        return {
+            "evaluation" if number == 0 else f"evaluation.further_sets.{number - 1}": one
+            for number, one in enumerate(sets)
+        }
+
     def chats(self) -> tuple[ChatSpec, ...]:
         """The chats of all data, each once: what ends an assistant's turn in one of them ends a completion."""
-        stages = (self.sft, self.rl, self.evaluation)
+        stages = (self.sft, self.rl, *self.evaluation_sets().values())
         chats = (stage.data.chat_in_effect for stage in stages if stage is not None)
         return tuple({chat.model_dump_json(): chat for chat in chats if chat is not None}.values())
 

@@ -1,11 +1,12 @@
 """The stages of one experiment: supervised fine-tuning, reinforcement learning, and the evaluations around them."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from service.contract.data import PromptData, SupervisedData
 from service.contract.gate import GateSpec
+from service.contract.memory_sizes import MICROBATCH_TOKENS_ON_CPU
 from service.contract.objectives import CrossEntropyObjective, ObjectiveSpec
 from service.contract.rewards import RewardSpec
 from service.contract.rl import (
@@ -13,12 +14,14 @@ from service.contract.rl import (
     AdvantageEstimator,
     DynamicSampling,
     KlEstimator,
+    KlReference,
     LossAggregation,
     OverlongBuffer,
     PolicyLossName,
     PresetName,
     RewardScale,
     RolloutCorrection,
+    RolloutMode,
     with_defaults,
 )
 from service.contract.strict_model import StrictModel
@@ -71,9 +74,9 @@ class SftSpec(StrictModel):
     num_epochs: int = Field(ge=1)
     batch_size: int = Field(ge=1)
     """Sequences per optimizer step. The last, smaller batch of an epoch is trained too."""
-    max_tokens_per_microbatch: int = Field(default=8192, ge=1)
+    max_tokens_per_microbatch: int | None = Field(default=None, ge=1)
     """Tokens of one forward and backward pass on one rank, padding included. Changes memory and speed, never the
-    gradient."""
+    gradient. Left out: 8,192 on a GPU; 2,048 without one, whose caches hold no more."""
     packing: bool = False
     """Put the sequences of a micro-batch end to end instead of padding them. No token sees another sequence's."""
     max_length: int = Field(default=2048, ge=2)
@@ -110,6 +113,10 @@ class SftSpec(StrictModel):
     export: Literal["last", "best"] = "last"
     """With which checkpoint's weights the stage ends."""
 
+    def microbatch_tokens(self, *, on_gpu: bool) -> int:
+        """The budget of a pass in effect."""
+        return self.max_tokens_per_microbatch or (8192 if on_gpu else MICROBATCH_TOKENS_ON_CPU)
+
     @property
     def has_held_out(self) -> bool:
         """Whether there are samples to measure on."""
@@ -137,13 +144,19 @@ class SftSpec(StrictModel):
 
 
 class RlSpec(StrictModel):
-    """GRPO (arXiv 2402.03300) and its kin in step: every rollout is made by the policy that is trained on it."""
+    """GRPO (arXiv 2402.03300) and its kin, in step with the rollouts or behind them."""
 
     preset: PresetName | None = None
     """Fills what is left out with a whole algorithm's settings."""
     data: PromptData
     reward: RewardSpec
     optimizer: OptimizerSpec
+    mode: RolloutMode = "sync"
+    """`sync`: a step's rollouts are made by the policy that is trained on them, with the trainer waiting.
+    `async`: the next steps' rollouts are made while the trainer works, and weights are updated under them."""
+    max_staleness: int | None = Field(default=None, ge=1)
+    """Of `async`: how many versions older than the trained policy the policy of a token may be, and so how many steps
+    the rollouts may be ahead. Left out: 1."""
     num_steps: int = Field(ge=1)
     """Rounds of rollouts, training and weight sync."""
     num_prompts_per_step: int = Field(ge=1)
@@ -153,7 +166,8 @@ class RlSpec(StrictModel):
     """Sequences per optimizer update; must divide prompts x generations. Left out: one update per step."""
     num_iterations: int = Field(default=1, ge=1)
     """Passes over the same rollouts."""
-    max_tokens_per_microbatch: int = Field(default=16384, ge=1)
+    max_tokens_per_microbatch: int | None = Field(default=None, ge=1)
+    """As for SFT. Left out: 16,384 on a GPU, 2,048 without one."""
     adv_estimator: AdvantageEstimator = "grpo"
     """How rewards become advantages; docs/rl.md has the formulas."""
     adv_k: int | None = Field(default=None, ge=1)
@@ -170,7 +184,10 @@ class RlSpec(StrictModel):
     delta: float | None = Field(default=None, gt=1.0, allow_inf_nan=False)
     """Dual clip: with a negative advantage the ratio counts up to this (arXiv 1912.09729). Left out: no bound."""
     beta: float = Field(default=0.0, ge=0.0, allow_inf_nan=False)
-    """Factor of the KL divergence from the policy with which the stage began, in the loss; 0 holds no such copy."""
+    """Factor of the KL divergence from the reference, in the loss; 0 holds none."""
+    kl_reference: KlReference = "start"
+    """`start`: the policy with which the stage began, a copy of what is trained. `adapters_off`: the model without its
+    adapters, which needs no copy; after SFT that is not the policy with which the stage began."""
     kl_estimator: KlEstimator = "k3"
     """For `beta`. Of k1 the value counts and the gradient is that of k2, since its own is 0 in expectation."""
     entropy_coef: float = Field(default=0.0, ge=0.0, allow_inf_nan=False)
@@ -187,9 +204,20 @@ class RlSpec(StrictModel):
     """Newest checkpoints kept during the stage."""
     rollout_store_steps: int | None = Field(default=None, ge=1)
     """Steps between two whose rollouts are stored as Parquet in the experiment's folder, 1 for all; left out: none."""
+    rollout_sample_size: int = Field(default=32, ge=0, le=4096)
+    """Completions of every step that are stored beside them, of all rewards, lengths and ages; 0: none."""
     gate: GateSpec | None = None
     """What the policy must show before the first step; left out: nothing."""
     weight_sync: WeightSyncSpec = WeightSyncSpec()
+
+    @property
+    def num_steps_ahead(self) -> int:
+        """Steps that the rollouts may be ahead of the trainer: 0 in step."""
+        return self.max_staleness or 0
+
+    def microbatch_tokens(self, *, on_gpu: bool) -> int:
+        """The budget of a pass in effect."""
+        return self.max_tokens_per_microbatch or (16384 if on_gpu else MICROBATCH_TOKENS_ON_CPU)
 
     @property
     def num_samples_per_step(self) -> int:
@@ -205,6 +233,15 @@ class RlSpec(StrictModel):
     @classmethod
     def _fill_what_is_left_out(cls, body: Any) -> Any:
         return with_defaults(body) if isinstance(body, dict) else body
+
+    @model_validator(mode="after")
+    def _staleness_fits_the_mode(self) -> Self:
+        if self.mode == "sync" and self.max_staleness is not None:
+            raise ValueError(
+                f"max_staleness {self.max_staleness} only means something with mode 'async': in step, every rollout is "
+                "made by the policy that is trained; leave it out or set the mode"
+            )
+        return self
 
     @model_validator(mode="after")
     def _estimator_settings_fit(self) -> Self:
@@ -232,6 +269,8 @@ class RlSpec(StrictModel):
                 f"delta {self.delta:g} must lie above 1 + epsilon_high ({1.0 + self.epsilon_high:g}): below it, it "
                 "would clip what epsilon_high lets pass"
             )
+        if self.kl_reference != "start" and not self.beta:
+            raise ValueError(f"kl_reference {self.kl_reference!r} only means something with beta above 0")
         if self.overlong_buffer and self.overlong_buffer.len > self.max_completion_length:
             raise ValueError(
                 f"overlong_buffer.len {self.overlong_buffer.len} exceeds max_completion_length "
@@ -247,37 +286,4 @@ class RlSpec(StrictModel):
                 f"step (num_prompts_per_step {self.num_prompts_per_step} x num_generations {self.num_generations}); "
                 "choose a divisor of it or leave mini_batch_size out"
             )
-        return self
-
-
-class EvaluationSpec(StrictModel):
-    """Sampling on held-out prompts before, between and after the stages."""
-
-    name: str = Field(default="test", pattern=r"^[a-z0-9_-]{1,40}$")
-    """The set's name in metrics: `eval/{name}/pass@k`."""
-    data: PromptData
-    reward: RewardSpec
-    points: list[EvaluationPoint] = Field(default=["base", "after_sft", "after_rl"], min_length=1)
-    num_prompts: int | None = Field(default=None, ge=1)
-    """The first so many prompts of the set; left out: all."""
-    sft_steps: list[Annotated[int, Field(ge=1)]] = []
-    """Optimizer steps of SFT after which the set is sampled too, besides `points`, in rising order."""
-    rl_eval_steps: int | None = Field(default=None, ge=1)
-    """Steps of RL between two samplings of the set; left out: at `points` only."""
-    num_generations: int = Field(default=8, ge=1)
-    pass_at_k: list[int] = Field(default=[1, 8], min_length=1)
-    temperature: float = Field(default=1.0, gt=0.0)
-    max_completion_length: int = Field(ge=1)
-
-    @model_validator(mode="after")
-    def _k_within_generations(self) -> Self:
-        beyond = [k for k in self.pass_at_k if not 1 <= k <= self.num_generations]
-        if beyond:
-            raise ValueError(f"pass_at_k {beyond} must lie between 1 and num_generations ({self.num_generations})")
-        return self
-
-    @model_validator(mode="after")
-    def _sft_steps_rise(self) -> Self:
-        if self.sft_steps != sorted(set(self.sft_steps)):
-            raise ValueError(f"sft_steps {self.sft_steps} must rise, each step once: {sorted(set(self.sft_steps))}")
         return self

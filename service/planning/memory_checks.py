@@ -12,6 +12,8 @@ from service.planning.model_shape import ModelShape
 _NEAR = 0.85
 """A share of what is there beyond which the estimate's error counts."""
 _SHOWN_PARTS = 4
+_RESTING = ("process", "parameters", "optimizer", "reference_model", "reference_weights")
+"""Parts of a trainer's memory that stay between its steps."""
 
 
 def find_memory_beyond(
@@ -25,6 +27,7 @@ def find_memory_beyond(
             problem=f"{_described(plan)}, {_place(plan)} has {_gib(plan.available_bytes or 0)}",
             hint=_remedies(spec, shape, plan),
         )
+    yield from _resting_beyond(spec, memory, plans)
     whole = _machine_bytes(spec, plans)
     if not too_large and memory.total_bytes is not None and whole > memory.total_bytes:
         problem = (
@@ -33,6 +36,24 @@ def find_memory_beyond(
         )
         largest = max((plan for plan in plans if plan.device == "cpu"), key=lambda plan: plan.total_bytes)
         yield Finding(field="resources", problem=problem, hint=_remedies(spec, shape, largest))
+
+
+def _resting_beyond(spec: ExperimentSpec, memory: Memory, plans: Sequence[MemoryPlan]) -> Iterator[Finding]:
+    """A trainer that keeps so much while it waits that the engine beside it cannot wake up."""
+    share = spec.resources.rollout.num_gpus if any(plan.role == "rollout" for plan in plans) else 0.0
+    if spec.resources.placement == "disaggregated" or not share or memory.gpu_bytes is None:
+        return
+    resting = max(
+        (sum(plan.parts.get(name, 0) for name in _RESTING) for plan in plans if plan.role == "trainer"), default=0
+    )
+    left = int((1.0 - share) * memory.gpu_bytes)
+    if resting > left:
+        yield Finding(
+            field="resources.rollout.num_gpus",
+            problem=f"{share:g} of a GPU for the engine leaves the trainer {_gib(left)}, and it keeps {_gib(resting)} "
+            "while the engine is awake",
+            hint="give the engine a smaller share, or each of the two a GPU: placement 'disaggregated'",
+        )
 
 
 def warn_of_memory(plans: Sequence[MemoryPlan]) -> Iterator[str]:
@@ -93,7 +114,7 @@ def _changes(spec: ExperimentSpec, plan: MemoryPlan) -> Iterator[tuple[str, Expe
         yield "model.gradient_checkpointing", _changed(spec, "model", gradient_checkpointing=True)
     stage = spec.sft if plan.stage == "sft" else spec.rl
     assert stage is not None, "the plan is one of the specification's stages"
-    budget = stage.max_tokens_per_microbatch // 4
+    budget = stage.microbatch_tokens(on_gpu=spec.resources.trainer.num_gpus > 0) // 4
     if budget:
         words = f"{plan.stage}.max_tokens_per_microbatch {budget}"
         yield words, _changed(spec, plan.stage, max_tokens_per_microbatch=budget)

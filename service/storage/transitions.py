@@ -1,4 +1,5 @@
-"""The only writers of a status. Each move: a guarded UPDATE, an event row, a NOTIFY; one transaction.
+"""The only writers of a status. Each move: a guarded UPDATE, an event row, deliveries for webhooks, a NOTIFY; one
+transaction.
 
 The UPDATE comes first: it takes the experiment's row lock, so that the ids of an experiment's events rise in the order
 in which they are committed and a live reader never misses one.
@@ -20,6 +21,7 @@ from service.contract.status import (
 )
 from service.errors import NotAllowedNow
 from service.storage.tables import Attempt, Experiment, ExperimentEvent
+from service.storage.webhook_outbox import enqueue_status
 
 CHANNEL = "sedray_experiments"
 """NOTIFY channel; the payload is an experiment's id. A hint only: readers poll as well."""
@@ -141,6 +143,8 @@ async def _record(
         event.ts = ts
     session.add(event)
     await session.flush()
+    if kind == "status":
+        await enqueue_status(session, event)
     await notify(session, experiment_id)
 
 

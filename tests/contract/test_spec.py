@@ -46,6 +46,28 @@ def test_defaults_that_are_spelled_out_make_no_other_digest() -> None:
     assert make_spec(seed=1).sha256() != make_spec().sha256()
 
 
+def test_who_shares_a_bundle_counts_threads_once() -> None:
+    shared = {"trainer": {"num_cpus": 2, "num_ranks": 2}, "rollout": {"num_cpus": 4}, "placement": "colocated"}
+    resources = make_spec(resources=shared).resources
+    assert [bundle.num_cpus for bundle in resources.bundles] == [4.0, 2.0]
+    assert (resources.num_cpus, resources.num_gpus) == (6.0, 0.0)
+    parts = {"trainer": {"num_gpus": 0.4}, "rollout": {"num_gpus": 0.6, "num_engines": 2}, "placement": "colocated"}
+    assert [bundle.num_gpus for bundle in make_spec(resources=parts).resources.bundles] == [1.0, 0.6]
+
+
+@pytest.mark.parametrize(("trainer", "rollout"), [(0.6, 0.6), (1, 0), (0, 0.5), (1, 1)])
+def test_one_gpu_is_all_there_is_to_share(trainer: float, rollout: float) -> None:
+    shares = {"trainer": {"num_gpus": trainer}, "rollout": {"num_gpus": rollout}, "placement": "colocated"}
+    [finding] = findings(resources=shares)
+    assert "parts of it that come to 1 at most" in finding["problem"]
+
+
+def test_working_by_turns_and_working_ahead_exclude_each_other() -> None:
+    [finding] = findings(rl=RL | {"mode": "async"}, resources={"placement": "colocated"})
+    assert "at the same time" in finding["problem"]
+    assert make_spec(rl=RL, resources={"placement": "colocated"}).resources.num_cpus == 1.0
+
+
 @pytest.mark.parametrize(
     ("given_stages", "names"),
     [
@@ -104,6 +126,23 @@ def test_a_mini_batch_must_divide_the_samples_of_a_step(size: int) -> None:
 def test_an_unknown_key_names_the_nearest(changes: dict[str, Any], field: str, hint: str) -> None:
     [finding] = findings(**changes)
     assert (finding["field"], finding["hint"]) == (field, hint)
+
+
+def test_a_reference_without_adapters_needs_a_model_with_adapters() -> None:
+    rl = {
+        "data": {"path": "/rl"},
+        "reward": {"type": "exact_match"},
+        "optimizer": {"learning_rate": 1e-3},
+        "num_steps": 1,
+        "num_prompts_per_step": 1,
+        "num_generations": 2,
+        "max_completion_length": 8,
+        "beta": 0.1,
+        "kl_reference": "adapters_off",
+    }
+    with pytest.raises(ValidationError, match=r"needs model\.lora"):
+        make_spec(rl=rl)
+    assert make_spec(rl=rl, model={"path": "/m", "lora": {}}).rl is not None
 
 
 def test_an_unknown_key_in_a_union_knows_the_keys_of_its_member() -> None:

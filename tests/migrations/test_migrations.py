@@ -1,15 +1,34 @@
 """The schema's history against a real PostgreSQL."""
 
+from datetime import timedelta
+from hashlib import sha256
+
 import pytest
 from sqlalchemy import create_engine, func, inspect, select, text
+from sqlalchemy.exc import ProgrammingError
 
 from migrations import apply
 from service import attempts, auth, reporting
 from service.contract.messages import LogLine, MetricPoint, RolloutSample, WorkerReport
-from service.storage.database import Sessions
+from service.storage import scheduling_tables as queue
+from service.storage.database import Sessions, create_sessions
+from service.storage.database import create_engine as create_async
 from service.storage.processes import record_life
-from service.storage.tables import Base, ClusterState, SchedulerLease
-from tests.factories import NOW, make_attempt, make_report, make_stage_result, make_token_view, make_user
+from service.storage.queue_entries import roles_of
+from service.storage.tables import Attempt, Base, ClusterState, Experiment, SchedulerLease
+from service.webhooks import registry
+from tests.factories import (
+    NOW,
+    experiment_of,
+    find_project,
+    make_attempt,
+    make_experiment,
+    make_report,
+    make_spec,
+    make_stage_result,
+    make_token_view,
+    make_user,
+)
 
 
 def table_names(url: str) -> set[str]:
@@ -51,16 +70,48 @@ async def test_down_and_up_again_on_a_populated_database(database_url: str, sess
         attempt = await make_attempt(session)
         await reporting.take_report(session, attempt, a_full_report())
         await attempts.record_stage_result(session, attempt, make_stage_result())
-        await auth.issue_token(session, await make_user(session), "token")
+        ada = await make_user(session)
+        await auth.issue_token(session, ada, "token")
+        default = await find_project(session)
+        webhook = await registry.create(
+            session, ada, default, name="chat", url="https://example.org", events=[], allowed_hosts=()
+        )
+        await registry.send_test(session, ada, default, webhook.id)
         await record_life(session, "scheduler", started_at=NOW, now=NOW, detail={})
         session.add(ClusterState(id=1, observed_at=NOW, reachable=True, num_cpus=4, num_gpus=0, message=""))
         session.add(SchedulerLease(name="scheduler", holder="h", token=1, expires_at=NOW))
+        session.add_all(queue_rows(await experiment_of(session, attempt), attempt))
     assert_every_table_but_chunks_has_rows(database_url)
     apply.check(database_url)
     apply.downgrade(database_url, "base")
     assert table_names(database_url) == {"alembic_version"}
     apply.upgrade(database_url)
     apply.check(database_url)
+
+
+@pytest.mark.anyio
+async def test_who_had_a_token_before_there_were_roles_keeps_every_right(empty_database_url: str) -> None:
+    apply.upgrade(empty_database_url, "0003")
+    engine = create_async(empty_database_url)
+    async with engine.begin() as connection:
+        await connection.execute(text("INSERT INTO users (id, name) VALUES ('user-1', 'ada')"))
+        token = "INSERT INTO api_tokens (id, user_id, name, token_sha256) VALUES ('token-1', 'user-1', 'old', :digest)"
+        await connection.execute(text(token), {"digest": sha256(b"sr_old").hexdigest()})
+    apply.upgrade(empty_database_url)
+    async with create_sessions(engine).begin() as session:
+        ada = await auth.authenticate(session, "sr_old")
+        assert (ada.scope, ada.role_in("project-default"), ada.is_admin) == ("admin", "maintainer", False)
+    await engine.dispose()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("change", ["UPDATE audit_log SET actor = 'x'", "DELETE FROM audit_log", "TRUNCATE audit_log"])
+async def test_the_database_refuses_to_change_the_audit_log(sessions: Sessions, change: str) -> None:
+    async with sessions.begin() as session:
+        await make_user(session)
+    with pytest.raises(ProgrammingError, match="takes new entries only"):
+        async with sessions.begin() as session:
+            await session.execute(text(change))
 
 
 def a_full_report() -> WorkerReport:
@@ -79,6 +130,40 @@ def a_full_report() -> WorkerReport:
     point = MetricPoint(name="sft/loss", step=1, value=1.0, ts=NOW)
     lines = [LogLine(ts=NOW, text="hello")]
     return make_report(points=[point], log_lines=lines, rollouts=[rollout], token_views=[make_token_view()])
+
+
+def queue_rows(experiment: Experiment, attempt: Attempt) -> list[Base]:
+    """One row of each of the queue's tables but `queue_entries`, which a submission writes."""
+    account = {"project_id": experiment.project_id, "user_id": experiment.user_id}
+    return [
+        queue.AttemptHolding(attempt_id=attempt.id, bundles=[], rate=1.0, penalty=1.0, charged_until=NOW, **account),
+        queue.UsageTotal(value=1.0, as_of=NOW, **account),
+        queue.UsageRecord(started_at=NOW, ended_at=NOW, num_cpus=1.0, num_gpus=0.0, rate=1.0, **account),
+        queue.Quota(updated_by="ada", **account),
+        queue.QueuePause(scope="", drains=False, reason="", by_user="ada"),
+        queue.MaintenanceWindow(
+            id="window-1", starts_at=NOW, ends_at=NOW + timedelta(hours=1), reason="", by_user="ada"
+        ),
+        queue.QueueSnapshot(id=1, decided_at=NOW, experiment_ids=[], starts=[], facts={}),
+        queue.StartForecast(experiment_id=experiment.id, made_at=NOW, predicted_at=NOW),
+        queue.StageKey(
+            experiment_id=experiment.id, stage="sft", project_id=experiment.project_id, settings_key="0" * 64
+        ),
+        queue.ContentDigest(path="/data", stamp="s", sha256="0" * 64),
+        queue.OutputSize(experiment_id=experiment.id, num_bytes=1, measured_at=NOW),
+    ]
+
+
+@pytest.mark.anyio
+async def test_experiments_of_before_get_their_rows_in_the_queue(database_url: str, sessions: Sessions) -> None:
+    async with sessions.begin() as session:
+        experiment = await make_experiment(session, priority="low", resources={"trainer": {"num_ranks": 2}})
+    apply.downgrade(database_url, "0005")
+    apply.upgrade(database_url)
+    async with sessions() as session:
+        entry = await session.get_one(queue.QueueEntry, experiment.id)
+    assert entry.roles == roles_of(make_spec(resources={"trainer": {"num_ranks": 2}}).resources)
+    assert (entry.max_runtime_s, entry.preemptible) == (4 * 3600, True)
 
 
 def assert_every_table_but_chunks_has_rows(url: str) -> None:

@@ -136,6 +136,17 @@ def test_a_pool_that_was_never_started_can_be_released() -> None:
     assert lab.host.engines == []
 
 
+def test_an_added_engine_that_fails_is_given_back_and_not_replaced() -> None:
+    with a_lab(1) as lab:
+        lab.pool.wait_started()
+        lab.host.prepare = lambda engine: setattr(engine, "facts", ConfigError("no such folder on this node"))
+        number = lab.pool.add()
+        wait_until(lambda: bool(lab.reports.events))
+        [(kind, detail)] = lab.reports.events
+        assert (kind, detail["engine"], detail["replacements_left"]) == ("engine_lost", number, 3)
+        assert lab.host.given_back == [number] and len(lab.generate(2, 2)) == 4
+
+
 def test_an_engine_can_come_and_go_while_the_pool_works() -> None:
     with a_lab(1) as lab:
         lab.pool.wait_started()

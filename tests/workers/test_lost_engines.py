@@ -20,7 +20,7 @@ pytestmark = [*RAY_MARKS, pytest.mark.timeout(600)]
 
 BASE = Path(__file__).parents[2] / "examples" / "countdown" / "base"
 SAMPLING = SamplingParameters(temperature=1.0, max_completion_length=50)
-TIMES = PoolTimes(quiet_s=1.0, token_s=20.0, answer_s=2.0)
+TIMES = PoolTimes(quiet_s=1.0, token_s=12.0, answer_s=1.0)
 JOINED_S = 200.0
 
 
@@ -83,7 +83,7 @@ def requests_of(num_prompts: int, num_generations: int) -> list[GenerationReques
 
 @pytest.mark.parametrize(
     ("strike", "cause"),
-    [(psutil.Process.kill, "died"), (psutil.Process.suspend, "no token within 20 s")],
+    [(psutil.Process.kill, "died"), (psutil.Process.suspend, "no token within 12 s")],
     ids=["killed", "stopped"],
 )
 def test_all_completions_come_although_an_engine_is(

@@ -116,6 +116,22 @@ def test_each_engine_has_a_bundle_and_one_more_can_come_and_go(cluster: None) ->
         placement.remove()
 
 
+def test_who_works_by_turns_shares_a_bundle(cluster: None) -> None:
+    resources = ResourcesSpec(
+        trainer=TrainerResources(num_cpus=2), rollout=RolloutResources(num_cpus=1), placement="colocated"
+    )
+    placement = place(resources, deadline_s=60.0, check=go_on)
+    try:
+        rank = placement.spawn(Worker, Role.TRAINER, greeting="hi")
+        engine = placement.spawn(AsyncWorker, Role.ROLLOUT, greeting="ho")
+        assert (wait(rank.greet.remote()), wait(engine.greet.remote())) == ("hi", "ho")
+        assert placement.node_of(Role.TRAINER) == placement.node_of(Role.ROLLOUT)
+        with pytest.raises(NoPlacement):
+            place(resources, deadline_s=0.5, check=go_on)
+    finally:
+        placement.remove()
+
+
 def test_another_actor_takes_the_bundle_of_a_dead_one(placement: Placement) -> None:
     kill(placement.spawn(Worker, Role.ROLLOUT, greeting="first"))
     again = placement.spawn(Worker, Role.ROLLOUT, greeting="second")

@@ -22,8 +22,10 @@ from transformers import AutoConfig, GenerationConfig, PreTrainedTokenizerBase
 
 from service.contract.data import ChatSpec
 from service.contract.spec import ModelSpec
+from workers.activity.record import about
 from workers.actors.engine_weights import EngineWeights
 from workers.actors.vllm_adapter import EngineFailed, EngineSettings, SampledTokens, VllmEngine, vllm_version
+from workers.actors.vllm_sleep import SleepLevel
 from workers.config_error import ConfigError
 from workers.data.chat_template import turn_end_token_ids
 from workers.rollouts import Completion, EngineFacts, GenerationRequest, Prompt, SamplingParameters
@@ -46,11 +48,13 @@ class RolloutEngine:
         num_cpus: float,
         num_gpus: float,
         tensor_parallel_size: int = 1,
+        works_by_turns: bool = False,
         chats: tuple[ChatSpec, ...] = (),
     ) -> None:
         """`seed` is vLLM's own; each request brings another. `num_cpus` gives the threads.
 
-        `num_gpus` are the devices that it holds; over `tensor_parallel_size` of them each layer is divided.
+        `num_gpus` are the devices that it holds; over `tensor_parallel_size` of them each layer is divided. One that
+        `works_by_turns` may be put to sleep.
 
         `chats` are those of the experiment's data: completions stop at their end-of-turn tokens too.
         """
@@ -60,6 +64,7 @@ class RolloutEngine:
         self._num_cpus = num_cpus
         self._num_gpus = num_gpus
         self._tensor_parallel_size = tensor_parallel_size
+        self._works_by_turns = works_by_turns
         self._request_numbers = count()
         self._engine: VllmEngine | None = None
         self._failure: str | None = None
@@ -86,6 +91,7 @@ class RolloutEngine:
             num_cpus=self._num_cpus,
             num_gpus=self._num_gpus,
             tensor_parallel_size=self._tensor_parallel_size,
+            works_by_turns=self._works_by_turns,
             eos_token_ids=self._eos_token_ids,
         )
         self._engine = await VllmEngine.start(settings, deadline_s)
@@ -102,6 +108,7 @@ class RolloutEngine:
         logger.info("rollout engine ready", extra={"vllm_version": facts.vllm_version, "start_s": facts.start_s})
         return facts
 
+    @about(lambda requests, *_, **__: _prompts_of(requests))
     async def generate(
         self, requests: list[GenerationRequest], sampling: SamplingParameters, *, deadline_s: float
     ) -> list[Completion]:
@@ -196,6 +203,18 @@ class RolloutEngine:
         """Make what has come policy `version`, go on, and score the probe. Raises WeightSyncFailed."""
         return await self._updated().end(version, probe)
 
+    async def sleep(self, level: SleepLevel, *, deadline_s: float) -> None:
+        """Leave the bundle to somebody else until `wake_up`, or until an update, which must follow level 2.
+
+        Raises EngineFailed at the deadline or if vLLM does; the engine is of no use then.
+        """
+        assert self._works_by_turns, "vLLM must be started for it"
+        await self._in_time(self._running().sleep.sleep(level), "going to sleep", deadline_s)
+
+    async def wake_up(self, *, deadline_s: float) -> None:
+        """Take the bundle back; nothing happens if the engine is awake. Raises EngineFailed as `sleep` does."""
+        await self._in_time(self._running().sleep.wake(), "waking up", deadline_s)
+
     async def weight_checksums(self) -> dict[str, str]:
         """SHA-256 of vLLM's parameters by name; linear layers are missing on the CPU.
 
@@ -289,6 +308,8 @@ class RolloutEngine:
             raise EngineFailed(f"vLLM ended a request with {reason!r} instead of a completion; its log says why")
         stopped = sampled.token_ids[-1] in self._eos_token_ids
         assert stopped == (reason == "stop"), "a completion stops at an end token and nowhere else"
+        if not sampled.version_spans:
+            raise EngineFailed("vLLM did not say which weights drew a completion, so its age is not known")
         return Completion(
             prompt_uid=request.prompt.uid,
             sample_index=request.sample_index,
@@ -297,8 +318,14 @@ class RolloutEngine:
             finish_reason="stop" if stopped else "length",
             text=text,
             # An update may fall into a completion; it counts as the oldest policy's, so its age is never understated.
-            policy_version=min(map(int, sampled.weight_versions), default=self._updated().version),
+            policy_version=min(span.version for span in sampled.version_spans),
+            version_spans=sampled.version_spans,
         )
+
+
+def _prompts_of(requests: list[GenerationRequest]) -> str:
+    uids = sorted({request.prompt.uid for request in requests})
+    return f"prompts {', '.join(map(str, uids[:5]))}{' …' if len(uids) > 5 else ''}"
 
 
 def end_token_ids_of_folder(folder: str, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:

@@ -20,14 +20,16 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]  # public, 
 from service.contract.data import ChatSpec
 from service.contract.spec import ModelSpec
 from service.contract.stages import RlSpec, SftSpec
+from workers.activity.record import about
 from workers.actors.model_export import export_model, exported_weights
 from workers.actors.nccl_engines import RayEngines
 from workers.actors.nccl_sender import NcclSender
 from workers.actors.policy_model import PolicyModel
 from workers.actors.rank_group import RankGroup, connect_store, join, open_store
-from workers.actors.trainer_results import ModelFacts, RlPlan, SftEnd, SftPlan, SftSlice
+from workers.actors.trainer_results import ModelFacts, RlCarried, RlPlan, SftEnd, SftPlan, SftSlice
 from workers.actors.trainer_rl import RlRun
 from workers.actors.trainer_sft import SftRun
+from workers.actors.training_state import load_weights
 from workers.actors.weight_export import Content, weight_content, write_weights
 from workers.config_error import ConfigError
 from workers.data.token_sequence import TokenSequence
@@ -123,6 +125,11 @@ class Trainer:
         assert self._sft is not None, "prepare_sft comes first"
         return self._sft.steps(max_steps=max_steps, max_seconds=max_seconds)
 
+    def save_sft(self) -> str:
+        """Write the checkpoint after the last step done, also where none is due; returns its place."""
+        assert self._sft is not None, "prepare_sft comes first"
+        return self._sft.save()
+
     def end_sft(self) -> SftEnd:
         """Take the weights with which the stage ends: the last step's, or those of the best checkpoint.
 
@@ -135,6 +142,14 @@ class Trainer:
         logger.info("sft ended", extra={"exported_step": end.exported_step})
         return end
 
+    def take_weights(self, checkpoint_root: str, step: int) -> None:
+        """Take the weights of a stage's checkpoint after `step`, and nothing else of it.
+
+        Raises DamagedCheckpoint, the weights as they were, unless it is there and verifies.
+        """
+        self._sft = self._rl = None
+        load_weights(checkpoint_root, step, self._loaded())
+
     def prepare_rl(self, spec: RlSpec, checkpoint_root: str) -> RlPlan:
         """Resume this stage, or begin it with the present weights and a new optimizer.
 
@@ -145,6 +160,7 @@ class Trainer:
         logger.info("rl prepared", extra={"first_step": self._rl.plan.first_step})
         return self._rl.plan
 
+    @about(lambda step, *_, **__: f"step {step}")
     def rl_step(self, step: int, samples: Sequence[TrainingSample], *, temperature: float) -> dict[str, float]:
         """Train on one step's samples, group after group; returns the metrics `actor/*` and `sampling/*`.
 
@@ -153,10 +169,14 @@ class Trainer:
         assert self._rl is not None, "prepare_rl comes first"
         return self._rl.step(step, samples, temperature=temperature)
 
-    def save_rl(self, step: int, policy_version: int) -> str:
-        """Write the checkpoint after `step`, the last one done, and delete all but the newest `save_total_limit`."""
+    @about(lambda step, *_, **__: f"step {step}")
+    def save_rl(self, step: int, policy_version: int, carried: RlCarried | None = None) -> str:
+        """Write the checkpoint after `step`, the last one done, and delete all but the newest `save_total_limit`.
+
+        `prepare_rl` gives `carried` back to whoever resumes.
+        """
         assert self._rl is not None, "prepare_rl comes first"
-        return self._rl.save(step, policy_version)
+        return self._rl.save(step, policy_version, carried)
 
     def export(self, folder: str) -> str:
         """Write a Hugging Face folder (or upload it to an fsspec URL) and return where it is."""

@@ -1,6 +1,6 @@
-"""All calls into vLLM 0.32 but those that change weights, which are in `vllm_weights`.
+"""All calls into vLLM 0.32 but those in `vllm_weights`, which change weights, and in `vllm_sleep`.
 
-Another release changes these two, `vllm_plugin` and `vllm_weight_transfer` only.
+Another release changes these three, `vllm_plugin`, `vllm_weight_transfer` and `vllm_cpu_worker` only.
 
 vLLM reads the environment when it is imported and starts processes of its own (the engine core, and a worker for each
 GPU), which inherit it. So it is imported in `VllmEngine.start` and nowhere at the top of a module.
@@ -25,11 +25,20 @@ from service.contract.memory_sizes import (
     MAX_NUM_SEQUENCES,
 )
 from service.contract.spec import ModelSpec
+from workers.actors.vllm_sleep import VllmSleep
 from workers.actors.vllm_weights import VllmWeights
-from workers.rollouts import SamplingParameters
+from workers.rollouts import SamplingParameters, VersionSpan
 from workers.weight_sync import BACKEND
 
 _PLUGIN = "sedray_weight_transfer"
+SEED_KEY = "sedray_seed"
+"""Under which a request to an engine on the CPU brings its seed, among vLLM's `extra_args`; below 2^63."""
+NORM_PROVIDER = "sedray_cpu"
+"""The name under which vLLM knows our worker's norms."""
+_CPU_WORKER = "workers.actors.vllm_cpu_worker.RolloutCpuWorker"
+_BLOCK_ON_CPU = 32
+"""Tokens of a block of keys and values, the fewest that vLLM's attention on the CPU takes. Completions share only whole
+blocks of their prompt; vLLM's own choice, 128, leaves most prompts unshared."""
 _GONE_AFTER_S = 10.0
 """How long killed processes may take to vanish."""
 
@@ -48,6 +57,13 @@ class EngineSettings:
     num_gpus: float
     tensor_parallel_size: int
     eos_token_ids: tuple[int, ...]
+    works_by_turns: bool = False
+    """Whether it sleeps while somebody else uses its bundle."""
+
+    @property
+    def can_sleep(self) -> bool:
+        """Whether it can give memory back: vLLM knows no sleep on a CPU."""
+        return self.works_by_turns and self.num_gpus > 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,8 +75,8 @@ class SampledTokens:
     """Of each token under the distribution that it was drawn from, [len(token_ids)]."""
     finish_reason: str
     """`stop` or `length`; `abort` for a request that was given up."""
-    weight_versions: tuple[str, ...]
-    """Labels of the weights that made the tokens, in the order of first use."""
+    version_spans: tuple[VersionSpan, ...]
+    """Which weights drew which tokens; their labels are numbers. Empty if vLLM did not say."""
 
 
 class VllmEngine:
@@ -71,7 +87,8 @@ class VllmEngine:
         self._llm = llm
         self._settings = settings
         self._processes = processes
-        self.weights = VllmWeights(llm)
+        self.sleep = VllmSleep(llm, frees_memory=settings.can_sleep)
+        self.weights = VllmWeights(llm, self.sleep)
 
     @classmethod
     async def start(cls, settings: EngineSettings, deadline_s: float) -> "VllmEngine":
@@ -134,7 +151,7 @@ class VllmEngine:
             top_p=1.0,
             top_k=-1,
             max_tokens=sampling.max_completion_length,
-            seed=seed,
+            **({"extra_args": {SEED_KEY: seed}} if self._settings.num_gpus == 0 else {"seed": seed}),
             logprobs=0,
             flat_logprobs=True,
             stop_token_ids=list(self._settings.eos_token_ids),
@@ -212,6 +229,7 @@ def _build(settings: EngineSettings, given_up: Event) -> Any:
         weight_transfer_config=WeightTransferConfig(backend=BACKEND),
         # In order of arrival, but for the probe of a weight sync, which may not wait for a full engine's rollouts.
         scheduling_policy="priority",
+        enable_sleep_mode=settings.can_sleep,
         disable_log_stats=True,
         use_tqdm_on_load=False,
         **_hardware_arguments(settings),
@@ -223,7 +241,13 @@ def _build(settings: EngineSettings, given_up: Event) -> Any:
 
 def _hardware_arguments(settings: EngineSettings) -> dict[str, Any]:
     if settings.num_gpus == 0:
-        return {"kv_cache_memory_bytes": KV_CACHE_BYTES_ON_CPU, "distributed_executor_backend": "uni"}
+        return {
+            "kv_cache_memory_bytes": KV_CACHE_BYTES_ON_CPU,
+            "distributed_executor_backend": "uni",
+            "worker_cls": _CPU_WORKER,
+            "ir_op_priority": {"rms_norm": [NORM_PROVIDER], "fused_add_rms_norm": [NORM_PROVIDER]},
+            "block_size": _BLOCK_ON_CPU,
+        }
     return {
         "tensor_parallel_size": settings.tensor_parallel_size,
         # Not left to vLLM: within a placement group it would ask Ray for workers of its own, whose GPUs we hold.
@@ -259,7 +283,10 @@ def _sampled(completion: Any) -> SampledTokens:
         token_ids=token_ids,
         logprobs=tuple(logprobs.logprobs[start] for start in positions),
         finish_reason=str(completion.finish_reason),
-        weight_versions=tuple(dict.fromkeys(span.version for span in completion.weight_versions or [])),
+        version_spans=tuple(
+            VersionSpan(version=int(span.version), start=span.start, end=span.end)
+            for span in completion.weight_versions or []
+        ),
     )
 
 

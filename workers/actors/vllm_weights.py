@@ -6,6 +6,8 @@ from hashlib import sha256
 from itertools import count
 from typing import Any
 
+from workers.actors.vllm_sleep import VllmSleep
+
 _EMPTY_DIGEST = sha256(b"").hexdigest()
 _FIRST = -1
 """Priority before all other requests, which have 0."""
@@ -23,8 +25,8 @@ class Question:
 class VllmWeights:
     """The weights of one `AsyncLLM`. Any exception of vLLM may come out of its methods."""
 
-    def __init__(self, llm: Any) -> None:
-        self._llm = llm
+    def __init__(self, llm: Any, sleep: VllmSleep) -> None:
+        self._llm, self._sleep = llm, sleep
         self._numbers = count()
 
     async def label(self, version: str) -> None:
@@ -36,13 +38,15 @@ class VllmWeights:
 
         With the cache cleared the frozen ones compute their keys and values again under the new weights, so none
         continues on those of the old policy. The same as `pause_generation(mode="keep")` without its sleep of 20 ms,
-        which is there for callers who want earlier outputs first.
+        which is there for callers who want earlier outputs first. An engine that sleeps wakes up, its cache last.
         """
+        await self._sleep.wake_weights()
         await self._llm.renderer.clear_mm_cache_async()
         await self._llm.engine_core.pause_scheduler_async(mode="keep", clear_cache=True)
 
     async def resume(self) -> None:
         """Let requests go on."""
+        await self._sleep.wake_cache()
         await self._llm.resume_generation()
 
     async def start(self) -> None:

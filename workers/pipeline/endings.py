@@ -7,8 +7,10 @@ from service.contract.status import EndReason
 from workers.actors.trainer_results import NonFinite
 from workers.actors.vllm_adapter import EngineFailed
 from workers.config_error import ConfigError
+from workers.pipeline.stall_watchdog import Stalled
 from workers.placement import ActorDied, DeadlineExceeded, NoPlacement, Role
 from workers.reporter.attempt_service import ServiceRefused
+from workers.reporter.give_way import Preempted
 from workers.reporter.reporter import Cancelled
 from workers.stages.engine_roster import EnginesLost
 from workers.stages.gate import GateClosed
@@ -30,12 +32,14 @@ class ClusterLost(Exception):
 
 _REASONS: tuple[tuple[type[Exception], EndReason], ...] = (
     (Cancelled, EndReason.CANCELLED_BY_USER),
+    (Preempted, EndReason.PREEMPTED),
     (ConfigError, EndReason.CONFIG_ERROR),
     (ServiceRefused, EndReason.CONFIG_ERROR),
     (GateClosed, EndReason.GATE_CLOSED),
     (NonFinite, EndReason.NON_FINITE),
     (Incomplete, EndReason.INCOMPLETE),
     (EngineFailed, EndReason.ENGINE_FAILED),
+    (Stalled, EndReason.NO_PROGRESS),
     (WeightSyncFailed, EndReason.WEIGHT_SYNC_FAILED),
     (ClusterLost, EndReason.RAY_JOB_FAILED),
     (RayError, EndReason.RAY_JOB_FAILED),

@@ -8,8 +8,10 @@ from datetime import UTC, datetime
 from service.contract.messages import StageResult
 from service.contract.stages import StageName
 from workers.pipeline.endings import Incomplete
+from workers.pipeline.trainer_restarts import TrainerRestarts
 from workers.stages.evaluate import EvaluationPlace, run_evaluation
 from workers.stages.resume import needs_engine, needs_trainer, pending_stages, restore_policy
+from workers.stages.reuse import usable_results
 from workers.stages.rl import run_rl
 from workers.stages.sft import run_sft
 from workers.stages.stage_context import StageContext, StageOutcome
@@ -25,24 +27,27 @@ def run_stages(
     Trainer and rollout engine start side by side, each only if some stage asks for it. Raises Incomplete, and whatever
     a stage raises.
     """
-    results = {result.stage: result for result in completed}
+    results = {result.stage: result for result in usable_results(context, completed, context.reused)}
     pending = pending_stages(context.spec, results)
     if needs_engine(context.spec, pending):
         context.engine.begin_start()
     if needs_trainer(pending):
         context.trainer.begin_load()
         restore_policy(context, results)
+    restarts = TrainerRestarts(context=context)
     for stage in pending:
-        result = _timed(context, stage, results)
+        result = _timed(context, stage, results, restarts)
         results[stage] = result
         finished(result)
     return [results[stage] for stage in context.spec.stage_names()]
 
 
-def _timed(context: StageContext, stage: StageName, results: dict[StageName, StageResult]) -> StageResult:
+def _timed(
+    context: StageContext, stage: StageName, results: dict[StageName, StageResult], restarts: TrainerRestarts
+) -> StageResult:
     logger.info("stage started", extra={"stage": stage})
     started_at, began = datetime.now(UTC), time.monotonic()
-    outcome = _run(context, stage, results)
+    outcome = restarts.run(stage, results, lambda: _run(context, stage, results))
     duration_s = time.monotonic() - began
     if outcome.steps_done != outcome.steps_planned:
         raise Incomplete(stage, outcome.steps_done, outcome.steps_planned)
@@ -58,7 +63,7 @@ def _timed(context: StageContext, stage: StageName, results: dict[StageName, Sta
         steps_planned=outcome.steps_planned,
         metrics=outcome.metrics | {"timing_s/stage": duration_s},
         checkpoint=outcome.checkpoint,
-        detail=outcome.detail,
+        detail=outcome.detail | {"code": dict(context.code)},
     )
 
 

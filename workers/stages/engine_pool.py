@@ -9,17 +9,18 @@ Whoever calls `generate` drives its own portions, in its own thread. With one en
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from math import ceil
 
 from workers.actors.vllm_adapter import EngineFailed
-from workers.placement import ActorDied, Check
+from workers.actors.vllm_sleep import SleepLevel
+from workers.placement import ActorDied, Check, DeadlineExceeded
 from workers.rollouts import Completion, EngineFacts, GenerationRequest, SamplingParameters
 from workers.stages.engine_batch import Batch, Flight
 from workers.stages.engine_roster import MOST_IN_PORTION, Member, MemberState, Roster
 from workers.stages.engine_supervisor import USUAL_TIMES, Host, OnJoin, PoolTimes, Supervisor
-from workers.stages.remote_engine import ANSWER_S, Call
+from workers.stages.remote_engine import ANSWER_S, SLEEP_S, Call, RemoteEngine
 from workers.stages.roles import Reports
 
 logger = logging.getLogger(__name__)
@@ -92,6 +93,13 @@ class EnginePool:
         self._roster.retire(member, error)
         self._roster.check()
 
+    def replace(self, number: int, cause: str) -> bool:
+        """Retire an engine that somebody else has found at fault; says whether it was there to be retired."""
+        member = next((member for member in self.members() if member.number == number), None)
+        if member is not None:
+            self._roster.retire(member, EngineFailed(cause))
+        return member is not None
+
     def set_on_join(self, on_join: OnJoin) -> None:
         """To be called with each engine that has started, before it gets a request; replaced engines included."""
         self._supervisor.on_join = on_join
@@ -108,12 +116,35 @@ class EnginePool:
                 self._roster.heard(member)
             self._supervisor.membership.release()
 
-    def add(self) -> int:
-        """Start one more engine; returns its number. It takes part once it holds the weights that the pool serves.
+    def wait_settled(self) -> None:
+        """Wait until no engine is starting or about to be replaced."""
+        while len(self.members()) < len(self._roster.members()):
+            self._check()
+            self._roster.wait(self._poll_s)
 
-        Raises NoPlacement if the cluster has no room for it.
+    def sleep(self, level: SleepLevel) -> None:
+        """Let all engines sleep, see `RolloutEngine.sleep`; nothing may be under way. One that fails is replaced."""
+        self._tell_all("going to sleep", lambda engine: engine.begin_sleep(level))
+
+    def wake_up(self) -> None:
+        """Let all engines that sleep go on. One that fails is replaced."""
+        self._tell_all("waking up", lambda engine: engine.begin_wake_up())
+
+    def is_serving(self) -> bool:
+        """Whether at least one engine generates at present."""
+        return bool(self.members())
+
+    def numbers(self) -> set[int]:
+        """Of all engines, those that start, fail or are about to go included."""
+        return {member.number for member in self._roster.members()}
+
+    def add(self, node: str = "") -> int:
+        """Start one more engine, on the node of this id; returns its number.
+
+        It takes part once it holds the weights that the pool serves. If it fails it is given back and not replaced:
+        whoever added it may add another. Raises NoPlacement if there is no room for it.
         """
-        number = self._host.add(self._check)
+        number = self._host.add(self._check, node)
         self._supervisor.start_engine(number)
         return number
 
@@ -136,6 +167,13 @@ class EnginePool:
         for member in members:
             member.engine.kill()
             self._roster.remove(member)
+
+    def _tell_all(self, what: str, begin: Callable[[RemoteEngine], Call]) -> None:
+        for member, call in [(member, begin(member.engine)) for member in self.members()]:
+            try:
+                member.engine.wait(call, what, SLEEP_S)
+            except (ActorDied, EngineFailed, DeadlineExceeded) as error:
+                self.retire(member, error)
 
     def _check(self) -> None:
         self._interrupted()

@@ -53,8 +53,10 @@ class Member:
 
     engine: RemoteEngine
     start: Call
-    is_first: bool
+    is_first: bool = False
     """Whether it is one of those with which the attempt began."""
+    is_extra: bool = False
+    """Whether its bundle was added on the way: it is given back when the engine fails."""
     since_s: float
     state: MemberState = MemberState.STARTING
     is_leaving: bool = False
@@ -87,8 +89,8 @@ class Incident:
     since_s: float
     num_portions: int
     num_requests: int
-    num_starts: int = 1
-    """Replacements that were needed; further ones failed before they took part."""
+    num_starts: int
+    """Replacements that were begun; all but the last failed before they took part."""
 
 
 @dataclass(slots=True)
@@ -187,18 +189,22 @@ class Roster:
                     )
             self._facts = replace(known, start_s=max(known.start_s, facts.start_s))
 
-    def welcome(self, member: Member) -> Incident | None:
-        """From now on it gets requests; returns the incident that ends with it."""
+    def welcome(self, member: Member) -> None:
+        """From now on it gets requests."""
         with self._changed:
             member.state, member.last_sign_s = MemberState.READY, self.clock()
             self._changed.notify_all()
-            return self._incidents.pop(member.number, None)
 
-    def take_open_incidents(self) -> list[Incident]:
-        """Those with which no other engine has ended yet; they are forgotten."""
+    def close_incident(self, number: int) -> Incident | None:
+        """The incident of a number, if there is one that nobody has closed yet."""
         with self._changed:
-            found, self._incidents = list(self._incidents.values()), {}
-            return found
+            return self._incidents.pop(number, None)
+
+    @property
+    def open_incidents(self) -> list[int]:
+        """The numbers of those that nobody has closed yet."""
+        with self._changed:
+            return sorted(self._incidents)
 
     def take(self, num_requests: int, num_tokens: int) -> Member | None:
         """The member with the least to do, if one has room; the portion counts as its own from now on."""
@@ -239,7 +245,8 @@ class Roster:
     def retire(self, member: Member, error: Exception) -> None:
         """A member has failed and gets nothing more; whoever has portions with it takes them back.
 
-        Does nothing if it is retired already. Ends the pool where no replacement is left.
+        Does nothing if it is retired already. Ends the pool where no replacement is left. An added engine is not
+        replaced.
         """
         host = "" if member.is_retired else member.engine.host  # asks Ray, so not while the others wait
         with self._changed:
@@ -249,7 +256,8 @@ class Roster:
             if not member.is_leaving:
                 cause = f"engine {member.number} on {host}: {str(error)[:_CAUSE_CHARACTERS] or repr(error)}"
                 self._note(member, cause)
-                self._failure = self._budget.spend(cause, error)
+                member.is_leaving = member.is_extra
+                self._failure = None if member.is_extra else self._budget.spend(cause, error)
             self._changed.notify_all()
 
     def take_num_reissued(self) -> int:
@@ -269,4 +277,5 @@ class Roster:
             since_s=self.clock(),
             num_portions=member.num_portions,
             num_requests=member.num_requests,
+            num_starts=0 if member.is_extra else 1,
         )

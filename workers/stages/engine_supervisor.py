@@ -18,7 +18,7 @@ from typing import Protocol
 from workers.actors.vllm_adapter import EngineFailed
 from workers.config_error import ConfigError
 from workers.placement import ActorDied, Check, DeadlineExceeded, Role
-from workers.stages.engine_roster import Incident, Member, MemberState, Roster
+from workers.stages.engine_roster import Member, MemberState, Roster
 from workers.stages.remote_engine import ANSWER_S, ENGINE_START_S, Call, RemoteEngine
 from workers.stages.roles import Reports
 from workers.weight_sync import WeightSyncFailed
@@ -58,8 +58,8 @@ class Host(Protocol):
     def spawn(self, number: int, check: Check) -> RemoteEngine:
         """Another actor in the bundle of an engine."""
 
-    def add(self, check: Check) -> int:
-        """A further bundle; its number."""
+    def add(self, check: Check, node: str = "") -> int:
+        """A further bundle, on the node of this id; its number."""
 
     def give_back(self, number: int) -> None:
         """A bundle that was added."""
@@ -106,16 +106,23 @@ class Supervisor:
     def start_engine(self, number: int, *, is_first: bool = False) -> None:
         """Start an engine in its bundle; it joins when it answers."""
         engine = self._host.spawn(number, self._check)
-        since_s = self._roster.clock()
-        self._roster.add(Member(engine=engine, start=engine.begin_start(), is_first=is_first, since_s=since_s))
+        self._roster.add(
+            Member(
+                engine=engine,
+                start=engine.begin_start(),
+                is_first=is_first,
+                is_extra=number >= self._host.num_engines,
+                since_s=self._roster.clock(),
+            )
+        )
 
     def stop(self) -> None:
         """End the thread, and tell of engines that have no successor yet; all stay as they are."""
         self._stopping.set()
         if self._thread.ident is not None:
             self._thread.join(_STOP_S)
-        for incident in self._roster.take_open_incidents():
-            self._report(incident, "engine_lost", "was lost and not replaced before the end")
+        for number in self._roster.open_incidents:
+            self._close_incident(number, "engine_lost", "was lost and not replaced before the end")
 
     def _run(self) -> None:
         try:
@@ -159,16 +166,15 @@ class Supervisor:
     def _join(self, member: Member) -> None:
         self._roster.meet(member, member.start.result())
         self.on_join(member)
-        incident = self._roster.welcome(member)
+        self._roster.welcome(member)
         logger.info("rollout engine joined", extra={"number": member.number, "facts": self._roster.facts})
-        if incident is not None:
-            self._report(incident, "engine_replaced", "was replaced")
+        self._close_incident(member.number, "engine_replaced", "was replaced")
 
     def _did_not_join(self, member: Member, error: Exception) -> None:
         """What no engine could serve fails everywhere; so the first to answer shows that it is worth trying again."""
         starting = self._roster.members(MemberState.STARTING)
         nobody_else = self._roster.facts is None and starting == [member]
-        if isinstance(error, ConfigError) or nobody_else:
+        if nobody_else or (member.is_first and isinstance(error, ConfigError)):
             self._roster.fail(error)
         else:
             self._roster.retire(member, error)
@@ -209,11 +215,16 @@ class Supervisor:
             del self._clearing[member]
             self._roster.remove(member)
             self._host.give_back(member.number)
+            self._close_incident(member.number, "engine_lost", "was lost, and its bundle given back")
         elif self._roster.facts is not None:
             del self._clearing[member]
             self.start_engine(member.number)
 
-    def _report(self, incident: Incident, kind: str, outcome: str) -> None:
+    def _close_incident(self, number: int, kind: str, outcome: str) -> None:
+        """Tell of the incident of a number, if there is one."""
+        incident = self._roster.close_incident(number)
+        if incident is None:
+            return
         seconds = self._roster.clock() - incident.since_s
         self._reports.event(
             kind,

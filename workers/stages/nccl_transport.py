@@ -67,6 +67,9 @@ class NcclTransport:
         if self._parcel is not None:
             self._shelf.begin(self._parcel)
 
+    def trainer_replaced(self) -> None:
+        """See `Transport`: the new one knows of no group, so the next delivery makes one."""
+
     def hand_over(self, member: Member) -> Call:
         """See `Transport`."""
         self._shelf.settle()

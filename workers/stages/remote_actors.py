@@ -1,15 +1,18 @@
 """`roles.Trainer` over Ray actors: each call has a deadline and can be interrupted while it waits."""
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from service.contract.spec import ExperimentSpec
 from service.contract.stages import RlSpec, SftSpec
 from workers.actors.trainer import Trainer
-from workers.actors.trainer_results import ModelFacts, RlPlan, SftEnd, SftPlan, SftSlice
-from workers.placement import Check, Placement, Role, kill, put, wait_for_all
+from workers.actors.trainer_results import ModelFacts, RlCarried, RlPlan, SftEnd, SftPlan, SftSlice
+from workers.placement import ActorDied, Check, Placement, Role, kill, put, wait_for_all
 from workers.rollouts import TrainingSample
 from workers.weight_sync import SendReport
+
+logger = logging.getLogger(__name__)
 
 # Seconds. They end what hangs; what is merely slow stays far below them.
 LOAD_S = 1800.0
@@ -49,6 +52,15 @@ class RemoteTrainer:
             self._facts = self._wait(self._loading, "loading the model", LOAD_S)
         return self._facts
 
+    def restart(self) -> bool:
+        """See `roles.Trainer`. The bundles must lie where they lay: ranks meet at the addresses of their nodes."""
+        self.release()
+        if not self._placement.trainer_stands:
+            return False
+        self._facts = None
+        self.begin_load()
+        return True
+
     def prepare_sft(self, spec: SftSpec, checkpoint_root: str) -> SftPlan:
         """See `roles.Trainer`."""
         return self._wait(self._call("prepare_sft", spec, checkpoint_root), "preparing SFT", PREPARE_S)
@@ -58,9 +70,17 @@ class RemoteTrainer:
         refs = self._call("sft_steps", max_steps=max_steps, max_seconds=max_seconds)
         return self._wait(refs, "an SFT step", STEP_S + max_seconds)
 
+    def save_sft(self) -> str:
+        """See `roles.Trainer`."""
+        return self._wait(self._call("save_sft"), "saving a checkpoint", SAVE_S)
+
     def end_sft(self) -> SftEnd:
         """See `roles.Trainer`."""
         return self._wait(self._call("end_sft"), "loading the best checkpoint", LOAD_S)
+
+    def take_weights(self, checkpoint_root: str, step: int) -> None:
+        """See `roles.Trainer`."""
+        self._wait(self._call("take_weights", checkpoint_root, step), "loading a reused checkpoint", LOAD_S)
 
     def prepare_rl(self, spec: RlSpec, checkpoint_root: str) -> RlPlan:
         """See `roles.Trainer`."""
@@ -72,9 +92,9 @@ class RemoteTrainer:
         shared = put(samples)
         return self._wait(self._call("rl_step", step, shared, temperature=temperature), "an RL step", STEP_S)
 
-    def save_rl(self, step: int, policy_version: int) -> str:
+    def save_rl(self, step: int, policy_version: int, carried: RlCarried | None = None) -> str:
         """See `roles.Trainer`."""
-        return self._wait(self._call("save_rl", step, policy_version), "saving a checkpoint", SAVE_S)
+        return self._wait(self._call("save_rl", step, policy_version, put(carried)), "saving a checkpoint", SAVE_S)
 
     def export(self, folder: str) -> str:
         """See `roles.Trainer`."""
@@ -116,6 +136,14 @@ class RemoteTrainer:
         refs = self._call("logprobs", pairs, temperature=1.0)
         return self._begin("scoring the probe of a weight sync", self.weights_deadline_s, refs).result
 
+    def end(self, cause: str) -> bool:
+        """End ranks that somebody has found at fault, from any thread: whoever waits for them hears of it as of a
+        death. Says whether there were any."""
+        logger.warning("trainer ended", extra={"cause": cause})
+        had_any = bool(self._ranks)
+        self.release()
+        return had_any
+
     def release(self) -> None:
         """End the actors' processes, and with them what holds them together."""
         for actor in self._ranks:
@@ -143,6 +171,8 @@ class RemoteTrainer:
         return TrainerCall(lambda: self._wait(refs, what, deadline_s, ranks))
 
     def _call(self, method: str, *args: object, **kwargs: object) -> list[Any]:
+        if not self._ranks:
+            raise ActorDied(Role.TRAINER, "its processes were ended")
         return [getattr(actor, method).remote(*args, **kwargs) for actor in self._ranks]
 
     def _wait(self, refs: list[Any], what: str, deadline_s: float, asked: list[Any] | None = None) -> Any:

@@ -5,12 +5,15 @@ from typing import Any
 
 from service.contract.spec import ExperimentSpec
 from workers.actors.rollout import RolloutEngine
+from workers.actors.vllm_sleep import SleepLevel
 from workers.placement import Check, Placement, Role, cancel, ended, fetch, kill, wait_for
 from workers.rollouts import GenerationRequest, SamplingParameters
 from workers.weight_sync import UpdateOrder
 
 # Seconds. They end what hangs; what is merely slow stays far below them.
 ENGINE_START_S = 1200.0
+SLEEP_S = 120.0
+"""For going to sleep and for waking up: weights travel between a GPU and the host's memory at most."""
 ANSWER_S = 30.0
 """How much longer than the engine's own deadline its answer may take to arrive."""
 _CONCURRENCY = 128
@@ -52,6 +55,7 @@ class RemoteEngine:
             num_cpus=demand.num_cpus,
             num_gpus=demand.num_gpus,
             tensor_parallel_size=demand.tensor_parallel_size,
+            works_by_turns=spec.resources.placement == "colocated",
             chats=spec.chats(),
         )
 
@@ -78,6 +82,14 @@ class RemoteEngine:
     def begin_ping(self, deadline_s: float) -> Call:
         """See `RolloutEngine.ping`."""
         return self._begin("ping", deadline_s)
+
+    def begin_sleep(self, level: SleepLevel) -> Call:
+        """See `RolloutEngine.sleep`."""
+        return self._begin("sleep", level, deadline_s=SLEEP_S)
+
+    def begin_wake_up(self) -> Call:
+        """See `RolloutEngine.wake_up`."""
+        return self._begin("wake_up", deadline_s=SLEEP_S)
 
     def begin_shutdown(self) -> Call:
         """End vLLM's processes."""
@@ -122,9 +134,9 @@ class EngineHost:
         """Another actor in an engine's bundle; the one before it must have been killed."""
         return RemoteEngine(self._placement, self._spec, number, check)
 
-    def add(self, check: Check) -> int:
+    def add(self, check: Check, node: str = "") -> int:
         """A bundle for one more engine. Raises NoPlacement if there is none within minutes."""
-        return self._placement.add_engine(deadline_s=_ADD_S, check=check)
+        return self._placement.add_engine(node=node, deadline_s=_ADD_S, check=check)
 
     def give_back(self, number: int) -> None:
         """The bundle of an engine that was added."""

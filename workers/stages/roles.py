@@ -11,7 +11,7 @@ from pydantic import JsonValue
 from service.contract.data import PromptData
 from service.contract.messages import RolloutSample, TokenView
 from service.contract.stages import RlSpec, SftSpec, StageName
-from workers.actors.trainer_results import ModelFacts, RlPlan, SftEnd, SftPlan, SftSlice
+from workers.actors.trainer_results import ModelFacts, RlCarried, RlPlan, SftEnd, SftPlan, SftSlice
 from workers.rollouts import Completion, EngineFacts, GenerationRequest, Prompt, SamplingParameters, TrainingSample
 
 
@@ -24,14 +24,23 @@ class Trainer(Protocol):
     def wait_loaded(self) -> ModelFacts:
         """Wait until the model is there."""
 
+    def restart(self) -> bool:
+        """End what is left of a trainer that was lost, and start loading anew; says whether there is a place for it."""
+
     def prepare_sft(self, spec: SftSpec, checkpoint_root: str) -> SftPlan:
         """Load the data and take up at the newest valid checkpoint."""
 
     def sft_steps(self, *, max_steps: int, max_seconds: float) -> SftSlice:
         """Whole optimizer steps until one limit is reached; none says that all are done."""
 
+    def save_sft(self) -> str:
+        """Write a checkpoint after the last step done, whether or not one is due; returns its place."""
+
     def end_sft(self) -> SftEnd:
         """Take the weights with which the stage ends, all steps done."""
+
+    def take_weights(self, checkpoint_root: str, step: int) -> None:
+        """Load the weights of another run's checkpoint, and nothing else of it."""
 
     def prepare_rl(self, spec: RlSpec, checkpoint_root: str) -> RlPlan:
         """Take up at the newest valid checkpoint."""
@@ -39,8 +48,8 @@ class Trainer(Protocol):
     def rl_step(self, step: int, samples: list[TrainingSample], *, temperature: float) -> dict[str, float]:
         """Train on one step's rollouts; returns metrics by name."""
 
-    def save_rl(self, step: int, policy_version: int) -> str:
-        """Write a checkpoint after `step`; returns its place."""
+    def save_rl(self, step: int, policy_version: int, carried: RlCarried | None = None) -> str:
+        """Write a checkpoint after `step`, with what the plan shall carry to whoever resumes; returns its place."""
 
     def export(self, folder: str) -> str:
         """Write the model as a Hugging Face folder; returns its place."""
@@ -70,6 +79,9 @@ class WeightSync(Protocol):
 
     def __call__(self, version: int) -> Mapping[str, float]:
         """The engine's completions carry `version` from now on; returns what it took, by metric name."""
+
+    def trainer_replaced(self) -> None:
+        """Nothing holds any more that was agreed with the trainer before."""
 
 
 class Reports(Protocol):

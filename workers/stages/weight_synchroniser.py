@@ -111,6 +111,11 @@ class WeightSynchroniser:
         logger.info("weights synced", extra=about | {"metrics": metrics})
         return metrics
 
+    def trainer_replaced(self) -> None:
+        """See `roles.WeightSync`. What engines hold stays known; a trainer that was just loaded is verified in full."""
+        self._transport.trainer_replaced()
+        self._due.at_next()
+
     def bring_up_to_date(self, member: Member) -> None:
         """Give an engine that joins what the others have; before the first sync that is what it has started with.
 

@@ -73,6 +73,9 @@ class Transport(Protocol):
     def hand_over(self, member: Member) -> Call:
         """Take what was delivered last to an engine that joins. Raises WeightSyncFailed."""
 
+    def trainer_replaced(self) -> None:
+        """Another trainer sends from now on; connections to the one before are dead."""
+
 
 class Shelf(Protocol):
     """Where one version of the weights lies for engines to take it."""
@@ -102,6 +105,9 @@ class ShelfTransport:
 
     def keep(self) -> None:
         """They stay where they are."""
+
+    def trainer_replaced(self) -> None:
+        """There is no connection: a shelf asks whoever is the trainer."""
 
     def hand_over(self, member: Member) -> Call:
         """See `Transport`."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from service.contract.memory_sizes import LOSS_CHUNK_BYTES
+from service.contract.memory_sizes import GPU_MEMORY_UTILIZATION, LOSS_CHUNK_BYTES
 from service.contract.plan import MemoryPlan
 from service.contract.spec import ExperimentSpec
 from service.planning.memory_checks import find_memory_beyond, warn_of_memory
@@ -117,13 +117,16 @@ def test_adapters_are_counted_at_their_targets() -> None:
     assert trained_parameters(small_shape(), everything) == 2 * 2 * 4 * (16 + 8)
 
 
-@pytest.mark.parametrize(("max_length", "batch_size", "tokens"), [(512, 64, 8192), (512, 4, 2048), (10_000, 4, 10_000)])
+@pytest.mark.parametrize(
+    ("max_length", "batch_size", "num_gpus", "tokens"),
+    [(512, 64, 0.0, 2048), (512, 64, 1.0, 8192), (512, 3, 0.0, 1536), (10_000, 4, 0.0, 10_000)],
+)
 def test_a_micro_batch_has_no_more_tokens_than_batch_and_budget_allow(
-    max_length: int, batch_size: int, tokens: int
+    max_length: int, batch_size: int, num_gpus: float, tokens: int
 ) -> None:
-    spec = make_spec(max_length=max_length, batch_size=batch_size)
+    spec = make_spec(max_length=max_length, batch_size=batch_size, trainer={"num_gpus": num_gpus})
     assert spec.sft is not None
-    assert microbatch_tokens(spec.sft, spec.model, 1) == tokens
+    assert microbatch_tokens(spec.sft, spec.model, spec.resources.trainer) == tokens
 
 
 def test_static_parts_are_sixteen_bytes_a_parameter() -> None:
@@ -135,7 +138,7 @@ def test_static_parts_are_sixteen_bytes_a_parameter() -> None:
     "change",
     [
         {"model": {"gradient_checkpointing": True}},
-        {"max_tokens_per_microbatch": 2048},
+        {"max_tokens_per_microbatch": 512},
         {"model": {"lora": {}}},
         {"model": {"dtype": "bfloat16"}},
         {"trainer": {"num_ranks": 4}},
@@ -143,7 +146,8 @@ def test_static_parts_are_sixteen_bytes_a_parameter() -> None:
 )
 def test_each_remedy_makes_the_trainer_smaller(change: dict[str, Any]) -> None:
     shape = small_and_wide()
-    assert trainer_plan(make_spec(**change), shape).total_bytes < trainer_plan(make_spec(), shape).total_bytes
+    plain = make_spec(max_length=512)
+    assert trainer_plan(make_spec(max_length=512, **change), shape).total_bytes < trainer_plan(plain, shape).total_bytes
 
 
 def small_and_wide() -> ModelShape:
@@ -170,6 +174,13 @@ def test_the_reference_of_rl_is_a_copy_of_what_is_trained_divided_among_the_rank
         rl = make_rl(beta=0.1, max_completion_length=64)
         parts = trainer_plan(spec.model_copy(update={"sft": None, "rl": rl})).parts
         assert parts["reference_weights"] == 4 * qwen().num_parameters // num_ranks
+
+
+def test_adapters_that_are_off_for_the_reference_of_rl_take_no_memory() -> None:
+    for kl_reference, is_held in (("start", True), ("adapters_off", False)):
+        rl = make_rl(beta=0.1, kl_reference=kl_reference, max_completion_length=64)
+        spec = make_spec(model={"lora": {"rank": 4}}).model_copy(update={"sft": None, "rl": rl})
+        assert ("reference_weights" in trainer_plan(spec).parts) == is_held
 
 
 def test_a_gradient_of_the_entropy_takes_one_more_chunk() -> None:
@@ -205,13 +216,13 @@ def test_a_share_of_a_gpu_has_that_share_of_its_memory() -> None:
 
 
 def test_what_cannot_fit_is_refused_with_numbers_and_remedies() -> None:
-    spec, memory = make_spec(), Memory(node_bytes=24.0 * GIB, total_bytes=24.0 * GIB)
+    spec, memory = make_spec(max_length=512), Memory(node_bytes=8.0 * GIB, total_bytes=8.0 * GIB)
     plans = plan_memory(spec, qwen(), memory)
     [finding] = find_memory_beyond(spec, qwen(), memory, plans)
     assert finding.field == "resources.trainer"
-    assert "the largest machine of the cluster has 24.0 GiB" in finding.problem
+    assert "the largest machine of the cluster has 8.0 GiB" in finding.problem
     assert "activations" in finding.problem
-    for remedy in ("gradient_checkpointing: ", "max_tokens_per_microbatch 2048: ", "bfloat16: ", "num_ranks 2: "):
+    for remedy in ("gradient_checkpointing: ", "max_tokens_per_microbatch 512: ", "bfloat16: ", "num_ranks 2: "):
         assert remedy in finding.hint
 
 
@@ -247,6 +258,27 @@ def test_an_engine_divides_its_weights_over_its_gpus() -> None:
     )
     parts = [plan_memory(spec, qwen(), Memory())[0].parts["parameters"] for spec in (one, two)]
     assert parts[1] == parts[0] // 2
+
+
+def sharing(rollout_share: float) -> ExperimentSpec:
+    body = make_spec().model_dump(mode="json")
+    evaluation = {"data": {"path": "/e"}, "reward": {"type": "exact_match"}, "max_completion_length": 16}
+    shares = {"trainer": {"num_gpus": 0.1}, "rollout": {"num_gpus": rollout_share}, "placement": "colocated"}
+    return ExperimentSpec.model_validate(body | {"evaluation": evaluation, "resources": shares})
+
+
+def test_by_turns_the_trainer_has_the_whole_gpu_and_the_engine_its_share() -> None:
+    plans = plan_memory(sharing(0.5), qwen(), Memory(gpu_bytes=80.0 * GIB))
+    assert [plan.available_bytes for plan in plans] == [80 * GIB, int(0.5 * GPU_MEMORY_UTILIZATION * 80 * GIB)]
+
+
+def test_a_trainer_that_leaves_the_engine_no_room_to_wake_up_is_refused() -> None:
+    memory = Memory(gpu_bytes=40.0 * GIB)
+    for share, is_enough in ((0.5, True), (0.9, False)):
+        spec = sharing(share)
+        found = list(find_memory_beyond(spec, qwen(), memory, plan_memory(spec, qwen(), memory)))
+        assert (found == []) == is_enough
+    assert found[0].field == "resources.rollout.num_gpus" and "while the engine is awake" in found[0].problem
 
 
 def test_little_room_is_warned_of() -> None:

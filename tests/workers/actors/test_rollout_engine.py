@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from transformers import AutoConfig, AutoTokenizer, Qwen3ForCausalLM
 
 from service.contract.data import ChatSpec
+from service.contract.memory_sizes import MAX_NUM_BATCHED_TOKENS
 from service.contract.spec import ModelSpec
 from workers.actors.rollout import RolloutEngine
 from workers.actors.vllm_adapter import EngineFailed
@@ -45,6 +46,7 @@ SAMPLING = SamplingParameters(temperature=1.0, max_completion_length=12)
 
 OWNER = """
 import asyncio, sys, psutil
+from service.contract.memory_sizes import MAX_NUM_BATCHED_TOKENS
 from service.contract.spec import ModelSpec
 from workers.actors.rollout import RolloutEngine
 
@@ -98,7 +100,7 @@ def save_model(model: Qwen3ForCausalLM, folder: Path) -> None:
 
 def an_engine(folder: Path) -> RolloutEngine:
     model = ModelSpec(path=str(folder), max_model_len=64)
-    return RolloutEngine(model=model, seed=0, num_cpus=1.0, num_gpus=0.0, chats=(CHAT,))
+    return RolloutEngine(model=model, seed=0, num_cpus=1.0, num_gpus=0.0, works_by_turns=True, chats=(CHAT,))
 
 
 def model_tensors(model: Qwen3ForCausalLM) -> dict[str, torch.Tensor]:
@@ -182,6 +184,19 @@ def test_seed_decides_what_is_drawn(lab: Lab) -> None:
     assert len({done.token_ids for done in first[:8]}) > 4
 
 
+def test_prompts_beyond_one_forward_pass_are_cut_and_completed(lab: Lab) -> None:
+    """A prompt of which one pass takes the first part only draws nothing in it, and the same afterwards."""
+    prompts = [
+        Prompt(uid=uid, text="", token_ids=(5 + uid // 40, *((5 + uid % 40,) * 49)), answer="")
+        for uid in range(MAX_NUM_BATCHED_TOKENS // 50 + 40)
+    ]
+    requests = [GenerationRequest(prompt=prompt, sample_index=0, seed=prompt.uid) for prompt in prompts]
+    whole = lab.generate(requests)
+    alone = [lab.generate([request])[0] for request in requests[158:168]]
+    same = [one.token_ids == other.token_ids for one, other in zip(alone, whole[158:168], strict=True)]
+    assert sum(same) >= 9, "rounding may move a draw, hardly two of ten"
+
+
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 def test_importance_ratio_against_plain_transformers_is_1(lab: Lab, temperature: float) -> None:
     requests = some_requests(num_prompts=12)
@@ -210,22 +225,55 @@ def test_update_can_be_repeated(lab: Lab) -> None:
         assert ratios.min() > 0.99 and ratios.max() < 1.01
 
 
-def test_update_during_generation_loses_no_request_and_lets_none_out_before_it_is_confirmed(lab: Lab) -> None:
-    requests = some_requests(num_prompts=16, num_samples=16)
+def test_update_in_the_middle_of_completions_gives_them_two_spans_each_of_its_own_policy(lab: Lab) -> None:
+    requests, old, new = some_requests(num_prompts=16, num_samples=16), a_model(seed=0), a_model(seed=4)
+    sampling = SamplingParameters(temperature=1.0, max_completion_length=56)
+    lab.update(old, version=9)
 
     async def both() -> list[Completion]:
-        sampling = SamplingParameters(temperature=1.0, max_completion_length=40)
         generating = asyncio.create_task(lab.engine.generate(requests, sampling, deadline_s=STEP_S))
-        await asyncio.sleep(0.2)
-        order = an_order(model_tensors(lab.model), lab.folder / "during.safetensors", 10)
+        while lab.engine.num_unfinished_requests == 0:
+            await asyncio.sleep(0.0)
+        await asyncio.sleep(0.1)
+        order = an_order(model_tensors(new), lab.folder / "during.safetensors", 10)
         await lab.engine.update_weights(order)
         while lab.engine.num_unfinished_requests:
             await asyncio.sleep(0.05)
-        assert not generating.done()
+        assert not generating.done(), "nothing leaves before the update is confirmed"
         await lab.engine.confirm_weights(10)
         return await generating
 
-    assert {done.policy_version for done in lab.loop.run(both())} <= {9, 10}
+    completions = lab.loop.run(both())
+    split = [(asked, done) for asked, done in zip(requests, completions, strict=True) if len(done.version_spans) > 1]
+    assert split
+    for asked, done in split:
+        before, after = done.version_spans
+        assert (before.version, before.start, after.version, after.end) == (9, 0, 10, len(done.token_ids))
+        assert before.end == after.start and done.policy_version == 9
+        under_old, under_new = (importance_ratios(model, [asked], [done], 1.0) for model in (old, new))
+        # The first span's keys and values are computed again, so the second knows nothing of the old policy.
+        ours = torch.cat((under_old[: before.end], under_new[before.end :]))
+        assert ours.min() > 0.99 and ours.max() < 1.01
+
+
+def test_an_engine_that_sleeps_answers_when_it_wakes_up_or_has_new_weights(lab: Lab) -> None:
+    requests = some_requests(num_prompts=4)
+
+    async def asleep() -> list[int]:
+        await lab.engine.sleep(1, deadline_s=STEP_S)
+        waiting = asyncio.create_task(lab.engine.generate(requests, SAMPLING, deadline_s=STEP_S))
+        await asyncio.sleep(0.5)
+        assert not waiting.done()
+        await lab.engine.wake_up(deadline_s=STEP_S)
+        first = await waiting
+        await lab.engine.sleep(2, deadline_s=STEP_S)
+        order = an_order(model_tensors(a_model(seed=5)), lab.folder / "asleep.safetensors", 10)
+        await lab.engine.update_weights(order)
+        await lab.engine.confirm_weights(10)
+        second = await lab.engine.generate(requests, SAMPLING, deadline_s=STEP_S)
+        return [len(first), len(second)]
+
+    assert lab.loop.run(asleep()) == [len(requests)] * 2
 
 
 def test_tensor_unknown_to_the_model_is_refused_and_the_engine_lives_on(lab: Lab) -> None:

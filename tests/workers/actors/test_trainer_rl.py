@@ -5,15 +5,18 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import Lfm2Config
 
 from service.contract.metric_names import describe_metric
 from service.contract.rl import RolloutCorrection
 from service.contract.spec import LoraSpec
 from service.contract.stages import OptimizerSpec
+from tests.workers.architectures import SIZES, make_folder_of
 from tests.workers.tiny_model import (
     assert_same_weights,
     make_rl_spec,
     make_samples,
+    make_sft_spec,
     make_trainer,
     weights_of,
 )
@@ -94,6 +97,19 @@ def test_micro_batch_budget_changes_no_metric_and_no_weight(
         assert other == pytest.approx(one, abs=1e-6, rel=1e-5)
     for name, weight in results[0][1].items():
         torch.testing.assert_close(results[1][1][name], weight, rtol=0, atol=1e-6)
+
+
+def test_a_model_that_cannot_pack_is_trained_on_padded_rows(tmp_path: Path) -> None:
+    sizes = {name: value for name, value in SIZES.items() if name != "head_dim"}
+    folder = make_folder_of(Lfm2Config(**sizes, layer_types=["conv", "full_attention"]), tmp_path / "model")
+    results = []
+    for budget in (1, 1000):
+        trainer = make_trainer(folder)
+        spec = make_rl_spec(max_tokens_per_microbatch=budget, optimizer=OptimizerSpec(learning_rate=1e-3))
+        trainer.prepare_rl(spec, str(tmp_path / str(budget)))
+        results.append(run(trainer, 1, 2))
+    for one, other in zip(*results, strict=True):
+        assert other == pytest.approx(one, abs=1e-5, rel=1e-4)
 
 
 @pytest.mark.parametrize("policy_loss", ["ppo_clip", "gspo", "cispo"])
@@ -177,6 +193,29 @@ def test_the_reference_is_the_policy_with_which_the_stage_began(
     # A stage that begins later has another reference.
     trainer.prepare_rl(spec, str(tmp_path / "later"))
     assert run(trainer, 1, 1)[0]["actor/kl_loss"] == 0.0
+
+
+def test_with_adapters_off_the_reference_is_the_base_model_in_a_resumed_run_too(
+    model_folder: Path, ten_pairs: str, tmp_path: Path
+) -> None:
+    spec = make_rl_spec(beta=0.1, kl_reference="adapters_off")
+    trainer = make_trainer(model_folder, lora=LoraSpec(rank=2))
+    trainer.prepare_sft(make_sft_spec(ten_pairs), str(tmp_path / "sft"))
+    trainer.sft_steps(max_steps=100, max_seconds=100.0)
+    trainer.end_sft()
+    sequences = [(list(s.prompt_token_ids), list(s.completion_token_ids)) for s in make_samples(1)]
+    begun, base = (one.logprobs(sequences, temperature=0.8) for one in (trainer, make_trainer(model_folder)))
+    gaps = [r - p for own, other in zip(begun, base, strict=True) for p, r in zip(own, other, strict=True)]
+    trainer.prepare_rl(spec, str(tmp_path / "rl"))
+    expected = run(trainer, 1, 1)
+    assert expected[0]["actor/kl_loss"] == pytest.approx(sum(math.expm1(d) - d for d in gaps) / len(gaps), rel=1e-4)
+    saved = trainer.save_rl(1, policy_version=1)
+    assert "reference." not in Path(saved, "tensors.json").read_text()
+    expected += run(trainer, 2, 2)
+
+    resumed = make_trainer(model_folder, lora=LoraSpec(rank=2))
+    resumed.prepare_rl(spec, str(tmp_path / "rl"))
+    assert run(resumed, 2, 2) == expected[1:]
 
 
 def test_a_strong_pull_towards_the_reference_keeps_the_policy_near_it(model_folder: Path, tmp_path: Path) -> None:
