@@ -83,6 +83,9 @@ class FakeTrainer:
         self.send_failures: list[str | None] = []
         self.join_failure: str | None = None
         self.groups: list[list[str]] = []
+        self.names: list[str] = []
+
+    weights_deadline_s = 60.0
 
     def begin_write_weights(self, path: str, *, with_digests: bool) -> FakeCall:
         self.log.append(f"write {Path(path).name}")
@@ -100,13 +103,19 @@ class FakeTrainer:
         self.log.append("score")
         return lambda: [[-self.weight] * (len(tokens) - 1) for tokens in sequences]
 
-    def join_engines(self, engines: Sequence[Any]) -> str | None:
+    def join_engines(self, engines: Sequence[Any], names: Sequence[str]) -> str | None:
+        if list(names) == self.names:
+            return None
         self.groups.append(list(engines))
+        self.names = [] if self.join_failure else list(names)
         return self.join_failure
 
     def send_weights(self, *, with_digests: bool) -> SendReport:
         self.log.append("send")
-        return SendReport(gather_s=0.5, failure=self.send_failures.pop(0) if self.send_failures else None)
+        failure = self.send_failures.pop(0) if self.send_failures else None
+        if failure is not None:
+            self.names = []
+        return SendReport(gather_s=0.5, failure=failure)
 
     def _manifest(self) -> WeightManifest:
         return WeightManifest(num_tensors=1, num_bytes=7, gather_s=0.5)

@@ -71,7 +71,16 @@ def test_with_a_policy_that_never_changes_the_same_is_trained_as_in_step(samplin
 @pytest.mark.parametrize("staleness", [1, 3])
 def test_no_token_is_older_than_the_bound_and_rollouts_use_it(staleness: int) -> None:
     world = World(ahead(staleness))
-    wrap(world.engine, lambda generate, *asked: (time.sleep(0.005), generate(*asked))[1])
+    rl_step = world.trainer.rl_step
+
+    def late(step: int, samples: list[TrainingSample], *, temperature: float) -> dict[str, float]:
+        limit = time.monotonic() + 10.0
+        while step == 1 and len(world.engine.requests) < 32 * (1 + staleness):
+            assert time.monotonic() < limit
+            time.sleep(0.005)
+        return rl_step(step, samples, temperature=temperature)
+
+    world.trainer.rl_step = late  # type: ignore[method-assign]
     world.run()
     ages = [value for _, value in world.reports.series("async/staleness/max")]
     assert max(ages) == staleness and ages[0] == 0.0

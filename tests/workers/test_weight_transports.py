@@ -14,7 +14,7 @@ from workers.weight_sync import WeightFolder, WeightSyncFailed
 
 
 def a_parcel(version: int) -> Parcel:
-    return Parcel(version=version, probe=((3, 4),), with_digests=False)
+    return Parcel(version=version, probe=((3, 4),), with_digests=False, deadline_s=60.0)
 
 
 def a_file_shelf(trainer: FakeTrainer, folder: Path, *, here: bool = True) -> FileShelf:

@@ -73,13 +73,13 @@ class EngineWeights:
         """Whether what is generated may leave at once; not so from the beginning of an update on."""
         return self._confirmed.is_set()
 
-    async def update(self, order: UpdateOrder, content: memoryview | None, deadline_s: float) -> UpdateReport:
+    async def update(self, order: UpdateOrder, content: memoryview | None) -> UpdateReport:
         """Take a file, or a content that becomes one first; to be confirmed.
 
         Names and shapes are compared with the model's before vLLM is touched: a file that does not fit breaks nothing.
         Raises WeightSyncFailed.
         """
-        limit = asyncio.get_running_loop().time() + deadline_s
+        limit = asyncio.get_running_loop().time() + order.deadline_s
         if content is None:
             return await self._update_from(order, order.path, limit)
         folder = self._landing or self._open_landing(order.landing)

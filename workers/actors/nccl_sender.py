@@ -12,7 +12,7 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -39,20 +39,23 @@ class NcclSender:
         self._group: Any = None
         """vLLM's trainer engine."""
         self._client: EngineGroupClient | None = None
+        self._names: tuple[str, ...] = ()
 
-    def join(self, engines: Engines, deadline_s: float) -> str | None:
+    def join(self, engines: Engines, names: Sequence[str], deadline_s: float) -> str | None:
         """Make a group with these engines; returns why there is none, if so. The one before is torn down.
+
+        Does nothing where there is a group with engines of these names, in this order.
 
         Raises WeightSyncFailed if a thread of the first rank is lost in NCCL, so that this process must end.
         """
-        return self._policy.ranks.from_first(lambda: self._join(engines, deadline_s))
+        return self._policy.ranks.from_first(lambda: self._join(engines, tuple(names), deadline_s))
 
     def send(self, deadline_s: float, *, with_digests: bool) -> SendReport:
         """Send the present weights to all engines of the group. Raises WeightSyncFailed as `join` does."""
+        self._source.begin(with_digests=with_digests)
         if not self._policy.ranks.is_first:
-            for _ in self._source:
-                pass
-        return self._policy.ranks.from_first(lambda: self._send(deadline_s, with_digests))
+            self._source.drain()
+        return self._policy.ranks.from_first(lambda: self._send(deadline_s))
 
     def close(self) -> None:
         """Leave the group, at once and without the others."""
@@ -60,20 +63,22 @@ class NcclSender:
         if group is not None:
             group.shutdown()
 
-    def _join(self, engines: Engines, deadline_s: float) -> str | None:
+    def _join(self, engines: Engines, names: tuple[str, ...], deadline_s: float) -> str | None:
+        if self._group is not None and self._names == names:
+            return None
         self.close()
         client = EngineGroupClient(engines, deadline_s, lambda: self._source.digests)
 
         def meet() -> None:
             self._group = _meet(client, self._host, self._source)
 
-        self._client = client
+        self._client, self._names = client, names
         return self._in_time(meet, deadline_s)
 
-    def _send(self, deadline_s: float, with_digests: bool) -> SendReport:
+    def _send(self, deadline_s: float) -> SendReport:
         if self._group is None:
+            self._source.drain()
             return SendReport(failure="there is no transfer group")
-        self._source.digests = {} if with_digests else None
         if self._policy.device.type != "cpu":
             torch.accelerator.synchronize()  # vLLM reads on streams of its own
         failure = self._in_time(self._group.send_weights, deadline_s)

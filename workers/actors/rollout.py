@@ -169,18 +169,16 @@ class RolloutEngine:
                 raise EngineFailed(f"vLLM hangs: no token of {len(latest)} requests came for {deadline_s:.0f} s")
             seen |= latest
 
-    async def update_weights(
-        self, order: UpdateOrder, content: NDArray[np.uint8] | None = None, *, deadline_s: float
-    ) -> UpdateReport:
+    async def update_weights(self, order: UpdateOrder, content: NDArray[np.uint8] | None = None) -> UpdateReport:
         """Take the trainer's weights from a file, or from the content of one, and score the probe under them.
 
         Names and shapes are checked first. Requests in flight are frozen meanwhile and go on under the new weights, but
-        their completions wait for `confirm_weights`. If the update fails after the check, or is not confirmed within
-        `deadline_s`, requests in flight fail and the engine answers nothing but `shutdown` any more.
+        their completions wait for `confirm_weights`. If the update fails after the check, or is not confirmed before
+        the order's deadline, requests in flight fail and the engine answers nothing but `shutdown` any more.
 
         Raises WeightSyncFailed if the weights were not taken, EngineFailed if the engine was not running.
         """
-        return await self._updated().update(order, None if content is None else content.data, deadline_s)
+        return await self._updated().update(order, None if content is None else content.data)
 
     async def confirm_weights(self, version: int) -> None:
         """The update to `version` is right. Raises WeightSyncFailed if it was not the last one, or has failed since."""

@@ -189,10 +189,12 @@ class Trainer:
         """What that file would hold, for engines on other machines; empty on all ranks but the first."""
         return weight_content(self._loaded(), with_digests=with_digests)
 
-    def join_engines(self, engines: Sequence[Any], num_workers: Sequence[int], *, deadline_s: float) -> str | None:
+    def join_engines(
+        self, engines: Sequence[Any], names: Sequence[str], num_workers: Sequence[int], *, deadline_s: float
+    ) -> str | None:
         """Make an NCCL group with rollout engines' actors; returns why there is none, if so. See `NcclSender.join`."""
         self._sender = self._sender or NcclSender(self._loaded(), self._host)
-        return self._sender.join(RayEngines(engines, num_workers), deadline_s)
+        return self._sender.join(RayEngines(engines, num_workers), names, deadline_s)
 
     def send_weights(self, *, with_digests: bool, deadline_s: float) -> SendReport:
         """Send `weights` to the engines of the group. See `NcclSender.send`."""

@@ -21,7 +21,7 @@ class TensorMeta:
 
 
 class PolicySource:
-    """As vLLM's `WeightSource`. Iterating is collective: all ranks do it, the first one gets the tensors.
+    """As vLLM's `WeightSource`. A pass is collective: all ranks go through it, the first one gets the tensors.
 
     Tensor by tensor where the checkpoint has the model's own. Where adapters are merged, or transformers keeps weights
     in another form than the checkpoint, the first rank holds a second copy of the whole model meanwhile.
@@ -31,7 +31,7 @@ class PolicySource:
         self._policy = policy
         self._pending: Iterator[tuple[str, Tensor]] = iter(())
         self.digests: dict[str, str] | None = None
-        """Of what has been sent since this was set to an empty one; None: nobody wants them."""
+        """Of what has been sent in this pass; None: nobody wants them."""
 
     def metadata(self) -> list[TensorMeta]:
         """What iterating gives, in its order, found without a gather."""
@@ -45,13 +45,17 @@ class PolicySource:
             for name, tensor in leaving.tensors.items()
         ]
 
-    def __iter__(self) -> Iterator[tuple[str, Tensor]]:
-        """A fresh pass."""
+    def begin(self, *, with_digests: bool) -> None:
+        """A fresh pass, which the next iteration takes. All ranks begin it and must bring it to its end."""
+        self.digests = {} if with_digests else None
         self._pending = self._sent() if self._policy.ranks.is_first else self._gathered()
+
+    def __iter__(self) -> Iterator[tuple[str, Tensor]]:
+        """What is left of the pass that has begun."""
         return self._pending
 
     def drain(self) -> None:
-        """Do what is left of a pass that was broken off, since the other ranks wait for it."""
+        """Do what is left of the pass, perhaps all of it, since the other ranks wait for it."""
         for _ in self._pending:
             pass
 

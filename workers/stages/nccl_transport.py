@@ -15,6 +15,7 @@ of the group from the next sync on.
 import logging
 from collections.abc import Sequence
 from typing import Any, Protocol
+from uuid import uuid4
 
 from workers.actors.vllm_adapter import EngineFailed
 from workers.stages.engine_roster import Member
@@ -28,8 +29,11 @@ logger = logging.getLogger(__name__)
 class Sender(Protocol):
     """What this transport asks of the trainer."""
 
-    def join_engines(self, engines: Sequence[Any]) -> str | None:
-        """Make a group with the engines' actors; returns why there is none, if so. An older one is torn down."""
+    def join_engines(self, engines: Sequence[Any], names: Sequence[str]) -> str | None:
+        """See to it that the group is one with these engines' actors; returns why there is none, if so.
+
+        By their names the trainer knows whether it is; if not, the group before is torn down.
+        """
 
     def send_weights(self, *, with_digests: bool) -> SendReport:
         """To all engines of the group at once, which have begun an update then and have to end it."""
@@ -40,7 +44,8 @@ class NcclTransport:
 
     def __init__(self, trainer: Sender, shelf: Shelf) -> None:
         self._trainer, self._shelf = trainer, shelf
-        self._group: list[Member] = []
+        self._names: dict[Member, str] = {}
+        """Of engines in a group; one that replaces another has a name of its own."""
         self._parcel: Parcel | None = None
 
     def deliver(self, parcel: Parcel, members: Sequence[Member]) -> Delivery:
@@ -63,8 +68,7 @@ class NcclTransport:
             self._shelf.begin(self._parcel)
 
     def trainer_replaced(self) -> None:
-        """See `Transport`."""
-        self._group = []
+        """See `Transport`: the new one knows of no group, so the next delivery makes one."""
 
     def hand_over(self, member: Member) -> Call:
         """See `Transport`."""
@@ -72,17 +76,12 @@ class NcclTransport:
         return self._shelf.take(member)
 
     def _join(self, members: Sequence[Member]) -> str | None:
-        if self._group == list(members):
-            return None
-        self._group = []
-        failure = self._trainer.join_engines([member.engine.handle for member in members])
-        if failure is None:
-            self._group = list(members)
-        return failure
+        # Asked each time: the trainer may be another one than at the last, and know of no group.
+        self._names = {member: self._names.get(member) or uuid4().hex for member in members}
+        return self._trainer.join_engines([member.engine.handle for member in members], [*self._names.values()])
 
     def _given_up(self, failure: str, members: Sequence[Member]) -> Delivery:
         """Whoever takes part in a collective that fails may hang in it for ever, so nobody can be spared."""
         logger.error("transfer group failed", extra={"num_engines": len(members), "why": failure})
-        self._group = []
         error = EngineFailed(f"the NCCL group of the weight sync failed: {failure}")
         return Delivery(calls=(), gather_s=0.0, failures=[(member, error) for member in members])

@@ -19,7 +19,9 @@ LOAD_S = 1800.0
 PREPARE_S = 3600.0
 STEP_S = 3600.0
 SAVE_S = 1800.0
-WEIGHTS_S = 300.0
+_WEIGHTS_LEAST_S = 300.0
+_WEIGHT_BYTES_PER_S = 50e6
+"""A way for weights slower than this is taken for hung; less than a network of 1 Gbit/s has."""
 _GIVE_UP_S = 60.0
 """What the trainer needs beyond its own deadline to tear a group down and say so."""
 
@@ -90,32 +92,41 @@ class RemoteTrainer:
         """See `roles.Trainer`."""
         return self._wait(self._call("export", folder), "exporting the model", SAVE_S)
 
+    @property
+    def weights_deadline_s(self) -> float:
+        """See `weight_synchroniser.Scorer`."""
+        num_parameters = self._facts.num_parameters if self._facts else 0
+        return _WEIGHTS_LEAST_S + 4 * num_parameters / _WEIGHT_BYTES_PER_S
+
     def begin_write_weights(self, path: str, *, with_digests: bool) -> "TrainerCall":
         """The present weights as one file; comes to a WeightManifest."""
-        return self._begin("writing weights", WEIGHTS_S, self._call("write_weights", path, with_digests=with_digests))
+        refs = self._call("write_weights", path, with_digests=with_digests)
+        return self._begin("writing weights", self.weights_deadline_s, refs)
 
     def begin_put_weights(self, *, with_digests: bool) -> tuple["TrainerCall", Any]:
         """What that file would hold as an object in Ray's store; the call comes to a WeightManifest."""
         pairs = [actor.weight_content.options(num_returns=2).remote(with_digests=with_digests) for actor in self._ranks]
-        call = self._begin("putting weights into Ray's store", WEIGHTS_S, [manifest for manifest, _ in pairs])
-        return call, pairs[0][1]
+        refs = [manifest for manifest, _ in pairs]
+        return self._begin("putting weights into Ray's store", self.weights_deadline_s, refs), pairs[0][1]
 
-    def join_engines(self, engines: Sequence[Any]) -> str | None:
+    def join_engines(self, engines: Sequence[Any], names: Sequence[str]) -> str | None:
         """See `NcclTransport`: a group with the engines' actors."""
         num_workers = [self._spec.resources.rollout.tensor_parallel_size] * len(engines)
-        refs = self._call("join_engines", list(engines), num_workers, deadline_s=WEIGHTS_S)
-        return self._wait(refs, "joining a transfer group", WEIGHTS_S + _GIVE_UP_S)
+        deadline_s = self.weights_deadline_s
+        refs = self._call("join_engines", list(engines), list(names), num_workers, deadline_s=deadline_s)
+        return self._wait(refs, "joining a transfer group", deadline_s + _GIVE_UP_S)
 
     def send_weights(self, *, with_digests: bool) -> SendReport:
         """See `NcclTransport`: the present weights to all engines of the group."""
-        refs = self._call("send_weights", with_digests=with_digests, deadline_s=WEIGHTS_S)
-        return self._wait(refs, "sending weights", WEIGHTS_S + _GIVE_UP_S)
+        deadline_s = self.weights_deadline_s
+        refs = self._call("send_weights", with_digests=with_digests, deadline_s=deadline_s)
+        return self._wait(refs, "sending weights", deadline_s + _GIVE_UP_S)
 
     def begin_scores(self, sequences: tuple[tuple[int, ...], ...]) -> Callable[[], list[list[float]]]:
         """Log-probs of sequences' tokens but the first; waited for when the answer is asked for."""
         pairs = [(list(tokens[:1]), list(tokens[1:])) for tokens in sequences]
         refs = self._call("logprobs", pairs, temperature=1.0)
-        return self._begin("scoring the probe of a weight sync", WEIGHTS_S, refs).result
+        return self._begin("scoring the probe of a weight sync", self.weights_deadline_s, refs).result
 
     def end(self, cause: str) -> bool:
         """End ranks that somebody has found at fault, from any thread: whoever waits for them hears of it as of a
@@ -148,18 +159,21 @@ class RemoteTrainer:
         )
 
     def _begin(self, what: str, deadline_s: float, refs: list[Any]) -> "TrainerCall":
-        return TrainerCall(lambda: self._wait(refs, what, deadline_s))
+        ranks = self._ranks
+        return TrainerCall(lambda: self._wait(refs, what, deadline_s, ranks))
 
     def _call(self, method: str, *args: object, **kwargs: object) -> list[Any]:
         if not self._ranks:
             raise ActorDied(Role.TRAINER, "its processes were ended")
         return [getattr(actor, method).remote(*args, **kwargs) for actor in self._ranks]
 
-    def _wait(self, refs: list[Any], what: str, deadline_s: float) -> Any:
+    def _wait(self, refs: list[Any], what: str, deadline_s: float, asked: list[Any] | None = None) -> Any:
+        """The first rank's answer. `asked` are the ranks of an earlier call: those that followed them are spared."""
         try:
             return wait_for_all(refs, what=what, role=Role.TRAINER, deadline_s=deadline_s, check=self._check)[0]
         except Exception:
-            self.release()
+            if asked is None or asked is self._ranks:
+                self.release()
             raise
 
 

@@ -12,7 +12,6 @@ from workers.weight_sync import UpdateOrder
 
 # Seconds. They end what hangs; what is merely slow stays far below them.
 ENGINE_START_S = 1200.0
-WEIGHTS_S = 300.0
 SLEEP_S = 120.0
 """For going to sleep and for waking up: weights travel between a GPU and the host's memory at most."""
 ANSWER_S = 30.0
@@ -98,7 +97,7 @@ class RemoteEngine:
 
     def begin_update(self, order: UpdateOrder, content: Any = None) -> Call:
         """See `RolloutEngine.update_weights`; `content` is the reference of one. Comes to an UpdateReport."""
-        return self._begin("update_weights", order, content, deadline_s=WEIGHTS_S)
+        return self._begin("update_weights", order, content)
 
     def begin_end_update(self, version: int, probe: tuple[tuple[int, ...], ...]) -> Call:
         """See `RolloutEngine.end_update`; comes to an UpdateReport."""

@@ -22,7 +22,6 @@ from workers.actors.vllm_adapter import EngineFailed
 from workers.placement import ActorDied, DeadlineExceeded
 from workers.stages.engine_roster import Member
 from workers.stages.engine_supervisor import OnJoin
-from workers.stages.remote_engine import WEIGHTS_S
 from workers.stages.weight_probe import Probe, Scores, Tokens, largest_gap
 from workers.stages.weight_transports import Delivery, Parcel, Transport
 from workers.weight_sync import UpdateReport, WeightSyncFailed
@@ -35,6 +34,10 @@ _NAMES_SHOWN = 5
 
 class Scorer(Protocol):
     """What weight sync asks of the trainer beside its weights."""
+
+    @property
+    def weights_deadline_s(self) -> float:
+        """How long the weights may take from one place to the next, for all that is known of their size."""
 
     def begin_scores(self, sequences: tuple[Tokens, ...]) -> Callable[[], Scores]:
         """Score sequences under the present weights, from the second token on; the answer is waited for later."""
@@ -84,13 +87,14 @@ class WeightSynchroniser:
         probe = self._probe()
         with self._engines.undisturbed():
             hashed = self._due.now()
-            parcel = Parcel(version=version, probe=probe.sequences, with_digests=hashed)
+            deadline_s = self._trainer.weights_deadline_s
+            parcel = Parcel(version=version, probe=probe.sequences, with_digests=hashed, deadline_s=deadline_s)
             began = time.monotonic()
             delivery = self._transport.deliver(parcel, self._engines.members())
             delivered_s = time.monotonic() - began
             # The trainer scores while the engines load.
             scores = self._trainer.begin_scores(probe.sequences) if probe.sequences else _no_scores
-            found = Outcomes.of(delivery)
+            found = Outcomes.of(delivery, deadline_s)
             self._transport.keep()
             taken_at = time.monotonic()
             self._served = _Served(version=version, scores=scores())
@@ -102,7 +106,10 @@ class WeightSynchroniser:
             self._due.done(hashed=hashed and bool(found.reports))
             verify_s = time.monotonic() - taken_at
         metrics = _seconds(found.reports.values(), delivered_s, delivery.gather_s, verify_s)
-        return metrics | ({} if gap is None else {"weight_sync/probe_logprob_abs_diff_max": gap})
+        metrics |= {} if gap is None else {"weight_sync/probe_logprob_abs_diff_max": gap}
+        about = {"version": version, "num_engines": len(found.reports), "hashed": hashed}
+        logger.info("weights synced", extra=about | {"metrics": metrics})
+        return metrics
 
     def trainer_replaced(self) -> None:
         """See `roles.WeightSync`. What engines hold stays known; a trainer that was just loaded is verified in full."""
@@ -118,7 +125,7 @@ class WeightSynchroniser:
         if served is None:
             return
         call = self._transport.hand_over(member)
-        report = member.engine.wait(call, "a weight update", WEIGHTS_S)
+        report = member.engine.wait(call, "a weight update", self._trainer.weights_deadline_s)
         probe = self._probe()
         _require_gap(member, largest_gap(served.scores, report.probe_logprobs), probe.limit)
         lost = self._require_equal([*self._engines.members()[:1], member])
@@ -148,7 +155,8 @@ class WeightSynchroniser:
         checksums: dict[int, Mapping[str, str]] = {}
         for member, call in calls:
             try:
-                checksums[member.number] = member.engine.wait(call, "checksums of the weights", WEIGHTS_S)
+                deadline_s = self._trainer.weights_deadline_s
+                checksums[member.number] = member.engine.wait(call, "checksums of the weights", deadline_s)
             except ENGINE_LOST as error:
                 lost[member] = error
         for (one, wanted), (other, held) in pairwise(checksums.items()):
@@ -206,11 +214,11 @@ class Outcomes:
         """WeightSyncFailed: it does not hold the weights. Any other: it was lost, which says nothing about them."""
 
     @classmethod
-    def of(cls, delivery: Delivery) -> "Outcomes":
+    def of(cls, delivery: Delivery, deadline_s: float) -> "Outcomes":
         """Waits for all engines; each has the same time, since all have begun."""
         found = cls()
         found.failures |= dict(delivery.failures)
-        limit = time.monotonic() + WEIGHTS_S
+        limit = time.monotonic() + deadline_s
         for member, call in delivery.calls:
             try:
                 left_s = max(0.0, limit - time.monotonic())

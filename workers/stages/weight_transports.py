@@ -46,6 +46,8 @@ class Parcel:
     version: int
     probe: tuple[Tokens, ...]
     with_digests: bool
+    deadline_s: float
+    """Of each of its parts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,7 +194,14 @@ class StoreShelf:
 
 
 def _order(parcel: Parcel, manifest: WeightManifest, path: str, landing: str) -> UpdateOrder:
-    return UpdateOrder(version=parcel.version, manifest=manifest, path=path, landing=landing, probe=parcel.probe)
+    return UpdateOrder(
+        version=parcel.version,
+        manifest=manifest,
+        path=path,
+        landing=landing,
+        probe=parcel.probe,
+        deadline_s=parcel.deadline_s,
+    )
 
 
 def _named(order: UpdateOrder) -> UpdateOrder:

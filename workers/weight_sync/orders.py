@@ -34,6 +34,8 @@ class UpdateOrder:
     """Name of the folder that the engines of one machine share for such contents."""
     probe: tuple[Tokens, ...] = ()
     """Token sequences to score under the new weights."""
+    deadline_s: float
+    """From the order to its confirmation."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

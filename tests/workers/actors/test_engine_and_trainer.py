@@ -77,8 +77,8 @@ async def compare(model: ModelSpec, data: str, folder: Path) -> tuple[float, flo
         trainer.prepare_sft(make_sft_spec(data), str(folder / "sft"))
         trainer.sft_steps(max_steps=100, max_seconds=100.0)
         path = str(folder / "weights.safetensors")
-        order = UpdateOrder(version=1, manifest=trainer.write_weights(path), path=path)
-        await engine.update_weights(order, deadline_s=120.0)
+        order = UpdateOrder(version=1, manifest=trainer.write_weights(path), path=path, deadline_s=120.0)
+        await engine.update_weights(order)
         await engine.confirm_weights(1)
         return before, await largest_gap(engine, trainer)
     finally:

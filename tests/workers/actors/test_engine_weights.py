@@ -63,7 +63,7 @@ def an_order(folder: Path, **changes: Any) -> UpdateOrder:
     path = folder / "policy.safetensors"
     save_file({name: torch.ones(shape) for name, shape in SHAPES.items()}, path)
     manifest = WeightManifest(num_tensors=len(SHAPES), num_bytes=path.stat().st_size)
-    fields: dict[str, Any] = {"version": 1, "manifest": manifest, "path": str(path), "probe": PROBE}
+    fields: dict[str, Any] = {"version": 1, "manifest": manifest, "path": str(path), "probe": PROBE, "deadline_s": 10.0}
     return UpdateOrder(**(fields | changes))
 
 
@@ -85,7 +85,7 @@ def test_an_update_goes_through_all_phases_and_then_waits_to_be_confirmed(tmp_pa
     vllm = FakeWeights()
 
     async def test(weights: EngineWeights, told: list[str]) -> UpdateReport:
-        report = await weights.update(an_order(tmp_path), None, 10.0)
+        report = await weights.update(an_order(tmp_path), None)
         assert weights.version == 1 and not weights.is_confirmed
         weights.confirm(1)
         await weights.until_confirmed()
@@ -100,10 +100,10 @@ def test_an_update_goes_through_all_phases_and_then_waits_to_be_confirmed(tmp_pa
 def test_a_failure_in_any_phase_breaks_the_engine_and_says_why(tmp_path: Path, phase: str) -> None:
     async def test(weights: EngineWeights, told: list[str]) -> None:
         with pytest.raises(WeightSyncFailed, match="the worker said no"):
-            await weights.update(an_order(tmp_path), None, 10.0)
+            await weights.update(an_order(tmp_path), None)
         assert len(told) == 1 and "the worker said no" in told[0]
         with pytest.raises(WeightSyncFailed, match="the worker said no"):
-            await weights.update(an_order(tmp_path), None, 10.0)
+            await weights.update(an_order(tmp_path), None)
         assert len(told) == 1
 
     run(test, FakeWeights(fails_in=phase))
@@ -113,7 +113,7 @@ def test_a_failure_in_any_phase_breaks_the_engine_and_says_why(tmp_path: Path, p
 def test_a_phase_that_hangs_ends_at_the_deadline(tmp_path: Path, phase: str) -> None:
     async def test(weights: EngineWeights, told: list[str]) -> None:
         with pytest.raises(WeightSyncFailed, match="not done in time"):
-            await weights.update(an_order(tmp_path), None, 0.05)
+            await weights.update(an_order(tmp_path, deadline_s=0.05), None)
         assert len(told) == 1
 
     run(test, FakeWeights(hangs_in=phase))
@@ -132,7 +132,7 @@ def test_an_update_that_nobody_ends_breaks_the_engine() -> None:
 
 def test_an_update_that_nobody_confirms_breaks_the_engine(tmp_path: Path) -> None:
     async def test(weights: EngineWeights, told: list[str]) -> None:
-        await weights.update(an_order(tmp_path), None, 0.3)
+        await weights.update(an_order(tmp_path, deadline_s=0.3), None)
         assert told == []
         await asyncio.sleep(0.5)
         assert len(told) == 1
@@ -144,7 +144,7 @@ def test_an_update_that_nobody_confirms_breaks_the_engine(tmp_path: Path) -> Non
 
 def test_a_confirmed_update_has_no_deadline_any_more(tmp_path: Path) -> None:
     async def test(weights: EngineWeights, told: list[str]) -> None:
-        await weights.update(an_order(tmp_path), None, 0.3)
+        await weights.update(an_order(tmp_path, deadline_s=0.3), None)
         weights.confirm(1)
         await asyncio.sleep(0.5)
         assert told == []
@@ -154,7 +154,7 @@ def test_a_confirmed_update_has_no_deadline_any_more(tmp_path: Path) -> None:
 
 def test_another_version_than_the_one_it_holds_cannot_be_confirmed(tmp_path: Path) -> None:
     async def test(weights: EngineWeights, told: list[str]) -> None:
-        await weights.update(an_order(tmp_path), None, 10.0)
+        await weights.update(an_order(tmp_path), None)
         with pytest.raises(WeightSyncFailed, match="it holds 1"):
             weights.confirm(2)
 
@@ -169,11 +169,11 @@ def test_what_does_not_fit_is_refused_before_vllm_is_touched(tmp_path: Path) -> 
 
     async def test(weights: EngineWeights, told: list[str]) -> None:
         with pytest.raises(WeightSyncFailed, match="is not the one announced"):
-            await weights.update(replace(order, path=str(short)), None, 10.0)
+            await weights.update(replace(order, path=str(short)), None)
         with pytest.raises(WeightSyncFailed, match=r"missing: embed\.weight"):
-            await weights.update(replace(order, path=str(short), manifest=manifest), None, 10.0)
+            await weights.update(replace(order, path=str(short), manifest=manifest), None)
         with pytest.raises(WeightSyncFailed, match="must share the folder"):
-            await weights.update(replace(order, path=str(tmp_path / "nowhere")), None, 10.0)
+            await weights.update(replace(order, path=str(tmp_path / "nowhere")), None)
         assert told == [] and weights.is_confirmed
 
     run(test, vllm)
@@ -187,7 +187,7 @@ def test_a_content_becomes_a_file_for_the_length_of_the_update(tmp_path: Path) -
     Path(order.path).unlink()
 
     async def test(weights: EngineWeights, told: list[str]) -> None:
-        await weights.update(replace(order, path="policy-2"), content, 10.0)
+        await weights.update(replace(order, path="policy-2"), content)
 
     run(test, vllm)
     (payload,) = vllm.payloads

@@ -74,6 +74,7 @@ class ThreadEngines:
 
         self.num_workers = num_workers
         self.asked: list[str] = []
+        self.refuses = ""
         self.models: list[Model] = []
         self.engines: list[list[Any]] = []
         for size in num_workers:
@@ -93,6 +94,8 @@ class ThreadEngines:
 
     def ask(self, method: str, arguments: Sequence[Mapping[str, Any]], *, deadline_s: float) -> None:
         self.asked.append(method)
+        if method == self.refuses:
+            raise RuntimeError("not now")
         calls = [(worker, own) for workers, own in zip(self.engines, arguments, strict=True) for worker in workers]
         pool = ThreadPoolExecutor(len(calls))
         try:
@@ -140,7 +143,7 @@ def test_two_engines_in_one_group_have_ranks_of_their_own_and_both_receive_every
 ) -> None:
     trainer, engines = make_trainer(model_folder, dtype="bfloat16", lora=lora), ThreadEngines([2, 1])
     sender = a_sender(trainer)
-    assert sender.join(engines, DEADLINE_S) is None
+    assert sender.join(engines, ["a", "b"], DEADLINE_S) is None
     assert sorted(one.rank for one in StoreCommunicator.made) == [0, 1, 2, 3]
     assert {one.world_size for one in StoreCommunicator.made} == {4}
     for with_digests in (True, False):
@@ -160,7 +163,7 @@ def test_a_tensor_that_changes_on_the_way_to_one_engine_is_found_by_its_digest(
 
     monkeypatch.setattr(StoreCommunicator, "on_broadcast", staticmethod(corrupt))
     sender = a_sender(make_trainer(model_folder))
-    assert sender.join(ThreadEngines([1, 1]), DEADLINE_S) is None
+    assert sender.join(ThreadEngines([1, 1]), ["a", "b"], DEADLINE_S) is None
     failure = sender.send(DEADLINE_S, with_digests=True).failure
     assert failure is not None and "arrived otherwise than the trainer sent them" in failure
 
@@ -170,7 +173,7 @@ def test_a_group_in_which_an_engine_failed_is_torn_down_and_another_one_works(
 ) -> None:
     trainer = make_trainer(model_folder)
     sender, engines = a_sender(trainer), ThreadEngines([1, 1])
-    assert sender.join(engines, DEADLINE_S) is None
+    assert sender.join(engines, ["a", "b"], DEADLINE_S) is None
     engines.models[1].load_weights = lambda tensors: set()  # type: ignore[method-assign]
     failure = sender.send(DEADLINE_S, with_digests=False).failure
     assert failure is not None and "the model has no place for" in failure
@@ -178,9 +181,21 @@ def test_a_group_in_which_an_engine_failed_is_torn_down_and_another_one_works(
     assert next(one for one in first if one.rank == 0).destroyed.is_set()
     assert sender.send(DEADLINE_S, with_digests=False).failure == "there is no transfer group"
     fresh = ThreadEngines([1])
-    assert sender.join(fresh, DEADLINE_S) is None
+    assert sender.join(fresh, ["c"], DEADLINE_S) is None
+    assert sender.join(fresh, ["c"], DEADLINE_S) is None and fresh.asked.count("join_transfer_group") == 1
     assert sender.send(DEADLINE_S, with_digests=False).failure is None
     assert_same_weights(fresh.models[0].tensors, weights_of(trainer))
+
+
+@pytest.mark.parametrize("has_group", [True, False])
+def test_a_pass_is_gone_through_although_nothing_is_sent(model_folder: Path, has_group: bool) -> None:
+    """Otherwise the other ranks, which gather with this one, would wait for it."""
+    sender, engines = a_sender(make_trainer(model_folder)), ThreadEngines([1])
+    if has_group:
+        assert sender.join(engines, ["a"], DEADLINE_S) is None
+        engines.refuses = "begin_update"
+    assert sender.send(DEADLINE_S, with_digests=True).failure is not None
+    assert list(sender._source) == [] and len(sender._source.digests or {}) == len(sender._source.metadata())
 
 
 def test_a_trainer_that_hangs_in_a_broadcast_is_freed_when_an_engine_is_lost(
@@ -195,7 +210,7 @@ def test_a_trainer_that_hangs_in_a_broadcast_is_freed_when_an_engine_is_lost(
     monkeypatch.setattr("workers.actors.nccl_sender._GRACE_S", 0.5)
     monkeypatch.setattr(StoreCommunicator, "on_broadcast", staticmethod(hang_or_die))
     sender = a_sender(make_trainer(model_folder))
-    assert sender.join(ThreadEngines([1]), DEADLINE_S) is None
+    assert sender.join(ThreadEngines([1]), ["a", "b"], DEADLINE_S) is None
     failure = sender.send(DEADLINE_S, with_digests=False).failure
     assert failure == "RuntimeError: the engine is gone"
 
@@ -207,5 +222,5 @@ def test_a_send_ends_at_its_deadline(model_folder: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(StoreCommunicator, "on_broadcast", staticmethod(hang))
     sender = a_sender(make_trainer(model_folder))
-    assert sender.join(ThreadEngines([1]), DEADLINE_S) is None
+    assert sender.join(ThreadEngines([1]), ["a", "b"], DEADLINE_S) is None
     assert sender.send(0.5, with_digests=False).failure in ("not done within 0 s", "RuntimeError: aborted")

@@ -79,7 +79,7 @@ class Lab:
         self.loop.run(self.engine.confirm_weights(version))
 
     def take(self, order: UpdateOrder) -> UpdateReport:
-        return self.loop.run(self.engine.update_weights(order, deadline_s=STEP_S))
+        return self.loop.run(self.engine.update_weights(order))
 
 
 def a_model(seed: int) -> Qwen3ForCausalLM:
@@ -108,7 +108,7 @@ def model_tensors(model: Qwen3ForCausalLM) -> dict[str, torch.Tensor]:
 def an_order(tensors: dict[str, torch.Tensor], path: Path, version: int) -> UpdateOrder:
     save_file(tensors, path, metadata={"format": "pt"})
     manifest = WeightManifest(num_tensors=len(tensors), num_bytes=path.stat().st_size)
-    return UpdateOrder(version=version, manifest=manifest, path=str(path))
+    return UpdateOrder(version=version, manifest=manifest, path=str(path), deadline_s=STEP_S)
 
 
 def some_requests(num_prompts: int = 8, num_samples: int = 4) -> list[GenerationRequest]:
@@ -221,7 +221,7 @@ def test_update_in_the_middle_of_completions_gives_them_two_spans_each_of_its_ow
             await asyncio.sleep(0.0)
         await asyncio.sleep(0.1)
         order = an_order(model_tensors(new), lab.folder / "during.safetensors", 10)
-        await lab.engine.update_weights(order, deadline_s=STEP_S)
+        await lab.engine.update_weights(order)
         while lab.engine.num_unfinished_requests:
             await asyncio.sleep(0.05)
         assert not generating.done(), "nothing leaves before the update is confirmed"
@@ -253,7 +253,7 @@ def test_an_engine_that_sleeps_answers_when_it_wakes_up_or_has_new_weights(lab: 
         first = await waiting
         await lab.engine.sleep(2, deadline_s=STEP_S)
         order = an_order(model_tensors(a_model(seed=5)), lab.folder / "asleep.safetensors", 10)
-        await lab.engine.update_weights(order, deadline_s=STEP_S)
+        await lab.engine.update_weights(order)
         await lab.engine.confirm_weights(10)
         second = await lab.engine.generate(requests, SAMPLING, deadline_s=STEP_S)
         return [len(first), len(second)]

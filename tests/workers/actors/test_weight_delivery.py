@@ -51,6 +51,8 @@ class LocalTrainer:
     def __init__(self, folder: Path) -> None:
         self.trainer: Trainer = make_trainer(folder)
 
+    weights_deadline_s = DEADLINE_S
+
     def begin_write_weights(self, path: str, *, with_digests: bool) -> FakeCall:
         return FakeCall(self.trainer.write_weights(path, with_digests=with_digests))
 
@@ -84,7 +86,7 @@ class LocalEngine:
         """What happens to a content on its way."""
 
     def begin_update(self, order: UpdateOrder, content: Any = None) -> FakeCall:
-        return self._run(self.engine.update_weights(order, self.spoil(content), deadline_s=DEADLINE_S))
+        return self._run(self.engine.update_weights(order, self.spoil(content)))
 
     def begin_confirm(self, version: int) -> FakeCall:
         return self._run(self.engine.confirm_weights(version))
