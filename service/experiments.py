@@ -212,6 +212,7 @@ async def retry(session: AsyncSession, experiment_id: str, *, user: User) -> Exp
     fresh = {
         "queued_at": func.now(),
         "num_failed_attempts": 0,
+        "failure_counts": {},
         "not_before": None,
         "waiting_reason": f"waits until Ray let go of attempt {holder}" if holder else None,
         "cancel_requested_at": None,

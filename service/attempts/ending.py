@@ -1,12 +1,16 @@
 """An attempt's end, by its driver's word or somebody else's, and what becomes of its experiment."""
 
-from datetime import datetime, timedelta
+import random
+from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import func
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from service.attempts.lasting_progress import made_lasting_progress
 from service.attempts.rows import lock_both, refuse_ended, stage_names, update_attempt
+from service.contract.failures import LEAST_JITTER, MOST_JITTER, Retry, retry_after
 from service.contract.messages import FinishReport
 from service.contract.status import AttemptStatus, EndReason, ExperimentStatus
 from service.errors import NotAllowedNow
@@ -14,10 +18,6 @@ from service.storage.json_values import storable_text, storable_value
 from service.storage.stage_results import read_stage_results
 from service.storage.tables import Attempt, Experiment
 from service.storage.transitions import move_attempt, move_experiment, notify
-
-FIRST_BACK_OFF = timedelta(seconds=5)
-LATER_BACK_OFF = timedelta(seconds=30)
-LONGEST_BACK_OFF = timedelta(minutes=15)
 
 
 async def finish(session: AsyncSession, attempt: Attempt, report: FinishReport) -> Experiment:
@@ -77,33 +77,17 @@ async def release(session: AsyncSession, attempt: Attempt, now: datetime) -> Att
     return await update_attempt(session, current, {"released_at": now})
 
 
-def back_off(num_failed: int) -> timedelta:
-    """How long to wait after `num_failed` failures in a row (1 or more): 5 s, 30 s, then doubling up to 15 minutes.
-
-    The first wait is short because most failures of the infrastructure are a restart that is already over.
-    """
-    if num_failed <= 1:
-        return FIRST_BACK_OFF
-    return min(LATER_BACK_OFF * (1 << min(num_failed - 2, 10)), LONGEST_BACK_OFF)
-
-
 async def _move_on(
     session: AsyncSession, experiment: Experiment, attempt: Attempt, reason: EndReason, message: str
 ) -> Experiment:
-    to = next_status(
-        ExperimentStatus(experiment.status), reason, experiment.num_failed_attempts, experiment.max_retries
-    )
+    counts: Mapping[str, int] = experiment.failure_counts
+    if counts and await made_lasting_progress(session, attempt):
+        counts = {}
+    to, retry = next_status(ExperimentStatus(experiment.status), reason, counts, experiment.max_retries)
     values: dict[str, Any] = {}
-    if to is ExperimentStatus.QUEUED:
-        num_failed = experiment.num_failed_attempts + 1
-        wait = back_off(num_failed)
-        values = {
-            "num_failed_attempts": num_failed,
-            "not_before": func.now() + wait,
-            "waiting_reason": f"attempt {attempt.number} ended ({reason.value}): waits {wait.seconds} s "
-            "and until Ray let go of it",
-        }
-        message = f"attempt {attempt.number} ended ({reason.value}); retry {num_failed} of {experiment.max_retries}"
+    if retry is not None:
+        values = _retry_values(attempt, counts, experiment.num_failed_attempts if counts else 0, reason, retry)
+        message = f"attempt {attempt.number} ended ({reason.value}); {retry}"
     elif to is ExperimentStatus.SUCCEEDED:
         message = "all stages are done"
     end = EndReason.CANCELLED_BY_USER if to is ExperimentStatus.CANCELLED else reason
@@ -119,16 +103,31 @@ async def _move_on(
 
 
 def next_status(
-    current: ExperimentStatus, reason: EndReason, num_failed_attempts: int, max_retries: int
-) -> ExperimentStatus:
-    """Where an experiment goes when its attempt ends; `num_failed_attempts` does not count this one."""
+    current: ExperimentStatus, reason: EndReason, counts: Mapping[str, int], max_retries: int
+) -> tuple[ExperimentStatus, Retry | None]:
+    """Where an experiment goes when its attempt ends, with the retry that brings it back into the queue.
+
+    `counts` are the failures in a row by kind, without this one.
+    """
     if reason is EndReason.COMPLETED:
-        return ExperimentStatus.SUCCEEDED
+        return ExperimentStatus.SUCCEEDED, None
     if current is ExperimentStatus.CANCELLING:
-        return ExperimentStatus.CANCELLED
-    if reason.is_retryable and num_failed_attempts < max_retries:
-        return ExperimentStatus.QUEUED
-    return reason.to_status()
+        return ExperimentStatus.CANCELLED, None
+    retry = retry_after(reason, counts, max_retries, random.uniform(LEAST_JITTER, MOST_JITTER))
+    return (ExperimentStatus.QUEUED, retry) if retry else (reason.to_status(), None)
+
+
+def _retry_values(
+    attempt: Attempt, counts: Mapping[str, int], num_failed: int, reason: EndReason, retry: Retry
+) -> dict[str, Any]:
+    """The columns of an experiment that goes back into the queue, to the place that it had."""
+    wait = f"waits {retry.wait.total_seconds():.0f} s and until Ray let go of it"
+    return {
+        "failure_counts": {**counts, retry.failure.value: retry.number},
+        "num_failed_attempts": num_failed + retry.counts,
+        "not_before": func.now() + retry.wait,
+        "waiting_reason": f"attempt {attempt.number} ended ({reason.value}): {wait}",
+    }
 
 
 async def _missing(session: AsyncSession, experiment: Experiment, report: FinishReport) -> str:

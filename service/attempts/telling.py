@@ -1,6 +1,6 @@
 """What a running attempt tells of itself: numbered reports, events, and the results of its stages."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import func, select
@@ -43,8 +43,15 @@ async def accept_report(session: AsyncSession, attempt: Attempt, report: WorkerR
         values["last_report_seq"] = report.seq
         if report.progress is not None:
             values["progress"] = storable_model(report.progress)
+            if _place(values["progress"]) != _place(current.progress):
+                values["progress_at"] = func.clock_timestamp()
     await update_attempt(session, current, values)
     return duplicate
+
+
+def _place(progress: Mapping[str, Any] | None) -> tuple[Any, ...] | None:
+    """What makes one progress another: the driver's own clock does not."""
+    return None if progress is None else (progress["stage"], progress["phase"], progress["step"])
 
 
 async def record_run_events(session: AsyncSession, attempt: Attempt, events: Sequence[RunEvent]) -> None:

@@ -86,7 +86,9 @@ class ExperimentSpec(StrictModel):
     max_runtime_s: int = Field(default=4 * 3600, ge=30)
     """Wall time of one attempt, counted from its submission to Ray; beyond it the attempt is stopped."""
     max_retries: int = Field(default=2, ge=0, le=20)
-    """Further attempts after failures of the infrastructure. A failure of the experiment itself is never retried."""
+    """Further attempts after failures of the infrastructure, for each kind of them (a node, the engine, a job that was
+    lost); counted anew after an hour of work that lasts. A failure of the experiment itself is never retried, and room
+    made for others or waited for is no failure."""
 
     @model_validator(mode="after")
     def _has_work(self) -> Self:

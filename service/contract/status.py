@@ -96,11 +96,12 @@ class EndReason(StrEnum):
     RAY_JOB_LOST = "ray_job_lost"
     """Ray no longer knows the job: its cluster was restarted or the job deleted."""
     HEARTBEAT_LOST = "heartbeat_lost"
-
-    @property
-    def is_retryable(self) -> bool:
-        """Whether another attempt from the last checkpoint may well succeed: only failures of the infrastructure."""
-        return self in _RETRYABLE
+    NO_PROGRESS = "no_progress"
+    """The driver reports, but its steps stand still."""
+    NO_CAPACITY = "no_capacity"
+    """Ray had no place for the actors, although the service's own ledger said that it had."""
+    SENTINEL = "sentinel"
+    """A limit that the specification sets on its metrics was passed."""
 
     def to_status(self) -> ExperimentStatus:
         """The experiment's status when no further attempt follows."""
@@ -111,17 +112,3 @@ class EndReason(StrEnum):
                 return ExperimentStatus.CANCELLED
             case _:
                 return ExperimentStatus.FAILED
-
-
-_RETRYABLE = frozenset(
-    {
-        EndReason.START_TIMEOUT,
-        EndReason.ACTOR_DIED,
-        EndReason.ENGINE_FAILED,
-        EndReason.WEIGHT_SYNC_FAILED,
-        EndReason.SUBMIT_FAILED,
-        EndReason.RAY_JOB_FAILED,
-        EndReason.RAY_JOB_LOST,
-        EndReason.HEARTBEAT_LOST,
-    }
-)

@@ -126,7 +126,9 @@ class Experiment(Base):
     """Why a queued experiment has not been admitted, in words."""
     num_attempts: Mapped[int] = mapped_column(server_default=text("0"))
     num_failed_attempts: Mapped[int] = mapped_column(server_default=text("0"))
-    """Failures that count against `max_retries` since the last submission or retry by a person."""
+    """Failures that count against `max_retries` since the last submission, retry by a person, or hour of progress."""
+    failure_counts: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'::jsonb"))
+    """Failures in a row by their kind (`service.contract.failures`), since the same moment."""
     submitted_at: Mapped[datetime] = mapped_column(server_default=func.now())
     queued_at: Mapped[datetime] = mapped_column(server_default=func.now())
     """Kept when an infrastructure failure sends the experiment back: it does not lose its place."""
@@ -162,6 +164,8 @@ class Attempt(Base):
     num_cpus: Mapped[float]
     num_gpus: Mapped[float]
     progress: Mapped[dict[str, Any] | None]
+    progress_at: Mapped[datetime | None]
+    """When stage, phase or step last changed."""
     last_report_seq: Mapped[int] = mapped_column(server_default=text("0"))
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     submitted_at: Mapped[datetime | None]
