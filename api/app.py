@@ -11,7 +11,19 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from api.access_log import AccessLog
 from api.body_limits import BodyLimits
 from api.problems import install_problem_handlers, use_problems_in_openapi
-from api.routers import attempts, data, experiments, health, logs, metrics, queue, rollouts, stream, token_views
+from api.routers import (
+    attempts,
+    certificates,
+    data,
+    experiments,
+    health,
+    logs,
+    metrics,
+    queue,
+    rollouts,
+    stream,
+    token_views,
+)
 from api.sign_of_life import keep_recording_life
 from api.submission import PlanExperiment
 from api.web import login, pages, static_files
@@ -45,7 +57,7 @@ def create_app(
     app.state.plan = plan or partial(plan_experiment, workers_python=settings.preview_python)
     app.state.previewer = DataPreviewer(python=settings.preview_python, timeout_s=settings.preview_timeout_s)
     app.state.head_revision = head_revision()
-    for module in (experiments, data, queue, metrics, logs, rollouts, token_views, stream, attempts):
+    for module in (experiments, certificates, data, queue, metrics, logs, rollouts, token_views, stream, attempts):
         app.include_router(module.router, prefix=PREFIX)
     for page_router in (health.router, login.router, pages.router, static_files.router):
         app.include_router(page_router)

@@ -34,6 +34,7 @@ from api.schemas import (
     StoredRolloutsPage,
     TokenViewPage,
 )
+from service.contract.certificates import DeathCertificate
 from service.contract.messages import TokenView
 from service.contract.preview import DataPreview
 from service.contract.spec import ExperimentSpec
@@ -133,6 +134,10 @@ class SedrayClient:
     def retry(self, experiment_id: str) -> Experiment:
         """Queues a failed or cancelled experiment again; it goes on from its last checkpoint."""
         return self._call(Experiment, "POST", f"/experiments/{experiment_id}/retry")
+
+    def certificate(self, experiment_id: str, attempt_number: int) -> DeathCertificate:
+        """What an ended attempt died of, and what to do about it."""
+        return self._get(DeathCertificate, f"/experiments/{experiment_id}/attempts/{attempt_number}/certificate")
 
     def events(self, experiment_id: str, *, after: int = 0, limit: int = 500) -> EventPage:
         """What happened, oldest first."""

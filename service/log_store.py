@@ -102,6 +102,23 @@ async def newest_lines(
     return [(line, number) for line, number in await session.execute(rows)][::-1]
 
 
+async def tails_by_source(session: AsyncSession, attempt: Attempt, *, lines: int, sources: int) -> dict[str, list[str]]:
+    """The newest `lines` lines of each source of an attempt, oldest first; of the `sources` that were heard last."""
+    place = func.row_number().over(partition_by=LogLineRow.source, order_by=LogLineRow.id.desc())
+    numbered = select(LogLineRow.id, LogLineRow.source, LogLineRow.text, place.label("place")).where(
+        LogLineRow.experiment_id == attempt.experiment_id,
+        LogLineRow.attempt_id == attempt.id,
+        LogLineRow.source != MARKER_SOURCE,
+    )
+    rows = numbered.subquery()
+    newest = select(rows.c.source, rows.c.text).where(rows.c.place <= lines).order_by(rows.c.id.desc())
+    tails: dict[str, list[str]] = {}
+    for source, line in await session.execute(newest):
+        if source in tails or len(tails) < sources:
+            tails.setdefault(source, []).append(line)
+    return {source: tail[::-1] for source, tail in tails.items()}
+
+
 async def last_line_id(session: AsyncSession, experiment_id: str) -> int:
     """Id of the newest line; 0 without any."""
     newest = select(func.max(LogLineRow.id)).where(LogLineRow.experiment_id == experiment_id)

@@ -25,6 +25,9 @@ class FakeRay(httpx.AsyncBaseTransport):
     num_gpus: float = 0.0
     jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
     logs: dict[str, list[str]] = field(default_factory=dict)
+    actors: list[dict[str, Any]] = field(default_factory=list)
+    stacks: dict[int, str] = field(default_factory=dict)
+    """By process id; of any other py-spy sees nothing."""
     accepted: list[str] = field(default_factory=list)
     """Every submission that made a job."""
     stops: list[str] = field(default_factory=list)
@@ -66,6 +69,11 @@ class FakeRay(httpx.AsyncBaseTransport):
                 return httpx.Response(200, json={"ray_version": "2.60.0", "session_name": self.session_name})
             case "GET", ["api", "v0", "nodes"]:
                 return httpx.Response(200, json=self._nodes())
+            case "GET", ["api", "v0", "actors"]:
+                return httpx.Response(200, json=_listing(self.actors, request.url.params))
+            case "GET", ["worker", "traceback"]:
+                stack = self.stacks.get(int(request.url.params["pid"]))
+                return httpx.Response(200, text=stack) if stack else httpx.Response(500, text="no such process")
             case "POST", ["api", "jobs"]:
                 return self._submit(json.loads(request.content))
             case "GET", ["api", "jobs", submission_id] if submission_id in self.jobs:
@@ -82,7 +90,27 @@ class FakeRay(httpx.AsyncBaseTransport):
             resources["GPU"] = self.num_gpus
         nodes = [{"node_id": "n1", "state": "ALIVE", "resources_total": resources}]
         nodes.append({"node_id": "n0", "state": "DEAD", "resources_total": {"CPU": 64.0}})
-        return {"result": True, "data": {"result": {"total": 2, "result": nodes}}}
+        return _listing(nodes, httpx.QueryParams())
+
+    def add_actor(self, submission_id: str, class_name: str, pid: int, **facts: Any) -> None:
+        """An actor of this job's driver, alive unless said otherwise."""
+        job = self.jobs[submission_id]
+        job.setdefault("job_id", f"{len(self.jobs):02d}000000")
+        self.actors.append(
+            {
+                "actor_id": f"{len(self.actors):032d}",
+                "class_name": class_name,
+                "name": "",
+                "ray_namespace": "",
+                "state": "ALIVE",
+                "job_id": job["job_id"],
+                "node_id": "n1",
+                "pid": pid,
+                "is_detached": False,
+                "death_cause": None,
+            }
+            | facts
+        )
 
     def _submit(self, body: dict[str, Any]) -> httpx.Response:
         if self.refusals:
@@ -117,3 +145,10 @@ class FakeRay(httpx.AsyncBaseTransport):
         if lines is None:
             return httpx.Response(500, text="no such file")
         return httpx.Response(200, text="\n".join(lines[-int(query["lines"]) :]) + "\n")
+
+
+def _listing(entries: list[dict[str, Any]], query: httpx.QueryParams) -> dict[str, Any]:
+    """As the state API answers, its equality filters applied."""
+    wanted = list(zip(query.get_list("filter_keys"), query.get_list("filter_values"), strict=True))
+    found = [entry for entry in entries if all(entry.get(key) == value for key, value in wanted)]
+    return {"result": True, "data": {"result": {"total": len(found), "result": found}}}

@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from rich.console import Console
 
 from api.cli import stack
+from api.cli.certificate_text import certificate_summary, certificate_view
 from api.cli.connection import DEFAULT_DATA, Connection, NoConnection, find_connection
 from api.cli.data_preview import preview_view
 from api.cli.demo import run_demo
@@ -24,6 +25,7 @@ from api.cli.token_text import token_text
 from api.cli.watch import watch as watch_live
 from api.client import ProblemReply, SedrayClient, ServiceUnreachable
 from api.schemas import Experiment
+from service.contract.failures import NO_FAILURE
 from service.contract.json_schema import schema_text
 from service.contract.status import ExperimentStatus
 
@@ -162,7 +164,29 @@ def show(context: typer.Context, experiment_id: ExperimentId, as_json: AsJson = 
     """Show one experiment with its attempts and results."""
     with client_of(context) as client:
         experiment = client.experiment(experiment_id)
-        console.print(experiment_view(experiment)) if not as_json else _print_json(experiment)
+        if as_json:
+            _print_json(experiment)
+            return
+        console.print(experiment_view(experiment))
+        failed = [attempt.number for attempt in experiment.attempts if attempt.end_reason not in (None, *NO_FAILURE)]
+        if failed:
+            console.print("\nThe last failure", style="italic")
+            console.print(certificate_summary(client.certificate(experiment_id, failed[-1])))
+
+
+@app.command()
+def certificate(
+    context: typer.Context,
+    experiment_id: ExperimentId,
+    attempt: Annotated[int | None, typer.Option(min=1, help="Which attempt; default: the last one.")] = None,
+    lines: Annotated[int, typer.Option(min=1, max=200, help="Last lines of each source.")] = 50,
+    as_json: AsJson = False,
+) -> None:
+    """Show what an ended attempt died of, with its last lines and what to do."""
+    with client_of(context) as client:
+        number = attempt or max(len(client.experiment(experiment_id).attempts), 1)
+        found = client.certificate(experiment_id, number)
+        console.print(certificate_view(found, num_lines=lines)) if not as_json else _print_json(found)
 
 
 @app.command()

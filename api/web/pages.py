@@ -10,17 +10,19 @@ from api.results import sft_facts, shown_bytes
 from api.routers.experiments import list_experiments, show_experiment
 from api.routers.logs import read_logs
 from api.routers.queue import show_queue
-from api.schemas import Event
+from api.schemas import Event, Experiment
 from api.shapes import to_event
 from api.web.page_routes import PageRoute, templates
 from api.web.views import chart_groups, has_token_views, result_rows, stage_rows
-from service import experiments, log_store
+from service import certificates, experiments, log_store
+from service.contract.certificates import DeathCertificate
 from service.contract.status import ExperimentStatus
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 _LOG_LINES = 500
 _ROLLOUTS = 12
 _EVENTS = 500
+_CERTIFICATES = 10
 
 
 @router.get("/")
@@ -71,6 +73,7 @@ async def experiment_page(
         "has_token_views": has_token_views(experiment),
         "shown_bytes": shown_bytes,
         "events": events,
+        "certificates": await _certificates(session, experiment),
         "rollouts": await log_store.rollouts_before(
             session, experiment_id, stage=None, step=None, before=None, limit=_ROLLOUTS
         ),
@@ -78,6 +81,12 @@ async def experiment_page(
         "spec_yaml": yaml.safe_dump(experiment.spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
     }
     return templates.TemplateResponse(request, "experiment.html", context)
+
+
+async def _certificates(session: SessionDep, experiment: Experiment) -> list[DeathCertificate]:
+    """Of the newest ended attempts, oldest first."""
+    ended = [attempt.number for attempt in experiment.attempts if attempt.ended_at is not None]
+    return [await certificates.read(session, experiment.id, number) for number in ended[-_CERTIFICATES:]]
 
 
 async def _all_events(session: SessionDep, experiment_id: str) -> list[Event]:

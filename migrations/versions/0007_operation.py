@@ -1,4 +1,4 @@
-"""Failures counted by their kind, and when a run last moved."""
+"""Failures counted by their kind, when a run last moved, and death certificates."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -15,8 +15,19 @@ _EMPTY = sa.text("'{}'::jsonb")
 def upgrade() -> None:
     op.add_column("experiments", sa.Column("failure_counts", postgresql.JSONB(), server_default=_EMPTY, nullable=False))
     op.add_column("attempts", sa.Column("progress_at", sa.DateTime(timezone=True), nullable=True))
+    op.create_table(
+        "attempt_certificates",
+        sa.Column("attempt_id", sa.Text(), nullable=False),
+        sa.Column("certificate", postgresql.JSONB(), nullable=False),
+        sa.Column("issued_at", sa.DateTime(timezone=True), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["attempt_id"], ["attempts.id"], name=op.f("fk_attempt_certificates_attempt_id"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("attempt_id", name=op.f("pk_attempt_certificates")),
+    )
 
 
 def downgrade() -> None:
+    op.drop_table("attempt_certificates")
     op.drop_column("attempts", "progress_at")
     op.drop_column("experiments", "failure_counts")

@@ -77,6 +77,14 @@ async def release(session: AsyncSession, attempt: Attempt, now: datetime) -> Att
     return await update_attempt(session, current, {"released_at": now})
 
 
+async def add_evidence(session: AsyncSession, attempt: Attempt, facts: Mapping[str, Any]) -> None:
+    """Adds what became known after the end, such as the exit code; what is known already stays as it was told."""
+    _, current = await lock_both(session, attempt)
+    evidence = {**storable_value(dict(facts)), **current.evidence}
+    if evidence != current.evidence:
+        await update_attempt(session, current, {"evidence": evidence})
+
+
 async def _move_on(
     session: AsyncSession, experiment: Experiment, attempt: Attempt, reason: EndReason, message: str
 ) -> Experiment:

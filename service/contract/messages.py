@@ -10,7 +10,7 @@ Every call carries the attempt's token. 409 means that the attempt is over: the 
 """
 
 from datetime import datetime
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -33,7 +33,8 @@ class LogLine(WireModel):
     """One line that the driver or one of its actors printed."""
 
     ts: datetime
-    source: Literal["driver", "scheduler"] = "driver"
+    source: str = Field(default="driver", pattern=r"^[A-Za-z0-9_.:=()-]{1,80}$")
+    """`driver`, `scheduler`, or an actor as Ray names it with its process id: `Trainer:4711`."""
     text: str = Field(max_length=4000)
 
 

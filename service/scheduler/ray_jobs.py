@@ -49,6 +49,32 @@ class RayJob:
     driver_node_id: str | None
     """Where the driver's log lies."""
     metadata: Mapping[str, str]
+    ray_job_id: str | None = None
+    """Ray's own number of the driver, by which it names the driver's actors; None before the driver has connected."""
+    driver_pid: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RayActor:
+    """An actor that Ray knows, dead or alive."""
+
+    actor_id: str
+    class_name: str
+    name: str
+    namespace: str
+    state: str
+    """`ALIVE`, `DEAD`, or one of the states before."""
+    ray_job_id: str
+    node_id: str | None
+    pid: int | None
+    is_detached: bool
+    death: str
+    """What Ray says of its death; empty while it lives."""
+
+    @property
+    def is_dead(self) -> bool:
+        """For good: an actor that restarts is not."""
+        return self.state == "DEAD"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +109,12 @@ class RayGateway(Protocol):
 
     async def cluster(self) -> ClusterView:
         """Session and resources."""
+
+    async def actors(self, ray_job_id: str) -> list[RayActor]:
+        """The actors that a driver made, the dead ones that Ray still remembers among them."""
+
+    async def stacks(self, node_id: str, pid: int) -> str:
+        """The threads of a living process, as py-spy sees them; or, in words, why they cannot be seen."""
 
 
 class SubmitRefused(Exception):

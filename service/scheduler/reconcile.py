@@ -8,20 +8,21 @@ import asyncio
 import logging
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, assert_never
+from typing import assert_never
 
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from service import attempts, log_store
+from service import attempts, certificates, log_store
 from service.contract.messages import LogLine
 from service.contract.status import AttemptStatus, ExperimentStatus
 from service.errors import NotAllowedNow, RayUnreachable, StaleAttempt
+from service.scheduler.autopsy import examine, job_facts, refine
 from service.scheduler.capacity import Bounds, database_now, record_sight, record_silence
 from service.scheduler.launch import remove_token
 from service.scheduler.lease import Lease, hold_lease
-from service.scheduler.ray_jobs import ClusterView, RayGateway, RayJob
+from service.scheduler.ray_jobs import ClusterView, RayGateway
 from service.scheduler.sightings import ApiWatch, Sightings
 from service.scheduler.verdict import (
     AskToStop,
@@ -42,7 +43,6 @@ from service.storage.transitions import lock_experiment, record_event
 
 logger = logging.getLogger(__name__)
 
-LOG_TAIL_LINES = 200
 _AT_ONCE = 8
 """Requests to Ray at the same time; its dashboard is one process."""
 
@@ -149,28 +149,21 @@ class Reconciler:
     async def _end(self, lease: Lease, case: _Case, verdict: End) -> bool:
         """Ends the attempt if the same follows from what its row says now; returns whether it did."""
         job = case.seen.job if isinstance(case.seen, Present) else None
-        tail = await self._tail(job) if job else []
+        evidence = await examine(self._gateway, job, with_stacks=verdict.stands_still) if job else {}
         async with self._sessions.begin() as session:
             await hold_lease(session, lease)
             attempt, facts = await _reread(session, case.attempt)
             if self._judge(case, facts) != verdict:
                 return False
-            lines = [LogLine(ts=case.now, source="scheduler", text=line) for line in tail]
+            lines = [LogLine(ts=case.now, source="scheduler", text=line) for line in evidence.get("log_tail", [])]
             await log_store.append_lines(session, attempt, lines)
-            await attempts.end_attempt(session, attempt, verdict.reason, verdict.message, _evidence(job, tail))
+            reason = refine(verdict.reason, evidence)
+            await attempts.end_attempt(session, attempt, reason, verdict.message, evidence)
         logger.warning(
             "attempt ended by the scheduler",
-            extra={"attempt_id": attempt.id, "reason": verdict.reason, "why": verdict.message},
+            extra={"attempt_id": attempt.id, "reason": reason, "why": verdict.message},
         )
         return True
-
-    async def _tail(self, job: RayJob) -> list[str]:
-        """Evidence is worth a request, not a delay of the verdict."""
-        try:
-            lines = await self._gateway.logs_tail(job, LOG_TAIL_LINES)
-        except RayUnreachable:
-            return []
-        return [line[:4000] for line in lines]
 
     async def _ask_to_stop(self, lease: Lease, case: _Case, why: str) -> None:
         await self._gateway.stop(case.attempt.ray_submission_id)
@@ -184,9 +177,12 @@ class Reconciler:
             await attempts.mark_stop_requested(session, case.attempt, await database_now(session))
 
     async def _release(self, lease: Lease, case: _Case) -> None:
+        facts = job_facts(case.seen.job) if isinstance(case.seen, Present) else {}
         async with self._sessions.begin() as session:
             await hold_lease(session, lease)
-            await attempts.release(session, case.attempt, await database_now(session))
+            now = await database_now(session)
+            await attempts.add_evidence(session, case.attempt, facts)
+            await certificates.issue(session, await attempts.release(session, case.attempt, now), now)
         await asyncio.to_thread(remove_token, self._worker_dir, case.attempt.id)
         logger.info("resources released", extra={"attempt_id": case.attempt.id})
 
@@ -233,15 +229,3 @@ def _facts(attempt: Attempt, experiment: Experiment) -> AttemptFacts:
         stop_requested_at=attempt.stop_requested_at,
         ended_at=attempt.ended_at,
     )
-
-
-def _evidence(job: RayJob | None, tail: list[str]) -> dict[str, Any]:
-    if job is None:
-        return {}
-    return {
-        "ray_status": job.status.value,
-        "ray_message": job.message[:20_000],
-        "ray_error_type": job.error_type,
-        "driver_exit_code": job.driver_exit_code,
-        "log_tail": tail,
-    }

@@ -108,6 +108,8 @@ class End:
     message: str
     stop: bool = False
     """Ray shall stop the job as well."""
+    stands_still: bool = False
+    """Its processes may be alive and hang: what they are doing is worth a look before they are stopped."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,13 +198,13 @@ def _judge_alive(
         return End(reason=EndReason.MAX_RUNTIME_EXCEEDED, message=message, stop=True)
     if facts.started_at is None and _silence(facts.since, now, api_up_since) > limits.start_deadline_s:
         message = f"Ray says {job.status.value}, but the driver has not reported within {limits.start_deadline_s:g} s"
-        return End(reason=EndReason.START_TIMEOUT, message=message, stop=True)
+        return End(reason=EndReason.START_TIMEOUT, message=message, stop=True, stands_still=True)
     heard_at = facts.heartbeat_at or facts.started_at
     if heard_at is not None and _silence(heard_at, now, api_up_since) > limits.heartbeat_lease_s:
         message = (
             f"nothing was heard of the driver for more than {limits.heartbeat_lease_s:g} s; it hangs or is cut off"
         )
-        return End(reason=EndReason.HEARTBEAT_LOST, message=message, stop=True)
+        return End(reason=EndReason.HEARTBEAT_LOST, message=message, stop=True, stands_still=True)
     return Wait()
 
 

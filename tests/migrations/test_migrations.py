@@ -4,8 +4,9 @@ import pytest
 from sqlalchemy import create_engine, func, inspect, select, text
 
 from migrations import apply
-from service import attempts, auth, reporting
+from service import attempts, auth, certificates, reporting
 from service.contract.messages import LogLine, MetricPoint, RolloutSample, WorkerReport
+from service.contract.status import EndReason
 from service.storage.database import Sessions
 from service.storage.processes import record_life
 from service.storage.tables import Base, ClusterState, SchedulerLease
@@ -55,6 +56,8 @@ async def test_down_and_up_again_on_a_populated_database(database_url: str, sess
         await record_life(session, "scheduler", started_at=NOW, now=NOW, detail={})
         session.add(ClusterState(id=1, observed_at=NOW, reachable=True, num_cpus=4, num_gpus=0, message=""))
         session.add(SchedulerLease(name="scheduler", holder="h", token=1, expires_at=NOW))
+        await attempts.end_attempt(session, attempt, EndReason.STAGE_FAILED, "no", {})
+        await certificates.issue(session, await attempts.release(session, attempt, NOW), NOW)
     assert_every_table_but_chunks_has_rows(database_url)
     apply.check(database_url)
     apply.downgrade(database_url, "base")

@@ -21,6 +21,7 @@ from sqlalchemy import select
 
 from service import experiments
 from service.errors import RayUnreachable
+from service.scheduler.autopsy import examine
 from service.scheduler.ray_gateway import RayDashboard
 from service.scheduler.ray_jobs import ForeignJob, RayJob, RayJobRequest, RayJobStatus
 from service.storage.database import Sessions
@@ -71,6 +72,8 @@ def head() -> Iterator[Head]:
         *(f"--temp-dir={folder}/r", "--disable-usage-stats"),
     ]
     environment = os.environ | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token_file)}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment |= {"RAY_DASHBOARD_ENABLE_PROFILING": "1", "PATH": path}
     with (folder / "log").open("wb") as log:
         ray = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
     try:
@@ -162,6 +165,42 @@ async def test_two_submissions_at_once_make_one_job(gateway: RayDashboard) -> No
     jobs = await asyncio.gather(*(gateway.submit(request) for _ in range(4)))
     assert {job.submission_id for job in jobs} == {"race"}
     await job_in(gateway, "race", RayJobStatus.SUCCEEDED)
+
+
+_TWO_ACTORS = """
+import os, ray, sys, time
+ray.init(address="auto")
+@ray.remote(num_cpus=0)
+class Sleeper:
+    def rest(self): time.sleep(600)
+    def die(self): os._exit(3)
+lasting, short = Sleeper.remote(), Sleeper.remote()
+resting = lasting.rest.remote()
+try: ray.get(short.die.remote())
+except ray.exceptions.RayActorError: print("one is gone", flush=True)
+ray.get(resting)
+"""
+
+
+async def test_of_a_job_that_stands_still_ray_tells_actors_deaths_and_stacks(
+    gateway: RayDashboard, tmp_path: Path
+) -> None:
+    (tmp_path / "driver.py").write_text(_TWO_ACTORS)
+    await gateway.submit(request_for("hangs", f"{sys.executable} {tmp_path}/driver.py"))
+    await job_in(gateway, "hangs", RayJobStatus.RUNNING)
+
+    async def one_is_gone() -> bool:
+        job = await gateway.get("hangs")
+        return job is not None and "one is gone" in await gateway.logs_tail(job, 50)
+
+    await until(one_is_gone)
+    job = await gateway.get("hangs")
+    assert job is not None and job.ray_job_id is not None
+    evidence = await examine(gateway, job, with_stacks=True)
+    await gateway.stop("hangs")
+    assert len(evidence["dead_actors"]) == 1 and "Sleeper" in evidence["dead_actors"][0]
+    stacks = {stack["process"].split(":")[0]: stack["text"] for stack in evidence["stacks"]}
+    assert "driver.py" in stacks["driver"] and "rest" in stacks["Sleeper"], stacks
 
 
 async def test_an_unknown_job(gateway: RayDashboard) -> None:
