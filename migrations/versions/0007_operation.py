@@ -1,4 +1,4 @@
-"""Failures counted by their kind, when a run last moved, and death certificates."""
+"""Failures counted by their kind, when a run last moved, what its sentinels saw, and death certificates."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -15,6 +15,7 @@ _EMPTY = sa.text("'{}'::jsonb")
 def upgrade() -> None:
     op.add_column("experiments", sa.Column("failure_counts", postgresql.JSONB(), server_default=_EMPTY, nullable=False))
     op.add_column("attempts", sa.Column("progress_at", sa.DateTime(timezone=True), nullable=True))
+    op.add_column("attempts", sa.Column("sentinels", postgresql.JSONB(), server_default=_EMPTY, nullable=False))
     op.create_table(
         "attempt_certificates",
         sa.Column("attempt_id", sa.Text(), nullable=False),
@@ -29,5 +30,6 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_table("attempt_certificates")
+    op.drop_column("attempts", "sentinels")
     op.drop_column("attempts", "progress_at")
     op.drop_column("experiments", "failure_counts")

@@ -96,7 +96,7 @@ class TokenView(WireModel):
         return self
 
 
-SERVICE_EVENT_KINDS = frozenset({"status", "attempt", "stage", "cancel_requested", "note"})
+SERVICE_EVENT_KINDS = frozenset({"status", "attempt", "stage", "cancel_requested", "note", "sentinel"})
 """Kinds of events that the service itself writes; readers trust their `detail`."""
 MAX_DETAIL_CHARACTERS = 20_000
 

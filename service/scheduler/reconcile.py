@@ -221,11 +221,13 @@ def _facts(attempt: Attempt, experiment: Experiment) -> AttemptFacts:
         status=AttemptStatus(attempt.status),
         cancel_requested_at=experiment.cancel_requested_at if cancelling else None,
         max_runtime_s=float(experiment.spec["max_runtime_s"]),
+        no_progress_timeout_s=experiment.spec.get("no_progress_timeout_s"),
         ray_session=attempt.ray_session,
         created_at=attempt.created_at,
         submitted_at=attempt.submitted_at,
         started_at=attempt.started_at,
         heartbeat_at=attempt.heartbeat_at,
+        progress_at=attempt.progress_at,
         stop_requested_at=attempt.stop_requested_at,
         ended_at=attempt.ended_at,
     )

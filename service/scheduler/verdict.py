@@ -5,7 +5,7 @@
     ended, Ray job over/gone   release its resources
     live, Ray job gone         lost, when seen twice and old enough not to be on its way
     live, Ray job over         failed, cancelled or incomplete: the driver should have reported its end, and did not
-    live, Ray job alive        too long silent, not started, or beyond its time: ended, then stopped
+    live, Ray job alive        silent, not started, standing still or beyond its time for too long: ended, then stopped
 
 The driver's own report is the truth: an attempt that it ended is never judged again. An attempt that must be stopped
 is ended *first*: from then on its driver is refused whatever it writes, dead or not, and its resources still count as
@@ -28,11 +28,14 @@ class AttemptFacts:
     cancel_requested_at: datetime | None
     """Set while a person wants the experiment to stop."""
     max_runtime_s: float
+    no_progress_timeout_s: float | None
     ray_session: str | None
     created_at: datetime
     submitted_at: datetime | None
     started_at: datetime | None
     heartbeat_at: datetime | None
+    progress_at: datetime | None
+    """When it was last seen to move."""
     stop_requested_at: datetime | None
     ended_at: datetime | None
 
@@ -205,7 +208,16 @@ def _judge_alive(
             f"nothing was heard of the driver for more than {limits.heartbeat_lease_s:g} s; it hangs or is cut off"
         )
         return End(reason=EndReason.HEARTBEAT_LOST, message=message, stop=True, stands_still=True)
-    return Wait()
+    return _judge_progress(facts, now, api_up_since)
+
+
+def _judge_progress(facts: AttemptFacts, now: datetime, api_up_since: datetime | None) -> Verdict:
+    """A driver may report punctually while its steps stand still."""
+    moved_at, patience_s = facts.progress_at or facts.started_at, facts.no_progress_timeout_s
+    if moved_at is None or patience_s is None or _silence(moved_at, now, api_up_since) <= patience_s:
+        return Wait()
+    message = f"the driver reports, but no step and no phase has changed for no_progress_timeout_s = {patience_s:g}"
+    return End(reason=EndReason.NO_PROGRESS, message=message, stop=True, stands_still=True)
 
 
 def _judge_cancelled(

@@ -166,6 +166,8 @@ class Attempt(Base):
     progress: Mapped[dict[str, Any] | None]
     progress_at: Mapped[datetime | None]
     """When stage, phase or step last changed."""
+    sentinels: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'::jsonb"))
+    """What has been seen of each limit on its metrics."""
     last_report_seq: Mapped[int] = mapped_column(server_default=text("0"))
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     submitted_at: Mapped[datetime | None]

@@ -39,11 +39,13 @@ def running(**changes: Any) -> AttemptFacts:
         status=AttemptStatus.RUNNING,
         cancel_requested_at=None,
         max_runtime_s=3600,
+        no_progress_timeout_s=None,
         ray_session="session_1",
         created_at=ago(601),
         submitted_at=ago(600),
         started_at=ago(590),
         heartbeat_at=ago(2),
+        progress_at=None,
         stop_requested_at=None,
         ended_at=None,
     )
@@ -105,6 +107,18 @@ LOST = "JOB_SUPERVISOR_ACTOR_DIED"
         ),
         pytest.param(
             running(max_runtime_s=500), job(R.RUNNING), EndReason.MAX_RUNTIME_EXCEEDED, id="took longer than it may"
+        ),
+        pytest.param(
+            running(no_progress_timeout_s=300, progress_at=ago(310)),
+            job(R.RUNNING),
+            EndReason.NO_PROGRESS,
+            id="reports and stands still",
+        ),
+        pytest.param(
+            running(no_progress_timeout_s=300, progress_at=ago(290)), job(R.RUNNING), None, id="moves now and then"
+        ),
+        pytest.param(
+            running(no_progress_timeout_s=300), job(R.RUNNING), EndReason.NO_PROGRESS, id="never moved since its start"
         ),
         pytest.param(
             running(status=AttemptStatus.LAUNCHING), absent(9), None, id="the launcher looks after a launching one"
@@ -190,11 +204,13 @@ any_facts = st.builds(
     status=st.sampled_from([AttemptStatus.LAUNCHING, AttemptStatus.SUBMITTED, AttemptStatus.RUNNING]),
     cancel_requested_at=maybe,
     max_runtime_s=st.floats(30, 5000),
+    no_progress_timeout_s=st.one_of(st.none(), st.floats(30, 5000)),
     ray_session=st.sampled_from([None, "session_1", "session_2"]),
     created_at=moments,
     submitted_at=maybe,
     started_at=maybe,
     heartbeat_at=maybe,
+    progress_at=maybe,
     stop_requested_at=maybe,
     ended_at=st.none(),
 )
@@ -227,7 +243,7 @@ def test_an_ended_attempt_is_never_ended_again_and_a_live_one_never_released(
 @given(any_facts, any_sight)
 def test_no_run_is_killed_for_its_silence_while_the_api_is_down(facts: AttemptFacts, seen: Observation) -> None:
     outcome = judge(facts, seen, NOW, LIMITS, None)
-    assert reason(outcome) not in (EndReason.HEARTBEAT_LOST, EndReason.START_TIMEOUT)
+    assert reason(outcome) not in (EndReason.HEARTBEAT_LOST, EndReason.START_TIMEOUT, EndReason.NO_PROGRESS)
 
 
 @settings(deadline=None)
