@@ -31,6 +31,16 @@ class FakeRay(httpx.AsyncBaseTransport):
     accepted: list[str] = field(default_factory=list)
     """Every submission that made a job."""
     stops: list[str] = field(default_factory=list)
+    unwatched: set[str] = field(default_factory=set)
+    """Jobs whose supervisor is dead, whatever the job's entry says."""
+    waiting: set[str] = field(default_factory=set)
+    """Jobs whose supervisor has no place yet."""
+    dead_nodes: set[str] = field(default_factory=set)
+    groups: list[dict[str, Any]] = field(default_factory=list)
+    sweeps: list[dict[str, Any]] = field(default_factory=list)
+    """Orders of the sweep jobs; each is done at once, and reports what `leftovers` holds."""
+    leftovers: list[dict[str, Any]] = field(default_factory=list)
+    sweep_status: str = "SUCCEEDED"
     down: bool = False
     """Nothing answers."""
     lost_answers: int = 0
@@ -70,7 +80,9 @@ class FakeRay(httpx.AsyncBaseTransport):
             case "GET", ["api", "v0", "nodes"]:
                 return httpx.Response(200, json=self._nodes())
             case "GET", ["api", "v0", "actors"]:
-                return httpx.Response(200, json=_listing(self.actors, request.url.params))
+                return httpx.Response(200, json=_listing([*self.actors, *self._supervisors()], request.url.params))
+            case "GET", ["api", "v0", "placement_groups"]:
+                return httpx.Response(200, json=_listing(self.groups, request.url.params))
             case "GET", ["worker", "traceback"]:
                 stack = self.stacks.get(int(request.url.params["pid"]))
                 return httpx.Response(200, text=stack) if stack else httpx.Response(500, text="no such process")
@@ -89,6 +101,7 @@ class FakeRay(httpx.AsyncBaseTransport):
         if self.num_gpus:
             resources["GPU"] = self.num_gpus
         nodes = [{"node_id": "n1", "state": "ALIVE", "resources_total": resources}]
+        nodes = [node for node in nodes if node["node_id"] not in self.dead_nodes]
         nodes.append({"node_id": "n0", "state": "DEAD", "resources_total": {"CPU": 64.0}})
         return _listing(nodes, httpx.QueryParams())
 
@@ -131,7 +144,31 @@ class FakeRay(httpx.AsyncBaseTransport):
         if self.lost_answers:
             self.lost_answers -= 1
             raise httpx.ReadTimeout("no answer in time")
+        self._sweep(submission_id)
         return httpx.Response(200, json={"job_id": submission_id, "submission_id": submission_id})
+
+    def _sweep(self, submission_id: str) -> None:
+        orders = self.jobs[submission_id].get("runtime_env", {}).get("env_vars", {}).get("SEDRAY_SWEEP")
+        if orders is not None:
+            self.sweeps.append(json.loads(orders))
+            self.set_job(submission_id, self.sweep_status)
+            self.logs[submission_id] = ["starting", f"SEDRAY-SWEPT {json.dumps({'processes': self.leftovers})}"]
+
+    def _supervisors(self) -> list[dict[str, Any]]:
+        watched = [one for one, job in self.jobs.items() if job["status"] in ("PENDING", "RUNNING")]
+        return [
+            {
+                "actor_id": f"supervisor of {one}",
+                "class_name": "JobSupervisor",
+                "name": f"_ray_internal_job_actor_{one}",
+                "ray_namespace": "SUPERVISOR_ACTOR_RAY_NAMESPACE",
+                "state": "PENDING_CREATION" if one in self.waiting else "DEAD" if one in self.unwatched else "ALIVE",
+                "job_id": "ff000000",
+                "node_id": "n1",
+                "pid": 7,
+            }
+            for one in watched
+        ]
 
     def _stop(self, submission_id: str) -> httpx.Response:
         self.stops.append(submission_id)

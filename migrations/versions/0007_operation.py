@@ -16,6 +16,8 @@ def upgrade() -> None:
     op.add_column("experiments", sa.Column("failure_counts", postgresql.JSONB(), server_default=_EMPTY, nullable=False))
     op.add_column("attempts", sa.Column("progress_at", sa.DateTime(timezone=True), nullable=True))
     op.add_column("attempts", sa.Column("sentinels", postgresql.JSONB(), server_default=_EMPTY, nullable=False))
+    op.add_column("attempts", sa.Column("ray_job_id", sa.Text(), nullable=True))
+    op.add_column("attempts", sa.Column("swept_at", sa.DateTime(timezone=True), nullable=True))
     op.create_table(
         "attempt_certificates",
         sa.Column("attempt_id", sa.Text(), nullable=False),
@@ -30,6 +32,8 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_table("attempt_certificates")
+    op.drop_column("attempts", "swept_at")
+    op.drop_column("attempts", "ray_job_id")
     op.drop_column("attempts", "sentinels")
     op.drop_column("attempts", "progress_at")
     op.drop_column("experiments", "failure_counts")

@@ -10,14 +10,17 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from service.attempts.lasting_progress import made_lasting_progress
 from service.attempts.rows import lock_both, refuse_ended, stage_names, update_attempt
-from service.contract.failures import LEAST_JITTER, MOST_JITTER, Retry, retry_after
+from service.contract.failures import LEAST_JITTER, MOST_JITTER, FailureClass, Retry, class_of, retry_after
 from service.contract.messages import FinishReport
 from service.contract.status import AttemptStatus, EndReason, ExperimentStatus
 from service.errors import NotAllowedNow
 from service.storage.json_values import storable_text, storable_value
 from service.storage.stage_results import read_stage_results
 from service.storage.tables import Attempt, Experiment
-from service.storage.transitions import move_attempt, move_experiment, notify
+from service.storage.transitions import move_attempt, move_experiment, notify, record_event
+
+_LOSES_PROCESSES = frozenset({FailureClass.INFRA_NODE, FailureClass.INFRA_ENGINE, FailureClass.OUT_OF_MEMORY})
+"""Failures after which a driver that reports cannot know what still runs."""
 
 
 async def finish(session: AsyncSession, attempt: Attempt, report: FinishReport) -> Experiment:
@@ -83,6 +86,27 @@ async def add_evidence(session: AsyncSession, attempt: Attempt, facts: Mapping[s
     evidence = {**storable_value(dict(facts)), **current.evidence}
     if evidence != current.evidence:
         await update_attempt(session, current, {"evidence": evidence})
+
+
+def ended_hard(attempt: Attempt) -> bool:
+    """Whether an ended attempt may have left processes behind: its driver could not clean up, or lost an actor.
+
+    A driver that never called `start` has made nothing; one that Ray had not even started may still come.
+    """
+    if attempt.end_reason is None:
+        return False
+    reason = EndReason(attempt.end_reason)
+    if attempt.started_at is None:
+        return reason is EndReason.START_TIMEOUT
+    return "reported_reason" not in attempt.evidence or class_of(reason) in _LOSES_PROCESSES
+
+
+async def mark_swept(session: AsyncSession, attempt_id: str, now: datetime, note: str) -> None:
+    """Notes that the nodes were searched for what an ended attempt left, with what people should know of it."""
+    attempt = await session.get_one(Attempt, attempt_id)
+    if note:
+        await record_event(session, attempt.experiment_id, "note", note, attempt_id=attempt.id)
+    await update_attempt(session, attempt, {"swept_at": now})
 
 
 async def _move_on(

@@ -12,6 +12,7 @@ import httpx
 from service.errors import RayUnreachable
 from service.scheduler.ray_http import RayHttp, as_json, expect_ok
 from service.scheduler.ray_jobs import (
+    SUPERVISOR_NAMESPACE,
     ClusterView,
     ForeignJob,
     RayActor,
@@ -23,6 +24,8 @@ from service.scheduler.ray_jobs import (
 from service.scheduler.ray_parsing import parse_actor, parse_cluster, parse_job
 
 _STACK_CHARACTERS = 40_000
+CANARY = "sedray-canary"
+"""A job that has done nothing, to poke Ray with."""
 
 
 class RayDashboard:
@@ -74,11 +77,32 @@ class RayDashboard:
     async def cluster(self) -> ClusterView:
         """See RayGateway. Until the first node has registered the capacity is 0."""
         version = await self._http.get_json("/api/version")
-        return parse_cluster(version, await self._http.list_state("nodes", state="ALIVE"))
+        nodes = await self._http.list_state("nodes", state="ALIVE")
+        return parse_cluster(
+            version, nodes, [*await self._supervisors("ALIVE"), *await self._supervisors("PENDING_CREATION")]
+        )
 
     async def actors(self, ray_job_id: str) -> list[RayActor]:
         """See RayGateway."""
         return [parse_actor(entry) for entry in await self._http.list_state("actors", job_id=ray_job_id)]
+
+    async def placement_groups(self, ray_job_id: str) -> list[str]:
+        """See RayGateway."""
+        groups = await self._http.list_state("placement_groups", creator_job_id=ray_job_id)
+        return [str(group["placement_group_id"]) for group in groups if group.get("state") != "REMOVED"]
+
+    async def poke(self) -> None:
+        """See RayGateway. A job that did nothing is stopped again: that reaches the agent which keeps the jobs."""
+        if await self.get(CANARY) is None:
+            request = RayJobRequest(
+                submission_id=CANARY,
+                entrypoint="true",
+                env_vars={},
+                metadata={"attempt": CANARY, "spec_sha256": ""},
+            )
+            await self._post_job(request)
+        else:
+            await self.stop(CANARY)
 
     async def stacks(self, node_id: str, pid: int) -> str:
         """See RayGateway. Ray allows it where its head runs with RAY_DASHBOARD_ENABLE_PROFILING=1."""
@@ -86,6 +110,11 @@ class RayDashboard:
         response = await self._http.call("GET", "/worker/traceback", params=query)
         said = response.text.strip()[:_STACK_CHARACTERS]
         return said if response.status_code == 200 else f"not to be had: {said or f'HTTP {response.status_code}'}"
+
+    async def _supervisors(self, state: str) -> list[RayActor]:
+        """Ray filters by state before it cuts its list off, so the many dead ones hide no living one."""
+        found = await self._http.list_state("actors", state=state, ray_namespace=SUPERVISOR_NAMESPACE)
+        return [parse_actor(entry) for entry in found]
 
     async def _post_job(self, request: RayJobRequest) -> str:
         """Posts the job; returns what Ray said, or why there was no answer: only the look-up afterwards decides."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from service.scheduler.node_memory import read_node_memory
 from service.scheduler.ray_http import not_understood
-from service.scheduler.ray_jobs import ClusterView, RayActor, RayJob, RayJobStatus
+from service.scheduler.ray_jobs import SUPERVISOR_PREFIX, ClusterView, RayActor, RayJob, RayJobStatus
 
 _DEATH_CHARACTERS = 1000
 
@@ -49,10 +49,13 @@ def parse_actor(entry: Mapping[str, Any]) -> RayActor:
         raise not_understood("an actor") from error
 
 
-def parse_cluster(version: Mapping[str, Any], nodes: Sequence[Mapping[str, Any]]) -> ClusterView:
-    """The sum over the living nodes."""
+def parse_cluster(
+    version: Mapping[str, Any], nodes: Sequence[Mapping[str, Any]], supervisors: Sequence[RayActor]
+) -> ClusterView:
+    """The sum over the living nodes, and who watches over which job."""
     try:
-        resources = [node["resources_total"] for node in nodes if node["state"] == "ALIVE"]
+        living = [node for node in nodes if node["state"] == "ALIVE"]
+        resources = [node["resources_total"] for node in living]
         cpus, gpus = ([float(node.get(kind, 0)) for node in resources] for kind in ("CPU", "GPU"))
         return ClusterView(
             session_name=version["session_name"],
@@ -62,6 +65,12 @@ def parse_cluster(version: Mapping[str, Any], nodes: Sequence[Mapping[str, Any]]
             node_num_cpus=max(cpus, default=0.0),
             node_num_gpus=max(gpus, default=0.0),
             memory=read_node_memory(resources),
+            node_ids=frozenset(node["node_id"] for node in living),
+            supervisors={
+                actor.name.removeprefix(SUPERVISOR_PREFIX): actor.state
+                for actor in supervisors
+                if actor.name.startswith(SUPERVISOR_PREFIX)
+            },
         )
     except (KeyError, TypeError, ValueError) as error:
         raise not_understood("the list of nodes") from error

@@ -24,14 +24,17 @@ from service.scheduler.launch import remove_token
 from service.scheduler.lease import Lease, hold_lease
 from service.scheduler.ray_jobs import ClusterView, RayGateway
 from service.scheduler.sightings import ApiWatch, Sightings
+from service.scheduler.sweeping import Sweeper
 from service.scheduler.verdict import (
     AskToStop,
     AttemptFacts,
     End,
     Limits,
     Observation,
+    Poke,
     Present,
     Release,
+    Sweep,
     Verdict,
     Wait,
     judge,
@@ -76,19 +79,24 @@ class Reconciler:
         self._sightings = Sightings()
         self._api = api_watch
         self._places = asyncio.Semaphore(_AT_ONCE)
+        self._sweeper = Sweeper(gateway, settings.worker_python)
 
     async def run_once(self, lease: Lease) -> None:
         """One pass. Raises LeaseLost. An attempt that cannot be looked at or changed now is left to the next pass."""
         view = await self._look_at_cluster(lease)
         cases = await self._load(view)
-        for case in cases:
+        verdicts = [(case, self._judge(case)) for case in cases]
+        for case, verdict in verdicts:
             try:
-                await self._carry_out(lease, case, self._judge(case))
+                await self._note_ray_job(lease, case)
+                await self._carry_out(lease, case, verdict)
             except (StaleAttempt, NotAllowedNow, RayUnreachable) as error:
                 logger.info("verdict not carried out", extra={"attempt_id": case.attempt.id, "error": error.message})
             except SQLAlchemyError:
                 # One row's trouble must not keep the others from being looked after.
                 logger.exception("verdict not written", extra={"attempt_id": case.attempt.id})
+        await self._poke([verdict.why for _, verdict in verdicts if isinstance(verdict, Poke)])
+        await self._sweep(lease, [case.attempt for case, verdict in verdicts if isinstance(verdict, Sweep)])
 
     async def _look_at_cluster(self, lease: Lease) -> ClusterView | None:
         view, message = None, ""
@@ -127,14 +135,14 @@ class Reconciler:
                 job = await self._gateway.get(attempt.ray_submission_id)
         except RayUnreachable:
             return self._sightings.unreachable(now)
-        return self._sightings.saw(attempt.id, job, view.session_name, now)
+        return self._sightings.saw(attempt.id, job, view, now)
 
     def _judge(self, case: _Case, facts: AttemptFacts | None = None) -> Verdict:
         return judge(facts or case.facts, case.seen, case.now, self._limits, case.api_up_since)
 
     async def _carry_out(self, lease: Lease, case: _Case, verdict: Verdict) -> None:
         match verdict:
-            case Wait():
+            case Wait() | Poke() | Sweep():
                 return
             case End():
                 if await self._end(lease, case, verdict) and verdict.stop:
@@ -175,6 +183,40 @@ class Reconciler:
             message = f"asked Ray to stop the job: {why}"
             await record_event(session, case.attempt.experiment_id, "note", message, attempt_id=case.attempt.id)
             await attempts.mark_stop_requested(session, case.attempt, await database_now(session))
+
+    async def _note_ray_job(self, lease: Lease, case: _Case) -> None:
+        """Ray's number of the driver outlives the job's entry there: by it what the driver made is found."""
+        seen = case.seen.job.ray_job_id if isinstance(case.seen, Present) else None
+        if seen is None or seen == case.attempt.ray_job_id:
+            return
+        async with self._sessions.begin() as session:
+            await hold_lease(session, lease)
+            await attempts.note_ray_job(session, case.attempt, seen)
+
+    async def _poke(self, reasons: list[str]) -> None:
+        if not reasons:
+            return
+        logger.warning("ray's word is old, poking it", extra={"why": reasons[0], "jobs": len(reasons)})
+        try:
+            await self._gateway.poke()
+        except RayUnreachable as error:
+            logger.info("ray not poked", extra={"error": error.message})
+
+    async def _sweep(self, lease: Lease, wanted: list[Attempt]) -> None:
+        """Looks after what hard ends have left; a sweep that is over lets its attempts be released in the next pass."""
+        async with self._sessions() as session:
+            now = await database_now(session)
+        try:
+            swept = await self._sweeper.step(wanted, now)
+        except RayUnreachable as error:
+            logger.info("sweep waits for ray", extra={"error": error.message})
+            return
+        if swept is None:
+            return
+        async with self._sessions.begin() as session:
+            await hold_lease(session, lease)
+            for attempt_id in swept.attempt_ids:
+                await attempts.mark_swept(session, attempt_id, now, swept.note(attempt_id))
 
     async def _release(self, lease: Lease, case: _Case) -> None:
         facts = job_facts(case.seen.job) if isinstance(case.seen, Present) else {}
@@ -230,4 +272,5 @@ def _facts(attempt: Attempt, experiment: Experiment) -> AttemptFacts:
         progress_at=attempt.progress_at,
         stop_requested_at=attempt.stop_requested_at,
         ended_at=attempt.ended_at,
+        to_sweep=attempt.swept_at is None and attempts.ended_hard(attempt),
     )

@@ -4,7 +4,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from service.scheduler.ray_jobs import RayJob, RayJobStatus
+from service.scheduler.ray_jobs import ClusterView, RayJob, RayJobStatus
 from service.scheduler.verdict import Absent, Observation, Present, Unreachable
 
 API_SILENT_AFTER = timedelta(seconds=15)
@@ -16,6 +16,7 @@ class _Sight:
     status: RayJobStatus | None
     since: datetime
     times_seen: int
+    times_unwatched: int = 0
 
 
 class Sightings:
@@ -30,8 +31,8 @@ class Sightings:
         self._unreachable_since = self._unreachable_since or now
         return Unreachable(since=self._unreachable_since)
 
-    def saw(self, attempt_id: str, job: RayJob | None, session_name: str, now: datetime) -> Observation:
-        """Ray answered about this attempt's job."""
+    def saw(self, attempt_id: str, job: RayJob | None, view: ClusterView, now: datetime) -> Observation:
+        """Ray answered about this attempt's job; `view` is what it said of the cluster just before."""
         self._unreachable_since = None
         status = job.status if job else None
         sight = self._sights.get(attempt_id)
@@ -39,8 +40,15 @@ class Sightings:
             sight = self._sights[attempt_id] = _Sight(status=status, since=now, times_seen=0)
         sight.times_seen += 1
         if job is None:
-            return Absent(times_seen=sight.times_seen, session_name=session_name)
-        return Present(job=job, since=sight.since)
+            return Absent(times_seen=sight.times_seen, session_name=view.session_name)
+        unwatched = job.status is RayJobStatus.RUNNING and not view.watches_over(job)
+        sight.times_unwatched = sight.times_unwatched + 1 if unwatched else 0
+        return Present(
+            job=job,
+            since=sight.since,
+            times_unwatched=sight.times_unwatched,
+            supervisor_waits=view.supervisors.get(job.submission_id) == "PENDING_CREATION",
+        )
 
     def keep_only(self, attempt_ids: Collection[str]) -> None:
         """Forgets the others."""

@@ -161,6 +161,8 @@ class Attempt(Base):
     evidence: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'::jsonb"))
     ray_submission_id: Mapped[str] = mapped_column(unique=True)
     ray_session: Mapped[str | None]
+    ray_job_id: Mapped[str | None]
+    """Ray's own number of the driver, by which it names what the driver made."""
     num_cpus: Mapped[float]
     num_gpus: Mapped[float]
     progress: Mapped[dict[str, Any] | None]
@@ -176,6 +178,8 @@ class Attempt(Base):
     stop_requested_at: Mapped[datetime | None]
     """When Ray was asked to stop the job."""
     ended_at: Mapped[datetime | None]
+    swept_at: Mapped[datetime | None]
+    """When the nodes were searched for what it had left behind, if it ended hard."""
     released_at: Mapped[datetime | None]
     """When Ray was seen to hold nothing of it any more; until then its resources count as taken."""
 

@@ -82,6 +82,7 @@ async def test_only_living_nodes_count(ray: FakeRay, gateway: RayDashboard) -> N
         node_num_cpus=2.0,
         node_num_gpus=1.0,
         memory=memory,
+        node_ids=frozenset({"n1"}),
     )
     assert await gateway.cluster() == view
 

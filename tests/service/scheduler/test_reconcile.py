@@ -169,7 +169,7 @@ async def test_jobs_of_a_cluster_started_anew_are_lost_and_tried_again(stage: St
     attempt = await stage.attempt()
     assert (attempt.end_reason, attempt.message) == ("ray_job_lost", "Ray was started anew and its jobs are gone")
     await stage.pass_time(10)
-    await stage.reconcile()
+    await stage.reconcile(3)  # a sweep begins, is over, and lets go
     assert (await stage.attempt()).released_at is not None
 
 
@@ -196,7 +196,7 @@ async def test_a_hung_driver_is_fenced_then_stopped_then_released(stage: Stage, 
     attempt = await stage.attempt()
     assert (attempt.end_reason, attempt.stop_requested_at is not None) == ("heartbeat_lost", True)
     assert ray.stops == [job]
-    await stage.reconcile()
+    await stage.reconcile(3)
     assert (await stage.attempt()).released_at is not None
 
 
@@ -234,7 +234,7 @@ async def test_a_driver_that_never_starts_times_out(stage: Stage, ray: FakeRay) 
     await stage.reconcile()
     assert (await stage.attempt()).end_reason == EndReason.START_TIMEOUT
     await stage.pass_time(11)
-    await stage.reconcile()
+    await stage.reconcile(4)
     assert ray.stops == [job]
     assert (await stage.attempt()).released_at is not None, "a pending job holds nothing"
 

@@ -2,9 +2,11 @@
 
 from datetime import UTC, datetime, timedelta
 
+from service.scheduler.ray_jobs import ClusterView
 from service.scheduler.sightings import ApiWatch, Sightings
 from service.scheduler.verdict import Absent
 
+VIEW = ClusterView(session_name="session_1", num_cpus=2, num_gpus=0, num_nodes=1)
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -14,18 +16,18 @@ def at(seconds: float) -> datetime:
 
 def test_absence_is_counted_through_a_silence_of_ray() -> None:
     sightings = Sightings()
-    sightings.saw("a", None, "session_1", at(0))
+    sightings.saw("a", None, VIEW, at(0))
     assert sightings.unreachable(at(3)).since == at(3)
     assert sightings.unreachable(at(6)).since == at(3)
-    assert sightings.saw("a", None, "session_1", at(9)) == Absent(times_seen=2, session_name="session_1")
+    assert sightings.saw("a", None, VIEW, at(9)) == Absent(times_seen=2, session_name="session_1")
     assert sightings.unreachable(at(12)).since == at(12)
 
 
 def test_forgotten_attempts_begin_anew() -> None:
     sightings = Sightings()
-    sightings.saw("a", None, "session_1", at(0))
+    sightings.saw("a", None, VIEW, at(0))
     sightings.keep_only([])
-    assert sightings.saw("a", None, "session_1", at(3)) == Absent(times_seen=1, session_name="session_1")
+    assert sightings.saw("a", None, VIEW, at(3)) == Absent(times_seen=1, session_name="session_1")
 
 
 def test_the_apis_uptime_begins_when_the_scheduler_first_sees_it() -> None:

@@ -17,8 +17,10 @@ from service.scheduler.verdict import (
     End,
     Limits,
     Observation,
+    Poke,
     Present,
     Release,
+    Sweep,
     Unreachable,
     Verdict,
     Wait,
@@ -60,6 +62,10 @@ def job(status: RayJobStatus, *, since: float = 60, **facts: Any) -> Present:
     plain: dict[str, Any] = {"message": "", "error_type": None, "driver_exit_code": None, "driver_node_id": "n1"}
     found = RayJob(submission_id="s", status=status, metadata={}, **{**plain, **facts})
     return Present(job=found, since=ago(since))
+
+
+def unwatched(times: int) -> Present:
+    return replace(job(RayJobStatus.RUNNING), times_unwatched=times)
 
 
 def absent(times_seen: int = 2, session_name: str = "session_1") -> Absent:
@@ -144,6 +150,32 @@ def test_end_reasons(facts: AttemptFacts, seen: Observation, expected: EndReason
 @pytest.mark.parametrize(
     ("facts", "seen", "expected"),
     [
+        pytest.param(running(), unwatched(1), Wait, id="the list of supervisors may be older than the job"),
+        pytest.param(running(), unwatched(2), Poke, id="Ray shall look again"),
+        pytest.param(running(), unwatched(9), Poke, id="a driver that is heard is at work"),
+        pytest.param(running(heartbeat_at=ago(20)), unwatched(3), Poke, id="Ray gets its time"),
+        pytest.param(running(heartbeat_at=ago(20)), unwatched(4), End, id="nobody has seen or heard of it"),
+        pytest.param(ended(5), unwatched(9), Poke, id="an ended one may still hear that it is over"),
+        pytest.param(ended(11), unwatched(4), Release, id="an ended one that nobody watches is gone"),
+        pytest.param(ended(11, to_sweep=True), unwatched(4), Sweep, id="what it left is looked for first"),
+        pytest.param(ended(11, to_sweep=True), job(R.FAILED), Sweep, id="over, and perhaps not all of it"),
+        pytest.param(ended(601, to_sweep=True), job(R.FAILED), Release, id="no sweep holds it back for ever"),
+    ],
+)
+def test_what_nobody_watches_over_and_what_is_swept(
+    facts: AttemptFacts, seen: Observation, expected: type[Verdict]
+) -> None:
+    assert type(verdict(facts, seen)) is expected
+
+
+def test_silence_of_the_api_makes_no_unwatched_run_a_lost_one() -> None:
+    silent = running(heartbeat_at=ago(500))
+    assert isinstance(verdict(silent, unwatched(9), api_up_since=None), Poke)
+
+
+@pytest.mark.parametrize(
+    ("facts", "seen", "expected"),
+    [
         pytest.param(ended(0), job(R.SUCCEEDED), Release, id="over at both ends"),
         pytest.param(ended(0), job(R.FAILED, error_type=LOST), Wait, id="a driver that Ray lost may live on"),
         pytest.param(ended(11), job(R.FAILED, error_type=LOST), Release, id="by now it has heard that it is over"),
@@ -215,7 +247,11 @@ any_facts = st.builds(
     ended_at=st.none(),
 )
 statuses = st.sampled_from(list(RayJobStatus))
-present = st.builds(job, statuses, since=st.integers(0, 2000), error_type=st.sampled_from([None, LOST]))
+present = st.builds(
+    lambda seen, times: replace(seen, times_unwatched=times),
+    st.builds(job, statuses, since=st.integers(0, 2000), error_type=st.sampled_from([None, LOST])),
+    st.integers(0, 9),
+)
 absences = st.builds(absent, st.integers(1, 5), st.sampled_from(["session_1", "session_2"]))
 any_sight = st.one_of(present, absences)
 
@@ -236,7 +272,7 @@ def test_an_ended_attempt_is_never_ended_again_and_a_live_one_never_released(
 ) -> None:
     over = replace(facts, status=AttemptStatus.ENDED, ended_at=ended_at)
     assert not isinstance(judge(over, seen, NOW, LIMITS, api_up_since), End)
-    assert not isinstance(judge(facts, seen, NOW, LIMITS, api_up_since), Release)
+    assert not isinstance(judge(facts, seen, NOW, LIMITS, api_up_since), Release | Sweep)
 
 
 @settings(deadline=None)
