@@ -65,7 +65,8 @@ class SchedulerSettings(ServiceSettings):
     tick_s: float = 1.0
     reconcile_s: float = 3.0
     ray_timeout_s: float = 15.0
-    lease_ttl_s: float = 15.0
+    lease_ttl_s: float = 9.0
+    """How long a scheduler that does not renew its lease leads on; a standby looks five times in that time."""
     start_deadline_s: float = 180.0
     """From submission to the driver's `start`."""
     heartbeat_lease_s: float = 90.0

@@ -64,7 +64,9 @@ async def _look(session: AsyncSession, head: str) -> Readiness:
 
 async def _scheduler(session: AsyncSession) -> str:
     silence = await session.scalar(
-        select(func.clock_timestamp() - ServiceProcess.seen_at).where(ServiceProcess.role == "scheduler")
+        select(func.min(func.clock_timestamp() - ServiceProcess.seen_at)).where(
+            ServiceProcess.role == "scheduler", ServiceProcess.detail["leads"].astext == "true"
+        )
     )
     if silence is None:
         return "never seen"

@@ -18,6 +18,11 @@ def upgrade() -> None:
     op.add_column("attempts", sa.Column("sentinels", postgresql.JSONB(), server_default=_EMPTY, nullable=False))
     op.add_column("attempts", sa.Column("ray_job_id", sa.Text(), nullable=True))
     op.add_column("attempts", sa.Column("swept_at", sa.DateTime(timezone=True), nullable=True))
+    # Signs of life are a few seconds old at most: they come again by themselves.
+    op.execute("DELETE FROM service_processes")
+    op.add_column("service_processes", sa.Column("instance", sa.Text(), nullable=False))
+    op.drop_constraint(op.f("pk_service_processes"), "service_processes")
+    op.create_primary_key(op.f("pk_service_processes"), "service_processes", ["role", "instance"])
     op.create_table(
         "attempt_certificates",
         sa.Column("attempt_id", sa.Text(), nullable=False),
@@ -32,6 +37,10 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_table("attempt_certificates")
+    op.execute("DELETE FROM service_processes")
+    op.drop_constraint(op.f("pk_service_processes"), "service_processes")
+    op.drop_column("service_processes", "instance")
+    op.create_primary_key(op.f("pk_service_processes"), "service_processes", ["role"])
     op.drop_column("attempts", "swept_at")
     op.drop_column("attempts", "ray_job_id")
     op.drop_column("attempts", "sentinels")

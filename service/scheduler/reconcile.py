@@ -41,7 +41,8 @@ from service.scheduler.verdict import (
 )
 from service.settings import SchedulerSettings
 from service.storage.database import Sessions
-from service.storage.tables import Attempt, Experiment, ServiceProcess
+from service.storage.processes import uptime_of
+from service.storage.tables import Attempt, Experiment
 from service.storage.transitions import lock_experiment, record_event
 
 logger = logging.getLogger(__name__)
@@ -118,8 +119,7 @@ class Reconciler:
         async with self._sessions() as session:
             now = await database_now(session)
             rows = (await session.execute(_UNRELEASED)).all()
-            api = await session.get(ServiceProcess, "api")
-        up_since = self._api.up_since(api.started_at if api else None, api.seen_at if api else None, now)
+            up_since = self._api.up_since(await uptime_of(session, "api"), now)
         self._sightings.keep_only({attempt.id for attempt, _ in rows})
         looks = await asyncio.gather(*(self._look(attempt, view, now) for attempt, _ in rows))
         return [

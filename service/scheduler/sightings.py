@@ -2,13 +2,11 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from service.scheduler.ray_jobs import ClusterView, RayJob, RayJobStatus
 from service.scheduler.verdict import Absent, Observation, Present, Unreachable
-
-API_SILENT_AFTER = timedelta(seconds=15)
-"""The API writes its sign of life every 5 s."""
+from service.storage.processes import Uptime
 
 
 @dataclass(slots=True)
@@ -61,15 +59,15 @@ class ApiWatch:
     def __init__(self) -> None:
         self._up_since: datetime | None = None
 
-    def up_since(self, started_at: datetime | None, seen_at: datetime | None, now: datetime) -> datetime | None:
-        """From the API's row (None without one); None while the API is silent.
+    def up_since(self, uptime: Uptime | None, now: datetime) -> datetime | None:
+        """None while no process of the API is alive.
 
         After a silence, the scheduler's own included, the time begins with the first sign of life that it sees.
         """
-        if started_at is None or seen_at is None or now - seen_at > API_SILENT_AFTER:
+        if uptime is None:
             self._up_since = None
         elif self._up_since is None:
             self._up_since = now
         else:
-            self._up_since = max(self._up_since, started_at)
+            self._up_since = max(self._up_since, uptime.started_at)
         return self._up_since

@@ -322,10 +322,11 @@ class SchedulerLease(Base):
 
 
 class ServiceProcess(Base):
-    """Sign of life of the API and the scheduler."""
+    """Sign of life of each process of the API and the scheduler."""
 
     __tablename__ = "service_processes"
     role: Mapped[str] = mapped_column(primary_key=True)
+    instance: Mapped[str] = mapped_column(primary_key=True)
     started_at: Mapped[datetime]
     seen_at: Mapped[datetime]
     detail: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'::jsonb"))

@@ -53,7 +53,7 @@ async def test_down_and_up_again_on_a_populated_database(database_url: str, sess
         await reporting.take_report(session, attempt, a_full_report())
         await attempts.record_stage_result(session, attempt, make_stage_result())
         await auth.issue_token(session, await make_user(session), "token")
-        await record_life(session, "scheduler", started_at=NOW, now=NOW, detail={})
+        await record_life(session, "scheduler", "one", detail={})
         session.add(ClusterState(id=1, observed_at=NOW, reachable=True, num_cpus=4, num_gpus=0, message=""))
         session.add(SchedulerLease(name="scheduler", holder="h", token=1, expires_at=NOW))
         await attempts.end_attempt(session, attempt, EndReason.STAGE_FAILED, "no", {})
