@@ -51,6 +51,5 @@ async def uptime_of(session: AsyncSession, role: ProcessRole) -> Uptime | None:
     """Of the processes that are alive now; None without any."""
     living = (ServiceProcess.role == role, ServiceProcess.seen_at > func.clock_timestamp() - SILENT_AFTER)
     ends = select(func.min(ServiceProcess.started_at), func.max(ServiceProcess.seen_at)).where(*living)
-    found: tuple[datetime | None, datetime | None] = (await session.execute(ends)).tuples().one()
-    started_at, seen_at = found
-    return Uptime(started_at=started_at, seen_at=seen_at) if started_at and seen_at else None
+    found = (await session.execute(ends.having(func.count() > 0))).one_or_none()
+    return Uptime(started_at=found[0], seen_at=found[1]) if found else None
