@@ -29,6 +29,7 @@ from api.submission import PlanExperiment
 from api.web import login, pages, static_files
 from migrations.apply import head_revision
 from service.live_updates import LiveUpdates
+from service.log_archive import LogReader
 from service.planning import DataPreviewer, plan_experiment
 from service.settings import ApiSettings
 from service.storage.database import create_engine, create_sessions
@@ -75,6 +76,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     database_url = settings.database_url.get_secret_value()
     own_engine = None if app.state.engine is not None else create_engine(database_url)
     app.state.sessions = create_sessions(own_engine or app.state.engine)
+    app.state.log_reader = LogReader(app.state.sessions, settings.output_dir)
     app.state.live_updates = LiveUpdates(database_url)
     app.state.live_updates.start()
     life = asyncio.create_task(keep_recording_life(app.state.sessions), name="sign-of-life")

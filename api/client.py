@@ -26,6 +26,7 @@ from api.schemas import (
     ExperimentPage,
     ExperimentPlanReply,
     LogPage,
+    LogSources,
     Me,
     MetricNamePage,
     MetricSeriesPage,
@@ -161,10 +162,23 @@ class SedrayClient:
         return self._get(MetricSeriesPage, f"/experiments/{experiment_id}/metrics", query)
 
     def logs(
-        self, experiment_id: str, *, after: int | None = None, tail: int | None = None, limit: int | None = None
+        self,
+        experiment_id: str,
+        *,
+        after: int | None = None,
+        tail: int | None = None,
+        limit: int | None = None,
+        source: str | None = None,
+        attempt: int | None = None,
+        search: str | None = None,
     ) -> LogPage:
-        """Log lines after an id, or the newest `tail`."""
-        return self._get(LogPage, f"/experiments/{experiment_id}/logs", {"after": after, "tail": tail, "limit": limit})
+        """Log lines after an id, or the newest `tail`; of one source or attempt, or with a text in them."""
+        query = {"after": after, "tail": tail, "limit": limit, "source": source, "attempt": attempt, "search": search}
+        return self._get(LogPage, f"/experiments/{experiment_id}/logs", query)
+
+    def log_sources(self, experiment_id: str) -> LogSources:
+        """Who has written log lines: the driver, its actors, the scheduler."""
+        return self._get(LogSources, f"/experiments/{experiment_id}/logs/sources")
 
     def rollouts(self, experiment_id: str, *, limit: int = 20, before: int | None = None) -> RolloutPage:
         """Stored completions, newest first."""

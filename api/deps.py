@@ -12,6 +12,7 @@ from api.submission import PlanExperiment
 from service import auth
 from service.errors import CrossSiteRequest, Unauthenticated
 from service.live_updates import LiveUpdates
+from service.log_archive import LogReader
 from service.planning import DataPreviewer
 from service.settings import ApiSettings
 from service.storage.database import Sessions
@@ -39,6 +40,10 @@ def _live_updates(request: Request) -> LiveUpdates:
     return cast(LiveUpdates, request.app.state.live_updates)
 
 
+def _log_reader(request: Request) -> LogReader:
+    return cast(LogReader, request.app.state.log_reader)
+
+
 def _plan(request: Request) -> PlanExperiment:
     return cast(PlanExperiment, request.app.state.plan)
 
@@ -52,6 +57,7 @@ SecretDep = Annotated[bytes, Depends(_secret)]
 SessionsDep = Annotated[Sessions, Depends(_sessions)]
 """For routes that wait for something between two transactions: they open short sessions themselves."""
 LiveUpdatesDep = Annotated[LiveUpdates, Depends(_live_updates)]
+LogReaderDep = Annotated[LogReader, Depends(_log_reader)]
 PlanDep = Annotated[PlanExperiment, Depends(_plan)]
 PreviewerDep = Annotated[DataPreviewer, Depends(_previewer)]
 

@@ -64,6 +64,8 @@ class SchedulerSettings(ServiceSettings):
     num_gpus: float | None = None
     tick_s: float = 1.0
     reconcile_s: float = 3.0
+    upkeep_s: float = Field(default=15.0, gt=0)
+    """Between two passes of housekeeping: log lines to the storage, retention."""
     ray_timeout_s: float = 15.0
     lease_ttl_s: float = 9.0
     """How long a scheduler that does not renew its lease leads on; a standby looks five times in that time."""

@@ -19,6 +19,7 @@ from api.cli.certificate_text import certificate_summary, certificate_view
 from api.cli.connection import DEFAULT_DATA, Connection, NoConnection, find_connection
 from api.cli.data_preview import preview_view
 from api.cli.demo import run_demo
+from api.cli.log_printer import LogPrinter
 from api.cli.spec_files import UnreadableSpec, apply_overrides, load_spec
 from api.cli.tables import experiment_view, experiments_table, plan_view, print_problem, queue_table, results_table
 from api.cli.token_text import token_text
@@ -202,16 +203,21 @@ def logs(
     experiment_id: ExperimentId,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the experiment has ended.")] = False,
     tail: Annotated[int, typer.Option(min=1, max=2000, help="Begin with the newest so many lines.")] = 200,
+    everything: Annotated[bool, typer.Option("--all", help="Begin with the first line.")] = False,
+    source: Annotated[str | None, typer.Option(help="Only of one source, such as driver or Trainer:4711.")] = None,
+    attempt: Annotated[int | None, typer.Option(min=1, help="Only of one attempt.")] = None,
+    search: Annotated[str | None, typer.Option(help="Only lines that contain this.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Print what the driver and its actors wrote."""
     with client_of(context) as client:
-        last_id = _print_log(client, experiment_id, None, tail, as_json)
+        reader = LogPrinter(client, experiment_id, as_json=as_json, source=source, attempt=attempt, search=search)
+        reader.print_all() if everything else reader.print_newest(tail)
         if not follow:
             return
         for message in client.stream(experiment_id):
             if message.event in ("logs", "end"):
-                last_id = _print_log(client, experiment_id, last_id, tail, as_json)
+                reader.print_new()
 
 
 @app.command()
@@ -303,19 +309,6 @@ def _follow(client: SedrayClient, experiment_id: str, as_json: bool) -> None:
             console.print(experiment.message, markup=False)
     if experiment.status is not ExperimentStatus.SUCCEEDED:
         raise typer.Exit(4)
-
-
-def _print_log(client: SedrayClient, experiment_id: str, after: int | None, tail: int, as_json: bool) -> int:
-    """Prints everything after the line `after`, page by page; returns the id of the last line printed."""
-    last = after or 0
-    while True:
-        page = client.logs(experiment_id, after=after) if after is not None else client.logs(experiment_id, tail=tail)
-        for line in page.items:
-            typer.echo(line.model_dump_json() if as_json else line.text)
-        last = page.items[-1].id if page.items else last
-        if not page.items or after is None:
-            return last
-        after = last
 
 
 def _report(experiment: Experiment, as_json: bool) -> None:

@@ -5,10 +5,9 @@ from urllib.parse import urlencode
 import yaml
 from fastapi import APIRouter, Request, Response
 
-from api.deps import CurrentUser, SessionDep, SettingsDep
+from api.deps import CurrentUser, LogReaderDep, SessionDep, SettingsDep
 from api.results import sft_facts, shown_bytes
 from api.routers.experiments import list_experiments, show_experiment
-from api.routers.logs import read_logs
 from api.routers.queue import show_queue
 from api.schemas import Event, Experiment
 from api.shapes import to_event
@@ -17,6 +16,7 @@ from api.web.views import chart_groups, has_token_views, result_rows, stage_rows
 from service import certificates, experiments, log_store
 from service.contract.certificates import DeathCertificate
 from service.contract.status import ExperimentStatus
+from service.log_archive import LogFilter
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 _LOG_LINES = 500
@@ -57,9 +57,16 @@ async def experiments_page(
 
 @router.get("/experiments/{experiment_id}")
 async def experiment_page(
-    request: Request, user: CurrentUser, session: SessionDep, settings: SettingsDep, experiment_id: str
+    request: Request,
+    user: CurrentUser,
+    session: SessionDep,
+    settings: SettingsDep,
+    reader: LogReaderDep,
+    experiment_id: str,
 ) -> Response:
     """Stages, results, live charts, rollouts, events, log and specification."""
+    # Older lines lie in the storage: they are read before the session has begun anything.
+    logs = await reader.newest(experiment_id, count=_LOG_LINES, wanted=LogFilter())
     experiment = await show_experiment(user, session, experiment_id)
     events = await _all_events(session, experiment_id)
     context = {
@@ -77,7 +84,7 @@ async def experiment_page(
         "rollouts": await log_store.rollouts_before(
             session, experiment_id, stage=None, step=None, before=None, limit=_ROLLOUTS
         ),
-        "logs": (await read_logs(user, session, experiment_id, tail=_LOG_LINES)).items,
+        "logs": logs,
         "spec_yaml": yaml.safe_dump(experiment.spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
     }
     return templates.TemplateResponse(request, "experiment.html", context)

@@ -33,9 +33,27 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("attempt_id", name=op.f("pk_attempt_certificates")),
     )
+    op.create_table(
+        "log_chunks",
+        sa.Column("experiment_id", sa.Text(), nullable=False),
+        sa.Column("last_id", sa.BigInteger(), nullable=False),
+        sa.Column("first_id", sa.BigInteger(), nullable=False),
+        sa.Column("num_lines", sa.Integer(), nullable=False),
+        sa.Column("num_bytes", sa.BigInteger(), nullable=False),
+        sa.Column("sources", postgresql.ARRAY(sa.Text()), nullable=False),
+        sa.Column("attempt_numbers", postgresql.ARRAY(sa.Integer()), nullable=False),
+        sa.Column("first_ts", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("last_ts", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("shipped_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["experiment_id"], ["experiments.id"], name=op.f("fk_log_chunks_experiment_id"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("experiment_id", "last_id", name=op.f("pk_log_chunks")),
+    )
 
 
 def downgrade() -> None:
+    op.drop_table("log_chunks")
     op.drop_table("attempt_certificates")
     op.execute("DELETE FROM service_processes")
     op.drop_constraint(op.f("pk_service_processes"), "service_processes")

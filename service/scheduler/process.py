@@ -20,6 +20,7 @@ from service.scheduler.lease import Lease, acquire_lease, renew_lease, resign_le
 from service.scheduler.ray_jobs import RayGateway
 from service.scheduler.reconcile import Reconciler
 from service.scheduler.sightings import ApiWatch
+from service.scheduler.upkeep import Upkeep
 from service.scheduler.wakeups import wait_for_any
 from service.settings import SchedulerSettings
 from service.storage.database import Sessions
@@ -43,6 +44,7 @@ class SchedulerProcess:
         self._gateway = gateway
         self._settings = settings
         self._launcher = Launcher(sessions, gateway, settings)
+        self._upkeep = Upkeep(sessions, settings)
         self._holder = new_instance()
         self._stop = asyncio.Event()
         self.changed = asyncio.Event()
@@ -108,6 +110,7 @@ class SchedulerProcess:
             group.create_task(self._repeat("reconcile", reconcile, self._settings.reconcile_s))
             group.create_task(self._repeat("admit", admit, self._settings.tick_s, self.changed))
             group.create_task(self._repeat("launch", launch, self._settings.tick_s, self._claimed))
+            group.create_task(self._repeat("upkeep", self._upkeep.run_once, self._settings.upkeep_s))
 
     async def _repeat(
         self, name: str, body: Callable[[], Awaitable[None]], interval_s: float, wakeup: asyncio.Event | None = None

@@ -8,6 +8,7 @@ from service import attempts, auth, certificates, reporting
 from service.contract.messages import LogLine, MetricPoint, RolloutSample, WorkerReport
 from service.contract.status import EndReason
 from service.storage.database import Sessions
+from service.storage.log_tables import LogChunkRow
 from service.storage.processes import record_life
 from service.storage.tables import Base, ClusterState, SchedulerLease
 from tests.factories import NOW, make_attempt, make_report, make_stage_result, make_token_view, make_user
@@ -55,6 +56,7 @@ async def test_down_and_up_again_on_a_populated_database(database_url: str, sess
         await auth.issue_token(session, await make_user(session), "token")
         await record_life(session, "scheduler", "one", detail={})
         session.add(ClusterState(id=1, observed_at=NOW, reachable=True, num_cpus=4, num_gpus=0, message=""))
+        session.add(a_log_chunk(attempt.experiment_id))
         session.add(SchedulerLease(name="scheduler", holder="h", token=1, expires_at=NOW))
         await attempts.end_attempt(session, attempt, EndReason.STAGE_FAILED, "no", {})
         await certificates.issue(session, await attempts.release(session, attempt, NOW), NOW)
@@ -82,6 +84,11 @@ def a_full_report() -> WorkerReport:
     point = MetricPoint(name="sft/loss", step=1, value=1.0, ts=NOW)
     lines = [LogLine(ts=NOW, text="hello")]
     return make_report(points=[point], log_lines=lines, rollouts=[rollout], token_views=[make_token_view()])
+
+
+def a_log_chunk(experiment_id: str) -> LogChunkRow:
+    facts = {"num_lines": 2, "num_bytes": 99, "sources": ["driver"], "attempt_numbers": [1]}
+    return LogChunkRow(experiment_id=experiment_id, first_id=1, last_id=2, first_ts=NOW, last_ts=NOW, **facts)
 
 
 def assert_every_table_but_chunks_has_rows(url: str) -> None:

@@ -1,0 +1,23 @@
+"""Housekeeping beside the scheduling: what nobody waits for, done by whoever leads. Every step may be done twice."""
+
+import logging
+
+from service.log_archive import Keep, ship_logs
+from service.settings import SchedulerSettings
+from service.storage.database import Sessions
+
+logger = logging.getLogger(__name__)
+
+
+class Upkeep:
+    """One for a process."""
+
+    def __init__(self, sessions: Sessions, settings: SchedulerSettings) -> None:
+        self._sessions = sessions
+        self._settings = settings
+
+    async def run_once(self) -> None:
+        """One pass."""
+        shipped = await ship_logs(self._sessions, self._settings.output_dir, Keep())
+        if shipped:
+            logger.info("log lines shipped", extra={"files": shipped})
