@@ -13,6 +13,7 @@ _EMPTY = sa.text("'{}'::jsonb")
 
 
 def upgrade() -> None:
+    _widen_metrics()
     op.add_column("experiments", sa.Column("failure_counts", postgresql.JSONB(), server_default=_EMPTY, nullable=False))
     op.add_column("attempts", sa.Column("progress_at", sa.DateTime(timezone=True), nullable=True))
     op.add_column("attempts", sa.Column("sentinels", postgresql.JSONB(), server_default=_EMPTY, nullable=False))
@@ -53,6 +54,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    _narrow_metrics()
     op.drop_table("log_chunks")
     op.drop_table("attempt_certificates")
     op.execute("DELETE FROM service_processes")
@@ -64,3 +66,70 @@ def downgrade() -> None:
     op.drop_column("attempts", "sentinels")
     op.drop_column("attempts", "progress_at")
     op.drop_column("experiments", "failure_counts")
+
+
+def _widen_metrics() -> None:
+    """The tail's points as arrays, one row a batch; envelopes of 32 and of 1,024 chunks."""
+    op.rename_table("metric_tail", "metric_tail_narrow")
+    for old in ("pk_metric_tail", "fk_metric_tail_series_id"):
+        op.execute(f"ALTER TABLE metric_tail_narrow RENAME CONSTRAINT {old} TO {old}_narrow")
+    op.create_table(
+        "metric_tail",
+        sa.Column("series_id", sa.BigInteger(), nullable=False),
+        sa.Column("first_step", sa.BigInteger(), nullable=False),
+        sa.Column("steps", postgresql.ARRAY(sa.BigInteger()), nullable=False),
+        sa.Column("ts", postgresql.ARRAY(sa.DateTime(timezone=True)), nullable=False),
+        sa.Column("values", postgresql.ARRAY(sa.Double()), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["series_id"], ["metric_series.id"], name=op.f("fk_metric_tail_series_id"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("series_id", "first_step", name=op.f("pk_metric_tail")),
+    )
+    op.execute(
+        "INSERT INTO metric_tail SELECT series_id, min(step), array_agg(step ORDER BY step),"
+        " array_agg(ts ORDER BY step), array_agg(value ORDER BY step) FROM metric_tail_narrow GROUP BY series_id"
+    )
+    op.drop_table("metric_tail_narrow")
+    op.create_index(
+        "ix_metric_series_unfolded", "metric_series", ["id"], postgresql_where=sa.text("tail_points > 0")
+    )
+    op.create_table(
+        "metric_levels",
+        sa.Column("series_id", sa.BigInteger(), nullable=False),
+        sa.Column("level", sa.SmallInteger(), nullable=False),
+        sa.Column("first_step", sa.BigInteger(), nullable=False),
+        sa.Column("last_step", sa.BigInteger(), nullable=False),
+        sa.Column("num_points", sa.BigInteger(), nullable=False),
+        sa.Column("num_finite", sa.BigInteger(), nullable=False),
+        sa.Column("value_min", sa.Double(), nullable=True),
+        sa.Column("value_max", sa.Double(), nullable=True),
+        sa.Column("value_sum", sa.Double(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["series_id"], ["metric_series.id"], name=op.f("fk_metric_levels_series_id"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("series_id", "level", "first_step", name=op.f("pk_metric_levels")),
+    )
+
+
+def _narrow_metrics() -> None:
+    op.drop_table("metric_levels")
+    op.drop_index("ix_metric_series_unfolded", table_name="metric_series")
+    op.rename_table("metric_tail", "metric_tail_wide")
+    for old in ("pk_metric_tail", "fk_metric_tail_series_id"):
+        op.execute(f"ALTER TABLE metric_tail_wide RENAME CONSTRAINT {old} TO {old}_wide")
+    op.create_table(
+        "metric_tail",
+        sa.Column("series_id", sa.BigInteger(), nullable=False),
+        sa.Column("step", sa.BigInteger(), nullable=False),
+        sa.Column("ts", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("value", sa.Double(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["series_id"], ["metric_series.id"], name=op.f("fk_metric_tail_series_id"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("series_id", "step", name=op.f("pk_metric_tail")),
+    )
+    op.execute(
+        "INSERT INTO metric_tail SELECT series_id, step, at, value FROM metric_tail_wide,"
+        " unnest(steps, ts, values) AS point (step, at, value)"
+    )
+    op.drop_table("metric_tail_wide")

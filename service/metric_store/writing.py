@@ -15,12 +15,8 @@ from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from service.contract.messages import MetricPoint
-from service.metric_store.envelopes import LARGEST_DRAWN
+from service.metric_store.folding import MAX_TAIL_POINTS, fold
 from service.storage.tables import Attempt, MetricSeries
-
-CHUNK_POINTS = 512
-MAX_TAIL_POINTS = 1024
-"""Beyond so many points the oldest whole chunks leave the tail; at least 512 stay."""
 
 _UPSERT_SERIES = text("""
     INSERT INTO metric_series AS series
@@ -39,36 +35,14 @@ _UPSERT_SERIES = text("""
     RETURNING id, name, tail_points
 """)
 
+# One row for each series of a batch, whatever the number of its points.
 _INSERT_TAIL = text("""
-    INSERT INTO metric_tail (series_id, step, ts, value)
-    SELECT * FROM unnest(CAST(:series_ids AS bigint[]), CAST(:steps AS bigint[]),
-                         CAST(:ts AS timestamptz[]), CAST(:values AS float8[]))
-""")
-
-# One statement for all series of a batch: metrics of one step reach the limit together.
-_FOLD = text("""
-    WITH excess AS (
-        SELECT id AS series_id, (tail_points - :chunk_points) / :chunk_points * :chunk_points AS num_points
-        FROM metric_series WHERE id = ANY(CAST(:series_ids AS bigint[]))
-    ), numbered AS (
-        SELECT series_id, step, row_number() OVER (PARTITION BY series_id ORDER BY step) - 1 AS place, num_points
-        FROM metric_tail JOIN excess USING (series_id)
-    ), moved AS (
-        DELETE FROM metric_tail AS tail USING numbered
-        WHERE tail.series_id = numbered.series_id AND tail.step = numbered.step AND place < numbered.num_points
-        RETURNING tail.series_id, tail.step, tail.ts, tail.value, place / :chunk_points AS chunk,
-                  abs(tail.value) <= :largest_drawn AS is_drawn
-    ), shortened AS (
-        UPDATE metric_series SET tail_points = tail_points - excess.num_points
-        FROM excess WHERE id = excess.series_id
-    )
-    INSERT INTO metric_chunks
-        (series_id, first_step, last_step, num_points, num_finite, value_min, value_max, value_sum, steps, ts, values)
-    SELECT series_id, min(step), max(step), count(*), count(*) FILTER (WHERE is_drawn),
-           min(value) FILTER (WHERE is_drawn), max(value) FILTER (WHERE is_drawn),
-           coalesce(sum(value) FILTER (WHERE is_drawn), 0),
-           array_agg(step ORDER BY step), array_agg(ts ORDER BY step), array_agg(value ORDER BY step)
-    FROM moved GROUP BY series_id, chunk
+    INSERT INTO metric_tail (series_id, first_step, steps, ts, values)
+    SELECT series_id, min(step), array_agg(step ORDER BY place), array_agg(ts ORDER BY place),
+           array_agg(value ORDER BY place)
+    FROM unnest(CAST(:series_ids AS bigint[]), CAST(:steps AS bigint[]), CAST(:ts AS timestamptz[]),
+                CAST(:values AS float8[])) WITH ORDINALITY AS point (series_id, step, ts, value, place)
+    GROUP BY series_id
 """)
 
 
@@ -104,7 +78,7 @@ async def append_points(session: AsyncSession, attempt: Attempt, points: Sequenc
     tail_points = await _store(session, attempt, fresh)
     crowded = sorted(series_id for series_id, num_points in tail_points.items() if num_points > MAX_TAIL_POINTS)
     if crowded:
-        await _fold(session, crowded)
+        await fold(session, crowded)
     return sum(len(series.steps) for series in fresh.values())
 
 
@@ -150,9 +124,3 @@ async def _store(session: AsyncSession, attempt: Attempt, fresh: dict[str, _Fres
         },
     )
     return {row.id: row.tail_points for row in rows}
-
-
-async def _fold(session: AsyncSession, series_ids: list[int]) -> None:
-    await session.execute(
-        _FOLD, {"series_ids": series_ids, "chunk_points": CHUNK_POINTS, "largest_drawn": LARGEST_DRAWN}
-    )

@@ -1,12 +1,16 @@
 """Housekeeping beside the scheduling: what nobody waits for, done by whoever leads. Every step may be done twice."""
 
 import logging
+from datetime import timedelta
 
+from service import metric_store
 from service.log_archive import Keep, ship_logs
 from service.settings import SchedulerSettings
 from service.storage.database import Sessions
 
 logger = logging.getLogger(__name__)
+
+_FOLD_AFTER = timedelta(minutes=1)
 
 
 class Upkeep:
@@ -18,6 +22,10 @@ class Upkeep:
 
     async def run_once(self) -> None:
         """One pass."""
+        async with self._sessions.begin() as session:
+            folded = await metric_store.fold_finished(session, ended_for=_FOLD_AFTER)
+        if folded:
+            logger.info("series of finished runs folded", extra={"series": folded})
         shipped = await ship_logs(self._sessions, self._settings.output_dir, Keep())
         if shipped:
             logger.info("log lines shipped", extra={"files": shipped})

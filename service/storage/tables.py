@@ -214,7 +214,12 @@ class MetricSeries(Base):
     """One metric of one attempt."""
 
     __tablename__ = "metric_series"
-    __table_args__ = (UniqueConstraint("attempt_id", "name"), Index("ix_metric_series_experiment", "experiment_id"))
+    __table_args__ = (
+        UniqueConstraint("attempt_id", "name"),
+        Index("ix_metric_series_experiment", "experiment_id"),
+        # Which tails are still to be folded once their run is over.
+        Index("ix_metric_series_unfolded", "id", postgresql_where=text("tail_points > 0")),
+    )
     id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
     experiment_id: Mapped[str] = mapped_column(ForeignKey("experiments.id", ondelete="CASCADE"))
     attempt_id: Mapped[str] = mapped_column(ForeignKey("attempts.id", ondelete="CASCADE"))
@@ -229,13 +234,14 @@ class MetricSeries(Base):
 
 
 class MetricTail(Base):
-    """The newest points, one row each; older ones are folded into chunks."""
+    """The newest points, one row for each batch in which they came; older ones are folded into chunks."""
 
     __tablename__ = "metric_tail"
     series_id: Mapped[int] = mapped_column(ForeignKey("metric_series.id", ondelete="CASCADE"), primary_key=True)
-    step: Mapped[int] = mapped_column(BigInteger, primary_key=True)
-    ts: Mapped[datetime]
-    value: Mapped[float]
+    first_step: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    steps: Mapped[list[int]] = mapped_column(ARRAY(BigInteger))
+    ts: Mapped[list[datetime]] = mapped_column(ARRAY(DateTime(timezone=True)))
+    values: Mapped[list[float]] = mapped_column(ARRAY(Double))
 
 
 class MetricChunk(Base):
@@ -253,6 +259,21 @@ class MetricChunk(Base):
     steps: Mapped[list[int]] = mapped_column(ARRAY(BigInteger))
     ts: Mapped[list[datetime]] = mapped_column(ARRAY(DateTime(timezone=True)))
     values: Mapped[list[float]] = mapped_column(ARRAY(Double))
+
+
+class MetricLevel(Base):
+    """The envelope of 32 chunks (level 1) or of 32 such envelopes (level 2), for plots of millions of points."""
+
+    __tablename__ = "metric_levels"
+    series_id: Mapped[int] = mapped_column(ForeignKey("metric_series.id", ondelete="CASCADE"), primary_key=True)
+    level: Mapped[int] = mapped_column(SmallInteger, primary_key=True)
+    first_step: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    last_step: Mapped[int] = mapped_column(BigInteger)
+    num_points: Mapped[int] = mapped_column(BigInteger)
+    num_finite: Mapped[int] = mapped_column(BigInteger)
+    value_min: Mapped[float | None]
+    value_max: Mapped[float | None]
+    value_sum: Mapped[float]
 
 
 class LogLineRow(Base):

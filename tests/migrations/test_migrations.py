@@ -100,4 +100,4 @@ def assert_every_table_but_chunks_has_rows(url: str) -> None:
             if not connection.scalar(select(func.count()).select_from(table))
         }
     engine.dispose()
-    assert empty == {"metric_chunks"}
+    assert empty == {"metric_chunks", "metric_levels"}
