@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from service.contract.messages import MetricPoint
+from service.contract.messages import MetricColumns
 from service.contract.sentinels import Limit, Sentinel, limits_of
 from service.storage.json_values import storable_value
 from service.storage.tables import Attempt, Experiment
@@ -52,46 +52,49 @@ async def load_limits(session: AsyncSession, experiment_id: str) -> list[Limit]:
     return limits_of(_SENTINELS.validate_python(told or []))
 
 
-def any_passed(limits: Sequence[Limit], points: Sequence[MetricPoint]) -> bool:
+def any_passed(limits: Sequence[Limit], columns: Sequence[MetricColumns]) -> bool:
     """Whether an alarm is possible: only a point beyond its limit can raise one."""
     by_metric = _by_metric(limits)
-    return any(limit.is_passed(point.value) for point in points for limit in by_metric.get(point.name, ()))
+    watched = [(limit, one.values) for one in columns for limit in by_metric.get(one.name, ())]
+    return any(limit.is_passed(value) for limit, values in watched for value in values)
 
 
 async def watch(
-    session: AsyncSession, attempt: Attempt, limits: Sequence[Limit], points: Sequence[MetricPoint]
+    session: AsyncSession, attempt: Attempt, limits: Sequence[Limit], columns: Sequence[MetricColumns]
 ) -> list[Alarm]:
     """Counts the points of a report and returns the alarms that they raise; each limit raises one in an attempt."""
     by_metric = _by_metric(limits)
-    if not any(point.name in by_metric for point in points):
+    if not any(one.name in by_metric for one in columns):
         return []
     before = await session.scalar(select(Attempt.sentinels).where(Attempt.id == attempt.id)) or {}
-    after, alarms = count(before, by_metric, points)
+    after, alarms = count(before, by_metric, columns)
     if after != before:
         await session.execute(update(Attempt).where(Attempt.id == attempt.id).values(sentinels=after))
     return alarms
 
 
 def count(
-    seen: Mapping[str, Any], by_metric: Mapping[str, Sequence[Limit]], points: Sequence[MetricPoint]
+    seen: Mapping[str, Any], by_metric: Mapping[str, Sequence[Limit]], columns: Sequence[MetricColumns]
 ) -> tuple[dict[str, Any], list[Alarm]]:
     """What has been seen once these points are counted, and the alarms among them. Pure.
 
     By the limit's key: `streak` points in a row since step `since`, and whether the limit has `fired`.
     """
     after, alarms = {key: dict(value) for key, value in seen.items()}, []
-    for point in points:
-        for limit in by_metric.get(point.name, ()):
-            state = after.get(limit.key, {"streak": 0, "since": point.step, "fired": False})
-            if not limit.is_passed(point.value):
-                if limit.key in after:
-                    after[limit.key] = {**state, "streak": 0}
+    watched = [(limit, column) for column in columns for limit in by_metric.get(column.name, ())]
+    for limit, one in watched:
+        state = after.get(limit.key, {"streak": 0, "since": one.steps[0], "fired": False})
+        for step, value in zip(one.steps, one.values, strict=True):
+            if not limit.is_passed(value):
+                state = {**state, "streak": 0} if state["streak"] else state
                 continue
-            since = state["since"] if state["streak"] else point.step
+            since = state["since"] if state["streak"] else step
             fires = state["streak"] + 1 >= limit.window and not state["fired"]
-            after[limit.key] = {"streak": state["streak"] + 1, "since": since, "fired": state["fired"] or fires}
+            state = {"streak": state["streak"] + 1, "since": since, "fired": state["fired"] or fires}
             if fires:
-                alarms.append(Alarm(limit=limit, first_step=since, last_step=point.step, value=point.value))
+                alarms.append(Alarm(limit=limit, first_step=since, last_step=step, value=value))
+        if limit.key in after or state["streak"] or state["fired"]:
+            after[limit.key] = state
     return after, alarms
 
 

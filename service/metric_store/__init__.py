@@ -9,7 +9,7 @@ from service.metric_store.catalogue import CatalogueEntry, ChangedValue, changed
 from service.metric_store.envelopes import Bucket
 from service.metric_store.folding import fold_finished
 from service.metric_store.reading import AttemptStart, Points, Series, read_series
-from service.metric_store.writing import append_points
+from service.metric_store.writing import append_columns, append_points
 
 __all__ = [
     "AttemptStart",
@@ -18,6 +18,7 @@ __all__ = [
     "ChangedValue",
     "Points",
     "Series",
+    "append_columns",
     "append_points",
     "changed_since",
     "fold_finished",

@@ -2,6 +2,8 @@
 
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 
+from service.storage.array_parameters import register_array_parameters
+
 Sessions = async_sessionmaker[AsyncSession]
 
 
@@ -12,6 +14,7 @@ def create_engine(database_url: str, *, pool_size: int = 10) -> AsyncEngine:
     """
     if not database_url.startswith("postgresql+psycopg://"):
         raise ValueError("the database URL must start with postgresql+psycopg:// (PostgreSQL through psycopg 3)")
+    register_array_parameters()
     return create_async_engine(
         database_url,
         pool_size=pool_size,

@@ -33,7 +33,7 @@ def alarms(sentinel: dict[str, Any], *batches: list[MetricPoint]) -> list[Alarm]
     seen: dict[str, Any] = {}
     raised: list[Alarm] = []
     for batch in batches:
-        seen, more = count(seen, by_metric, batch)
+        seen, more = count(seen, by_metric, make_report(points=batch).columns())
         raised += more
     return raised
 
