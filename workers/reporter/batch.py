@@ -22,7 +22,7 @@ _FIELDS: dict[type[ReportItem], str] = {
 
 
 class Batch:
-    """The items of one `WorkerReport` in the order in which they came, within each kind; points in columns by metric."""
+    """The items of one `WorkerReport`, each kind in the order in which it came; points in columns by metric."""
 
     def __init__(self) -> None:
         self._parts: dict[type[ReportItem], list[bytes]] = {kind: [] for kind in _FIELDS}
