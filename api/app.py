@@ -20,6 +20,7 @@ from api.routers import (
     logs,
     metrics,
     queue,
+    retention,
     rollouts,
     stream,
     token_views,
@@ -58,7 +59,19 @@ def create_app(
     app.state.plan = plan or partial(plan_experiment, workers_python=settings.preview_python)
     app.state.previewer = DataPreviewer(python=settings.preview_python, timeout_s=settings.preview_timeout_s)
     app.state.head_revision = head_revision()
-    for module in (experiments, certificates, data, queue, metrics, logs, rollouts, token_views, stream, attempts):
+    for module in (
+        experiments,
+        certificates,
+        retention,
+        data,
+        queue,
+        metrics,
+        logs,
+        rollouts,
+        token_views,
+        stream,
+        attempts,
+    ):
         app.include_router(module.router, prefix=PREFIX)
     for page_router in (health.router, login.router, pages.router, static_files.router):
         app.include_router(page_router)

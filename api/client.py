@@ -20,13 +20,13 @@ from typing import Any, Self, TypeVar
 import httpx
 from pydantic import BaseModel
 
+from api.operation_client import OperationCalls
 from api.schemas import (
     EventPage,
     Experiment,
     ExperimentPage,
     ExperimentPlanReply,
     LogPage,
-    LogSources,
     Me,
     MetricNamePage,
     MetricSeriesPage,
@@ -35,7 +35,6 @@ from api.schemas import (
     StoredRolloutsPage,
     TokenViewPage,
 )
-from service.contract.certificates import DeathCertificate
 from service.contract.messages import TokenView
 from service.contract.preview import DataPreview
 from service.contract.spec import ExperimentSpec
@@ -77,7 +76,7 @@ class StreamMessage:
     id: str | None
 
 
-class SedrayClient:
+class SedrayClient(OperationCalls):
     """Synchronous client. Submissions always carry an idempotency key, so every call here may be repeated safely."""
 
     def __init__(self, base_url: str, token: str, *, http: httpx.Client | None = None, timeout_s: float = 30.0) -> None:
@@ -136,10 +135,6 @@ class SedrayClient:
         """Queues a failed or cancelled experiment again; it goes on from its last checkpoint."""
         return self._call(Experiment, "POST", f"/experiments/{experiment_id}/retry")
 
-    def certificate(self, experiment_id: str, attempt_number: int) -> DeathCertificate:
-        """What an ended attempt died of, and what to do about it."""
-        return self._get(DeathCertificate, f"/experiments/{experiment_id}/attempts/{attempt_number}/certificate")
-
     def events(self, experiment_id: str, *, after: int = 0, limit: int = 500) -> EventPage:
         """What happened, oldest first."""
         return self._get(EventPage, f"/experiments/{experiment_id}/events", {"after": after, "limit": limit})
@@ -175,10 +170,6 @@ class SedrayClient:
         """Log lines after an id, or the newest `tail`; of one source or attempt, or with a text in them."""
         query = {"after": after, "tail": tail, "limit": limit, "source": source, "attempt": attempt, "search": search}
         return self._get(LogPage, f"/experiments/{experiment_id}/logs", query)
-
-    def log_sources(self, experiment_id: str) -> LogSources:
-        """Who has written log lines: the driver, its actors, the scheduler."""
-        return self._get(LogSources, f"/experiments/{experiment_id}/logs/sources")
 
     def rollouts(self, experiment_id: str, *, limit: int = 20, before: int | None = None) -> RolloutPage:
         """Stored completions, newest first."""

@@ -183,12 +183,6 @@ class LogPage(WireModel):
     next_after: int | None
 
 
-class LogSources(WireModel):
-    """Everybody who has written lines."""
-
-    items: list[str]
-
-
 class RolloutSampleOut(RolloutSample):
     """One stored completion."""
 

@@ -21,6 +21,14 @@ class ServiceSettings(BaseSettings):
     public_url: str = "http://127.0.0.1:8700"
     """Where people reach the API and the page."""
 
+    retain_logs_days: int | None = Field(default=None, ge=0)
+    """Days for which the logs of an ended experiment are kept; without a number, for ever. So for the next three. A
+    project may say otherwise."""
+    retain_rollouts_days: int | None = Field(default=None, ge=0)
+    retain_token_views_days: int | None = Field(default=None, ge=0)
+    retain_checkpoints_days: int | None = Field(default=None, ge=0)
+    """Exported models stay."""
+
     def output_dir(self, experiment_id: str) -> str:
         """The folder or URL of one experiment's outputs."""
         return f"{self.output_root.rstrip('/')}/{experiment_id}"

@@ -7,9 +7,10 @@ from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 
 from api.deps import CurrentUser, LogReaderDep, SessionsDep
+from api.operation_schemas import LogSources
 from api.problems import problem_responses
 from api.routers.experiments import ExperimentId
-from api.schemas import LogLineOut, LogPage, LogSources
+from api.schemas import LogLineOut, LogPage
 from service import experiments
 from service.log_archive import ArchivedLine, LogFilter
 

@@ -51,9 +51,37 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("experiment_id", "last_id", name=op.f("pk_log_chunks")),
     )
+    _create_retention()
+
+
+def _create_retention() -> None:
+    days = ("logs_days", "rollouts_days", "token_views_days", "checkpoints_days")
+    op.create_table(
+        "retention_policies",
+        sa.Column("project_id", sa.Text(), nullable=False),
+        *(sa.Column(name, sa.Integer(), nullable=True) for name in days),
+        sa.Column("updated_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["project_id"], ["projects.id"], name=op.f("fk_retention_policies_project_id"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("project_id", name=op.f("pk_retention_policies")),
+    )
+    op.create_table(
+        "retention_removals",
+        sa.Column("experiment_id", sa.Text(), nullable=False),
+        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("removed_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("detail", postgresql.JSONB(), server_default=_EMPTY, nullable=False),
+        sa.ForeignKeyConstraint(
+            ["experiment_id"], ["experiments.id"], name=op.f("fk_retention_removals_experiment_id"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("experiment_id", "kind", name=op.f("pk_retention_removals")),
+    )
 
 
 def downgrade() -> None:
+    op.drop_table("retention_removals")
+    op.drop_table("retention_policies")
     _narrow_metrics()
     op.drop_table("log_chunks")
     op.drop_table("attempt_certificates")

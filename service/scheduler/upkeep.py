@@ -5,6 +5,7 @@ from datetime import timedelta
 
 from service import metric_store
 from service.log_archive import Keep, ship_logs
+from service.retention import Policy, remove_due
 from service.settings import SchedulerSettings
 from service.storage.database import Sessions
 
@@ -29,3 +30,6 @@ class Upkeep:
         shipped = await ship_logs(self._sessions, self._settings.output_dir, Keep())
         if shipped:
             logger.info("log lines shipped", extra={"files": shipped})
+        removed = await remove_due(self._sessions, self._settings.output_dir, Policy.of_service(self._settings))
+        if removed:
+            logger.info("leftovers removed", extra={"things": len(removed)})

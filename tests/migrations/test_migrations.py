@@ -7,9 +7,11 @@ from migrations import apply
 from service import attempts, auth, certificates, reporting
 from service.contract.messages import LogLine, MetricPoint, RolloutSample, WorkerReport
 from service.contract.status import EndReason
+from service.retention import Policy, set_policy
 from service.storage.database import Sessions
 from service.storage.log_tables import LogChunkRow
 from service.storage.processes import record_life
+from service.storage.retention_tables import RemovalRow
 from service.storage.tables import Base, ClusterState, SchedulerLease
 from tests.factories import NOW, make_attempt, make_report, make_stage_result, make_token_view, make_user
 
@@ -57,6 +59,8 @@ async def test_down_and_up_again_on_a_populated_database(database_url: str, sess
         await record_life(session, "scheduler", "one", detail={})
         session.add(ClusterState(id=1, observed_at=NOW, reachable=True, num_cpus=4, num_gpus=0, message=""))
         session.add(a_log_chunk(attempt.experiment_id))
+        session.add(RemovalRow(experiment_id=attempt.experiment_id, kind="logs", removed_at=NOW))
+        await set_policy(session, "default", Policy(logs=7))
         session.add(SchedulerLease(name="scheduler", holder="h", token=1, expires_at=NOW))
         await attempts.end_attempt(session, attempt, EndReason.STAGE_FAILED, "no", {})
         await certificates.issue(session, await attempts.release(session, attempt, NOW), NOW)
