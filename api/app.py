@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.access_log import AccessLog
 from api.body_limits import BodyLimits
+from api.live_stream import SharedLooks
 from api.problems import install_problem_handlers, use_problems_in_openapi
 from api.routers import (
     attempts,
@@ -89,6 +90,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     database_url = settings.database_url.get_secret_value()
     own_engine = None if app.state.engine is not None else create_engine(database_url)
     app.state.sessions = create_sessions(own_engine or app.state.engine)
+    app.state.looks = SharedLooks(app.state.sessions)
     app.state.log_reader = LogReader(app.state.sessions, settings.output_dir)
     app.state.live_updates = LiveUpdates(database_url)
     app.state.live_updates.start()

@@ -8,6 +8,7 @@ from fastapi import Cookie, Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from api.live_stream import SharedLooks
 from api.submission import PlanExperiment
 from service import auth
 from service.errors import CrossSiteRequest, Unauthenticated
@@ -40,6 +41,10 @@ def _live_updates(request: Request) -> LiveUpdates:
     return cast(LiveUpdates, request.app.state.live_updates)
 
 
+def _looks(request: Request) -> SharedLooks:
+    return cast(SharedLooks, request.app.state.looks)
+
+
 def _log_reader(request: Request) -> LogReader:
     return cast(LogReader, request.app.state.log_reader)
 
@@ -57,6 +62,7 @@ SecretDep = Annotated[bytes, Depends(_secret)]
 SessionsDep = Annotated[Sessions, Depends(_sessions)]
 """For routes that wait for something between two transactions: they open short sessions themselves."""
 LiveUpdatesDep = Annotated[LiveUpdates, Depends(_live_updates)]
+LooksDep = Annotated[SharedLooks, Depends(_looks)]
 LogReaderDep = Annotated[LogReader, Depends(_log_reader)]
 PlanDep = Annotated[PlanExperiment, Depends(_plan)]
 PreviewerDep = Annotated[DataPreviewer, Depends(_previewer)]

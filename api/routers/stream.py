@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Header, Query
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
-from api.deps import CurrentUser, LiveUpdatesDep, SessionsDep
+from api.deps import CurrentUser, LiveUpdatesDep, LooksDep, SessionsDep
 from api.live_stream import Position, follow
 from api.problems import problem_responses
 from api.routers.experiments import ExperimentId
@@ -29,7 +29,7 @@ async def _existing(_: CurrentUser, sessions: SessionsDep, experiment_id: Experi
 )
 async def stream_experiment(
     experiment_id: Annotated[str, Depends(_existing)],
-    sessions: SessionsDep,
+    looks: LooksDep,
     live_updates: LiveUpdatesDep,
     last_event_id: Annotated[str | None, Header(max_length=100)] = None,
     start: Annotated[
@@ -43,5 +43,5 @@ async def stream_experiment(
     last id and nothing is lost or sent twice.
     """
     position = Position.parse(last_event_id or start or "")
-    async for message in follow(sessions, live_updates, experiment_id, position):
+    async for message in follow(looks, live_updates, experiment_id, position):
         yield message
