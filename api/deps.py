@@ -25,35 +25,36 @@ _person = HTTPBearer(auto_error=False, scheme_name="ApiToken", description="A pe
 _driver = HTTPBearer(auto_error=False, scheme_name="AttemptToken", description="The token of one attempt, `sa_…`.")
 
 
-def _settings(request: Request) -> ApiSettings:
+# All of them coroutines: FastAPI would give each call of a plain function to a thread.
+async def _settings(request: Request) -> ApiSettings:
     return cast(ApiSettings, request.app.state.settings)
 
 
-def _secret(request: Request) -> bytes:
+async def _secret(request: Request) -> bytes:
     return cast(bytes, request.app.state.secret)
 
 
-def _sessions(request: Request) -> Sessions:
+async def _sessions(request: Request) -> Sessions:
     return cast(Sessions, request.app.state.sessions)
 
 
-def _live_updates(request: Request) -> LiveUpdates:
+async def _live_updates(request: Request) -> LiveUpdates:
     return cast(LiveUpdates, request.app.state.live_updates)
 
 
-def _looks(request: Request) -> SharedLooks:
+async def _looks(request: Request) -> SharedLooks:
     return cast(SharedLooks, request.app.state.looks)
 
 
-def _log_reader(request: Request) -> LogReader:
+async def _log_reader(request: Request) -> LogReader:
     return cast(LogReader, request.app.state.log_reader)
 
 
-def _plan(request: Request) -> PlanExperiment:
+async def _plan(request: Request) -> PlanExperiment:
     return cast(PlanExperiment, request.app.state.plan)
 
 
-def _previewer(request: Request) -> DataPreviewer:
+async def _previewer(request: Request) -> DataPreviewer:
     return cast(DataPreviewer, request.app.state.previewer)
 
 

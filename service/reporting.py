@@ -25,7 +25,7 @@ async def take_report(session: AsyncSession, attempt: Attempt, report: WorkerRep
     duplicate = await attempts.accept_report(session, attempt, report)
     stopped = False
     if not duplicate:
-        await metric_store.append_columns(session, attempt, columns)
+        await metric_store.append_columns(session, attempt, columns, is_held=True)
         await log_store.append_lines(session, attempt, report.log_lines)
         await log_store.append_rollouts(session, attempt, report.rollouts)
         await token_views.store_views(session, attempt, report.token_views)

@@ -4,6 +4,7 @@ What has been seen of each limit stands in the attempt's own row, which a report
 once, whichever replica of the API takes the report.
 """
 
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,8 @@ from service.contract.sentinels import Limit, Sentinel, limits_of
 from service.storage.json_values import storable_value
 from service.storage.tables import Attempt, Experiment
 
+_MOST_KNOWN = 1000
+_known: OrderedDict[str, list[Limit]] = OrderedDict()
 _SENTINELS: TypeAdapter[list[Sentinel]] = TypeAdapter(list[Sentinel])
 
 
@@ -47,9 +50,15 @@ class Alarm:
 
 
 async def load_limits(session: AsyncSession, experiment_id: str) -> list[Limit]:
-    """The limits in the experiment's specification."""
+    """The limits in the experiment's specification, which never changes: this process reads them once."""
+    if experiment_id in _known:
+        _known.move_to_end(experiment_id)
+        return _known[experiment_id]
     told = await session.scalar(select(Experiment.spec["sentinels"]).where(Experiment.id == experiment_id))
-    return limits_of(_SENTINELS.validate_python(told or []))
+    limits = _known[experiment_id] = limits_of(_SENTINELS.validate_python(told or []))
+    if len(_known) > _MOST_KNOWN:
+        _known.popitem(last=False)
+    return limits
 
 
 def any_passed(limits: Sequence[Limit], columns: Sequence[MetricColumns]) -> bool:

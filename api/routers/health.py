@@ -25,7 +25,7 @@ class Readiness(WireModel):
     """Told, but no reason to take no requests: without a scheduler experiments queue up and reports still arrive."""
 
 
-def _head_revision(request: Request) -> str:
+async def _head_revision(request: Request) -> str:
     return cast(str, request.app.state.head_revision)
 
 

@@ -1,13 +1,13 @@
 """What a running attempt tells of itself: numbered reports, events, and the results of its stages."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
-from sqlalchemy import func, select
+from sqlalchemy import Table, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from service.attempts.rows import lock_attempt, lock_both, refuse_ended, stage_names, update_attempt
+from service.attempts.rows import lock_attempt, lock_both, refuse_ended, stage_names
 from service.contract.messages import SERVICE_EVENT_KINDS, RunEvent, StageResult, WorkerReport
 from service.contract.status import AttemptStatus
 from service.errors import InvalidReport, NotAllowedNow, ReportGap
@@ -15,6 +15,7 @@ from service.storage.json_values import storable_model, storable_text, storable_
 from service.storage.tables import Attempt, ExperimentEvent, StageResultRow
 from service.storage.transitions import record_event
 
+_ATTEMPTS = cast(Table, Attempt.__table__)
 MAX_RUN_EVENTS = 1_000
 """Of one attempt. Whoever tells more than that has gone round in a circle."""
 
@@ -45,7 +46,8 @@ async def accept_report(session: AsyncSession, attempt: Attempt, report: WorkerR
             values["progress"] = storable_model(report.progress)
             if _place(values["progress"]) != _place(current.progress):
                 values["progress_at"] = func.clock_timestamp()
-    await update_attempt(session, current, values)
+    # Nobody reads the row again here, and this runs for each report of each run.
+    await session.execute(update(_ATTEMPTS).where(_ATTEMPTS.c.id == current.id).values(values))
     return duplicate
 
 

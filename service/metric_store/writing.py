@@ -31,31 +31,33 @@ _KNOWN = text("""
         ON series.attempt_id = :attempt_id AND series.name = ANY(CAST(:names AS text[]))
 """)
 
-_UPSERT_SERIES = text("""
-    INSERT INTO metric_series AS series
-        (experiment_id, attempt_id, name, num_points, tail_points, last_step, last_value, last_ts, change)
-    SELECT :experiment_id, :attempt_id, name, num_points, num_points, last_step, last_value, last_ts, :change
-    FROM unnest(CAST(:names AS text[]), CAST(:counts AS int[]), CAST(:last_steps AS bigint[]),
-                CAST(:last_values AS float8[]), CAST(:last_ts AS timestamptz[]))
-        AS fresh (name, num_points, last_step, last_value, last_ts)
-    ON CONFLICT (attempt_id, name) DO UPDATE SET
-        num_points = series.num_points + excluded.num_points,
-        tail_points = series.tail_points + excluded.tail_points,
-        last_step = excluded.last_step,
-        last_value = excluded.last_value,
-        last_ts = excluded.last_ts,
-        change = excluded.change
-    RETURNING id, name, tail_points
-""")
-
-# One row for each series of a batch, whatever the number of its points.
-_INSERT_TAIL = text("""
-    INSERT INTO metric_tail (series_id, first_step, steps, ts, values)
-    SELECT series_id, min(step), array_agg(step ORDER BY place), array_agg(ts ORDER BY place),
-           array_agg(value ORDER BY place)
-    FROM unnest(CAST(:series_ids AS bigint[]), CAST(:steps AS bigint[]), CAST(:ts AS timestamptz[]),
-                CAST(:values AS float8[])) WITH ORDINALITY AS point (series_id, step, ts, value, place)
-    GROUP BY series_id
+# Series and points at once; of the points one row for each series, whatever their number.
+_STORE = text("""
+    WITH upserted AS (
+        INSERT INTO metric_series AS series
+            (experiment_id, attempt_id, name, num_points, tail_points, last_step, last_value, last_ts, change)
+        SELECT :experiment_id, :attempt_id, name, num_points, num_points, last_step, last_value, last_ts, :change
+        FROM unnest(CAST(:names AS text[]), CAST(:counts AS bigint[]), CAST(:last_steps AS bigint[]),
+                    CAST(:last_values AS float8[]), CAST(:last_ts AS timestamptz[]))
+            AS fresh (name, num_points, last_step, last_value, last_ts)
+        ON CONFLICT (attempt_id, name) DO UPDATE SET
+            num_points = series.num_points + excluded.num_points,
+            tail_points = series.tail_points + excluded.tail_points,
+            last_step = excluded.last_step,
+            last_value = excluded.last_value,
+            last_ts = excluded.last_ts,
+            change = excluded.change
+        RETURNING id, name, tail_points
+    ), points AS (
+        INSERT INTO metric_tail (series_id, first_step, steps, ts, values)
+        SELECT upserted.id, min(step), array_agg(step ORDER BY place), array_agg(at ORDER BY place),
+               array_agg(value ORDER BY place)
+        FROM unnest(CAST(:places AS bigint[]), CAST(:steps AS bigint[]), CAST(:ts AS timestamptz[]),
+                    CAST(:values AS float8[])) WITH ORDINALITY AS point (series, step, at, value, place)
+        JOIN upserted ON upserted.name = (CAST(:names AS text[]))[point.series]
+        GROUP BY upserted.id
+    )
+    SELECT id, tail_points FROM upserted
 """)
 
 
@@ -90,13 +92,18 @@ async def append_points(session: AsyncSession, attempt: Attempt, points: Sequenc
     return await append_columns(session, attempt, WorkerReport(seq=1, points=list(points)).columns())
 
 
-async def append_columns(session: AsyncSession, attempt: Attempt, columns: Sequence[MetricColumns]) -> int:
+async def append_columns(
+    session: AsyncSession, attempt: Attempt, columns: Sequence[MetricColumns], *, is_held: bool = False
+) -> int:
     """Stores what is new and returns its count; NaN and infinities are stored as such.
 
-    A point at or below its series' last step was sent before and is ignored. Takes the attempt's row lock.
+    A point at or below its series' last step was sent before and is ignored. Takes the attempt's row lock, unless the
+    caller holds it.
     """
     if not columns:
         return 0
+    if not is_held:
+        await session.execute(_LOCK, {"attempt_id": attempt.id})
     fresh, change = await _select_fresh(session, attempt, columns)
     if not fresh:
         return 0
@@ -114,7 +121,6 @@ async def _select_fresh(
 
     Names are sorted, so that no two writers ever lock series in different order.
     """
-    await session.execute(_LOCK, {"attempt_id": attempt.id})
     names = sorted({one.name for one in columns})
     known = await session.execute(
         _KNOWN, {"experiment_id": attempt.experiment_id, "attempt_id": attempt.id, "names": names}
@@ -129,29 +135,23 @@ async def _select_fresh(
 
 async def _store(session: AsyncSession, attempt: Attempt, fresh: dict[str, _Fresh], newest: int) -> dict[int, int]:
     """Writes series and tail; returns the length of each touched tail by series id."""
-    upserted = await session.execute(
-        _UPSERT_SERIES,
+    series = list(fresh.values())
+    stored = await session.execute(
+        _STORE,
         {
             "experiment_id": attempt.experiment_id,
             "attempt_id": attempt.id,
             "change": newest + 1,
             "names": list(fresh),
-            "counts": [len(series.steps) for series in fresh.values()],
-            "last_steps": BigInts([series.last_step for series in fresh.values()]),
-            "last_values": Doubles([series.values[-1] for series in fresh.values()]),
-            "last_ts": Times([series.ts[-1] for series in fresh.values()]),
+            "counts": BigInts([len(one.steps) for one in series]),
+            "last_steps": BigInts([one.last_step for one in series]),
+            "last_values": Doubles([one.values[-1] for one in series]),
+            "last_ts": Times([one.ts[-1] for one in series]),
+            # PostgreSQL counts the names from 1.
+            "places": BigInts([at for place, one in enumerate(series, 1) for at in repeat(place, len(one.steps))]),
+            "steps": BigInts([step for one in series for step in one.steps]),
+            "ts": Times([ts for one in series for ts in one.ts]),
+            "values": Doubles([value for one in series for value in one.values]),
         },
     )
-    rows = [(row.id, row.tail_points, fresh[row.name]) for row in upserted]
-    await session.execute(
-        _INSERT_TAIL,
-        {
-            "series_ids": BigInts(
-                [one for series_id, _, series in rows for one in repeat(series_id, len(series.steps))]
-            ),
-            "steps": BigInts([step for _, _, series in rows for step in series.steps]),
-            "ts": Times([ts for _, _, series in rows for ts in series.ts]),
-            "values": Doubles([value for _, _, series in rows for value in series.values]),
-        },
-    )
-    return {series_id: tail_points for series_id, tail_points, _ in rows}
+    return {series_id: tail_points for series_id, tail_points in stored}

@@ -7,7 +7,7 @@ from service.storage.array_parameters import register_array_parameters
 Sessions = async_sessionmaker[AsyncSession]
 
 
-def create_engine(database_url: str, *, pool_size: int = 10) -> AsyncEngine:
+def create_engine(database_url: str, *, pool_size: int = 10, max_overflow: int = 10) -> AsyncEngine:
     """An engine whose statements and waits for locks are bounded in time.
 
     `database_url` is `postgresql+psycopg://…`; any other dialect is refused.
@@ -18,7 +18,7 @@ def create_engine(database_url: str, *, pool_size: int = 10) -> AsyncEngine:
     return create_async_engine(
         database_url,
         pool_size=pool_size,
-        max_overflow=10,
+        max_overflow=max_overflow,
         pool_timeout=10,
         pool_pre_ping=True,
         connect_args={
