@@ -88,7 +88,9 @@ def create_app(
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings: ApiSettings = app.state.settings
     database_url = settings.database_url.get_secret_value()
-    own_engine = None if app.state.engine is not None else create_engine(database_url, pool_size=20, max_overflow=5)
+    own_engine = (
+        None if app.state.engine is not None else create_engine(database_url, pool_size=20, max_overflow=5, pings=False)
+    )
     app.state.sessions = create_sessions(own_engine or app.state.engine)
     app.state.looks = SharedLooks(app.state.sessions)
     app.state.log_reader = LogReader(app.state.sessions, settings.output_dir)

@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Protocol
 
+from sqlalchemy.ext.asyncio import AsyncSession
+
 from api.schemas import Experiment
-from api.shapes import read_experiment
+from api.shapes import read_experiment, to_experiment
 from service import experiments, queue
 from service.contract.plan import ExperimentPlan
 from service.contract.spec import ExperimentSpec
+from service.experiments import ExperimentHistory
 from service.planning import Capacity, Memory
 from service.storage.database import Sessions
 from service.storage.tables import ClusterState, User
@@ -45,10 +48,12 @@ async def submit(sessions: Sessions, plan: PlanExperiment, submission: Submissio
     A repeated request is answered before anything is planned: it succeeds although the data may have moved since.
     Raises InvalidSpec, CannotRun, IdempotencyConflict.
     """
-    first = await _find_replay(sessions, submission)
-    if first is not None:
-        return first, True
-    planned = await plan_now(sessions, plan, submission.spec)
+    async with sessions() as session:
+        first = await _find_replay(session, submission)
+        if first is not None:
+            return first, True
+        capacity = await _capacity_now(session)
+    planned = await plan(submission.spec, capacity)
     async with sessions.begin() as session:
         experiment, replayed = await experiments.submit(
             session,
@@ -58,14 +63,24 @@ async def submit(sessions: Sessions, plan: PlanExperiment, submission: Submissio
             body_sha256=submission.body_sha256,
             idempotency_key=submission.idempotency_key,
         )
-        return await read_experiment(session, experiment.id), replayed
+        if replayed:
+            return await read_experiment(session, experiment.id), True
+        # What was just made has neither attempts nor results.
+        view, nothing = await experiments.view(session, experiment.id), ExperimentHistory(attempts=[], stage_results=[])
+        return to_experiment(view, nothing), False
 
 
 async def plan_now(sessions: Sessions, plan: PlanExperiment, spec: ExperimentSpec) -> ExperimentPlan:
     """The plan against the cluster as last seen. Files are read with no session open. Raises CannotRun."""
     async with sessions() as session:
-        state = await queue.cluster_state(session)
-    return await plan(spec, _capacity(state) if state and state.reachable else None)
+        capacity = await _capacity_now(session)
+    return await plan(spec, capacity)
+
+
+async def _capacity_now(session: AsyncSession) -> Capacity | None:
+    """Of the cluster as last seen; None while that is unknown."""
+    state = await queue.cluster_state(session)
+    return _capacity(state) if state and state.reachable else None
 
 
 def _capacity(state: ClusterState) -> Capacity:
@@ -81,16 +96,13 @@ def _capacity(state: ClusterState) -> Capacity:
     )
 
 
-async def _find_replay(sessions: Sessions, submission: Submission) -> Experiment | None:
+async def _find_replay(session: AsyncSession, submission: Submission) -> Experiment | None:
     if submission.idempotency_key is None:
         return None
-    async with sessions() as session:
-        first = await experiments.find_replay(
-            session,
-            user=submission.user,
-            idempotency_key=submission.idempotency_key,
-            body_sha256=submission.body_sha256,
-        )
-        if first is None:
-            return None
-        return await read_experiment(session, first.id)
+    first = await experiments.find_replay(
+        session,
+        user=submission.user,
+        idempotency_key=submission.idempotency_key,
+        body_sha256=submission.body_sha256,
+    )
+    return None if first is None else await read_experiment(session, first.id)

@@ -85,7 +85,9 @@ async def submit(
         first = await find_replay(session, user=user, idempotency_key=idempotency_key, body_sha256=body_sha256)
         assert first is not None, "experiments are never deleted"
         return first, True
-    await record_event(session, experiment.id, "status", f"submitted by {user.name}", detail={"to": "queued"})
+    # A new row is nobody else's yet.
+    told = f"submitted by {user.name}"
+    await record_event(session, experiment.id, "status", told, detail={"to": "queued"}, is_held=True)
     return experiment, False
 
 
