@@ -5,6 +5,8 @@ import time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api.request_ids import request_id_of
+
 logger = logging.getLogger("api.access")
 _QUIET = frozenset({"/livez", "/readyz"})
 
@@ -33,4 +35,4 @@ class AccessLog:
         finally:
             duration_s = round(time.perf_counter() - started, 4)
             facts = {"method": scope["method"], "path": scope["path"], "status": status, "duration_s": duration_s}
-            logger.info("request served", extra=facts)
+            logger.info("request served", extra={**facts, "request_id": request_id_of(scope)})

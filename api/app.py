@@ -11,24 +11,32 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from api.access_log import AccessLog
 from api.body_limits import BodyLimits
 from api.live_stream import SharedLooks
+from api.oidc.provider import OidcProvider
 from api.problems import install_problem_handlers, use_problems_in_openapi
+from api.request_ids import RequestIds
 from api.routers import (
     attempts,
+    audit,
     certificates,
     data,
     experiments,
     health,
     logs,
     metrics,
+    projects,
     queue,
     retention,
     rollouts,
     stream,
     token_views,
+    tokens,
+    users,
+    webhooks,
 )
 from api.sign_of_life import keep_recording_life
 from api.submission import PlanExperiment
-from api.web import login, pages, static_files
+from api.web import account, login, pages, single_sign_on, static_files
+from api.web.failed_logins import FailedLogins
 from migrations.apply import head_revision
 from service.live_updates import LiveUpdates
 from service.log_archive import LogReader
@@ -60,6 +68,9 @@ def create_app(
     app.state.plan = plan or partial(plan_experiment, workers_python=settings.preview_python)
     app.state.previewer = DataPreviewer(python=settings.preview_python, timeout_s=settings.preview_timeout_s)
     app.state.head_revision = head_revision()
+    app.state.failed_logins = FailedLogins()
+    app.state.oidc = None
+    people = (projects, users, tokens, audit, webhooks)
     for module in (
         experiments,
         certificates,
@@ -71,14 +82,16 @@ def create_app(
         rollouts,
         token_views,
         stream,
+        *people,
         attempts,
     ):
         app.include_router(module.router, prefix=PREFIX)
-    for page_router in (health.router, login.router, pages.router, static_files.router):
-        app.include_router(page_router)
+    for module in (health, login, single_sign_on, pages, account, static_files):
+        app.include_router(module.router)
     app.mount("/static", static_files.folder)
     app.add_middleware(BodyLimits)
     app.add_middleware(AccessLog)
+    app.add_middleware(RequestIds)
     install_problem_handlers(app)
     use_problems_in_openapi(app)
     return app
@@ -96,6 +109,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.log_reader = LogReader(app.state.sessions, settings.output_dir)
     app.state.live_updates = LiveUpdates(database_url)
     app.state.live_updates.start()
+    if settings.oidc.issuer is not None:
+        app.state.oidc = OidcProvider(settings.oidc, settings.public_url.rstrip("/") + single_sign_on.CALLBACK)
     life = asyncio.create_task(keep_recording_life(app.state.sessions), name="sign-of-life")
     try:
         yield
@@ -104,5 +119,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         with suppress(asyncio.CancelledError):
             await life
         await app.state.live_updates.stop()
+        if app.state.oidc is not None:
+            await app.state.oidc.close()
         if own_engine is not None:
             await own_engine.dispose()

@@ -20,6 +20,8 @@ from typing import Any, Self, TypeVar
 import httpx
 from pydantic import BaseModel
 
+from api.access_client import AuditLog, Projects, Tokens, Users, Webhooks
+from api.access_schemas import Me
 from api.operation_client import OperationCalls
 from api.schemas import (
     EventPage,
@@ -27,11 +29,12 @@ from api.schemas import (
     ExperimentPage,
     ExperimentPlanReply,
     LogPage,
-    Me,
     MetricNamePage,
     MetricSeriesPage,
     QueueOut,
     RolloutPage,
+    RolloutSearchPage,
+    StoredRolloutOut,
     StoredRolloutsPage,
     TokenViewPage,
 )
@@ -39,10 +42,13 @@ from service.contract.messages import TokenView
 from service.contract.preview import DataPreview
 from service.contract.spec import ExperimentSpec
 from service.contract.stages import StageName
+from service.contract.stored_rollouts import RolloutQuery
 
 _RETRIES = 4
 _PREVIEW_TIMEOUT_S = 600.0
 """The service ends a preview much earlier, and says so."""
+_SEARCH_TIMEOUT_S = 90.0
+"""The service ends a page, or a piece of a file, earlier."""
 _RETRY_STATUSES = frozenset({502, 503, 504})
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -77,12 +83,18 @@ class StreamMessage:
 
 
 class SedrayClient(OperationCalls):
-    """Synchronous client. Submissions always carry an idempotency key, so every call here may be repeated safely."""
+    """Synchronous client. Submissions always carry an idempotency key, so they may be repeated safely; what may not be
+    repeated, such as issuing a token, is sent once."""
 
     def __init__(self, base_url: str, token: str, *, http: httpx.Client | None = None, timeout_s: float = 30.0) -> None:
         self._http = http or httpx.Client(timeout=timeout_s)
         self._base = base_url.rstrip("/") + "/api/v1"
         self._headers = {"Authorization": f"Bearer {token}"}
+        self.projects = Projects(self._call)
+        self.users = Users(self._call)
+        self.tokens = Tokens(self._call)
+        self.webhooks = Webhooks(self._call)
+        self.audit = AuditLog(self._call)
 
     def __enter__(self) -> Self:
         return self
@@ -181,21 +193,24 @@ class SedrayClient(OperationCalls):
 
     def download_rollouts(self, experiment_id: str, step: int, target: Path) -> None:
         """Write the rollouts of one RL step to `target`, a Parquet file that appears when it is whole."""
-        part = target.with_name(f".{target.name}.part")
-        url = f"{self._base}/experiments/{experiment_id}/rollouts/stored/{step}"
-        try:
-            with self._http.stream("GET", url, headers=self._headers) as response:
-                if response.is_error:
-                    response.read()
-                    raise _problem(response)
-                with part.open("wb") as file:
-                    for chunk in response.iter_bytes():
-                        file.write(chunk)
-            part.replace(target)
-        except httpx.TransportError as error:
-            raise ServiceUnreachable(f"the download from {self._base} broke off: {error}") from error
-        finally:
-            part.unlink(missing_ok=True)
+        self._download(f"/experiments/{experiment_id}/rollouts/stored/{step}", {}, target)
+
+    def search_rollouts(self, experiment_id: str, query: RolloutQuery | None = None) -> Iterator[StoredRolloutOut]:
+        """All stored completions that fit, in the query's order, page after page; its `limit` is a page's."""
+        asked = (query or RolloutQuery()).model_copy(update={"format": "json"}).as_parameters()
+        while True:
+            page = self._get(
+                RolloutSearchPage, f"/experiments/{experiment_id}/rollouts/search", asked, timeout_s=_SEARCH_TIMEOUT_S
+            )
+            yield from page.items
+            if page.next_cursor is None:
+                return
+            asked["cursor"] = page.next_cursor
+
+    def export_rollouts(self, experiment_id: str, target: Path, query: RolloutQuery | None = None) -> None:
+        """Write all stored completions that fit to `target`, a Parquet file that appears when it is whole."""
+        asked = (query or RolloutQuery()).model_copy(update={"format": "parquet"}).as_parameters()
+        self._download(f"/experiments/{experiment_id}/rollouts/search", asked, target)
 
     def token_views(
         self,
@@ -273,8 +288,30 @@ class SedrayClient(OperationCalls):
                 raise _problem(response)
             yield from parse_stream(response.iter_lines())
 
-    def _get(self, model: type[Model], path: str, query: Mapping[str, Any] | None = None) -> Model:
-        return self._call(model, "GET", path, params={k: v for k, v in (query or {}).items() if v is not None})
+    def _download(self, path: str, query: Mapping[str, Any], target: Path) -> None:
+        """Write an answer's body to a file that appears when it is whole."""
+        part = target.with_name(f".{target.name}.part")
+        try:
+            with self._http.stream(
+                "GET", self._base + path, params=query, headers=self._headers, timeout=_SEARCH_TIMEOUT_S
+            ) as response:
+                if response.is_error:
+                    response.read()
+                    raise _problem(response)
+                with part.open("wb") as file:
+                    for chunk in response.iter_bytes():
+                        file.write(chunk)
+            part.replace(target)
+        except httpx.TransportError as error:
+            raise ServiceUnreachable(f"the download from {self._base} broke off: {error}") from error
+        finally:
+            part.unlink(missing_ok=True)
+
+    def _get(
+        self, model: type[Model], path: str, query: Mapping[str, Any] | None = None, *, timeout_s: float | None = None
+    ) -> Model:
+        params = {k: v for k, v in (query or {}).items() if v is not None}
+        return self._call(model, "GET", path, params=params, timeout_s=timeout_s)
 
     def _call(
         self,
@@ -286,9 +323,11 @@ class SedrayClient(OperationCalls):
         params: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
         timeout_s: float | None = None,
+        repeat: bool = True,
     ) -> Model:
         timeout = httpx.USE_CLIENT_DEFAULT if timeout_s is None else timeout_s
-        for failures in range(_RETRIES + 1):
+        retries = _RETRIES if repeat else 0
+        for failures in range(retries + 1):
             try:
                 response = self._http.request(
                     method,
@@ -299,10 +338,10 @@ class SedrayClient(OperationCalls):
                     timeout=timeout,
                 )
             except httpx.TransportError as error:
-                if failures == _RETRIES:
+                if failures == retries:
                     raise ServiceUnreachable(f"{self._base} does not answer: {error}") from error
             else:
-                if response.status_code not in _RETRY_STATUSES or failures == _RETRIES:
+                if response.status_code not in _RETRY_STATUSES or failures == retries:
                     return _decode(model, response)
             time.sleep(0.25 * 2**failures)
         raise AssertionError("unreachable")

@@ -1,4 +1,4 @@
-"""What routes ask for. The signature is the access rule: `CurrentUser` for people, `CurrentAttempt` for drivers."""
+"""What routes ask for: settings, sessions, and who calls. What the caller may do is asked for in `api.access`."""
 
 from collections.abc import AsyncIterator
 from typing import Annotated, cast
@@ -9,15 +9,17 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.live_stream import SharedLooks
+from api.request_ids import request_id_of
 from api.submission import PlanExperiment
 from service import auth
+from service.access import Principal
 from service.errors import CrossSiteRequest, Unauthenticated
 from service.live_updates import LiveUpdates
 from service.log_archive import LogReader
 from service.planning import DataPreviewer
 from service.settings import ApiSettings
 from service.storage.database import Sessions
-from service.storage.tables import Attempt, User
+from service.storage.tables import Attempt
 
 TOKEN_COOKIE = "sedray_token"
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -85,17 +87,20 @@ async def _current_user(
     settings: SettingsDep,
     bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(_person)],
     cookie: Annotated[str | None, Cookie(alias=TOKEN_COOKIE, include_in_schema=False)] = None,
-) -> User:
+) -> Principal:
     if bearer is None and cookie is None:
         raise Unauthenticated("no API token; send it as 'Authorization: Bearer sr_…', or log in on the page")
     if bearer is None and request.method not in _SAFE_METHODS:
         _refuse_other_sites(request, settings)
-    async with sessions() as session:
-        return await auth.authenticate(session, bearer.credentials if bearer else cookie or "")
+    token = bearer.credentials if bearer else cookie or ""
+    async with sessions.begin() as session:
+        return await auth.authenticate(session, token, request_id=request_id_of(request.scope))
 
 
-CurrentUser = Annotated[User, Depends(_current_user)]
-"""The person who calls, by token or by the page's cookie. No session stays open after it."""
+CurrentUser = Annotated[Principal, Depends(_current_user)]
+"""Whoever calls, by token or by the page's cookie. No session stays open after it.
+
+It says who calls, not what they may do: that is asked for in `api.access`."""
 
 
 async def _current_attempt(

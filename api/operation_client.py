@@ -3,10 +3,11 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 from pydantic import BaseModel
 
-from api.operation_schemas import LogSources, RetentionDays, RetentionOut
+from api.operation_schemas import LogSources, ProjectRetention, RetentionDays
 from service.contract.certificates import DeathCertificate
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -29,12 +30,13 @@ class OperationCalls(ABC):
         """Who has written log lines: the driver, its actors, the scheduler."""
         return self._get(LogSources, f"/experiments/{experiment_id}/logs/sources")
 
-    def retention(self) -> RetentionOut:
-        """How long leftovers are kept, and what would go now; removes nothing."""
-        return self._get(RetentionOut, "/retention")
+    def retention(self, project: str) -> ProjectRetention:
+        """How long a project's leftovers are kept, and what would go now; removes nothing."""
+        return self._get(ProjectRetention, f"/projects/{quote(project, safe='')}/retention")
 
-    def set_retention(self, project: str, days: RetentionDays | None) -> RetentionOut:
+    def set_retention(self, project: str, days: RetentionDays | None) -> ProjectRetention:
         """A project's own policy; None takes it away."""
+        path = f"/projects/{quote(project, safe='')}/retention"
         if days is None:
-            return self._call(RetentionOut, "DELETE", f"/retention/{project}")
-        return self._call(RetentionOut, "PUT", f"/retention/{project}", json=days.model_dump())
+            return self._call(ProjectRetention, "DELETE", path)
+        return self._call(ProjectRetention, "PUT", path, json=days.model_dump())

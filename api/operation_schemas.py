@@ -25,28 +25,27 @@ class RetentionDays(WireModel):
     """Training checkpoints; exported models stay."""
 
 
-class RetentionPolicyOut(WireModel):
-    """What holds for a project."""
-
-    project: str
-    is_own: bool
-    """False: the service's settings."""
-    days: RetentionDays
-
-
 class DueRemoval(WireModel):
     """Something that the next pass of housekeeping would remove."""
 
     experiment_id: str
-    project: str
     kind: Literal["logs", "rollouts", "token_views", "checkpoints"]
     ended_at: datetime
     days: int
 
 
+class ProjectRetention(WireModel):
+    """What holds for a project, and what would go now, oldest first."""
+
+    project: str
+    is_own: bool
+    """False: the service's settings."""
+    days: RetentionDays
+    due: list[DueRemoval]
+
+
 class RetentionOut(WireModel):
-    """All policies, and what would go now, oldest first."""
+    """All policies."""
 
     default: RetentionDays
-    projects: list[RetentionPolicyOut]
-    due: list[DueRemoval]
+    projects: list[ProjectRetention]

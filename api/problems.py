@@ -3,6 +3,7 @@
 import http
 import logging
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any, cast
 
 from fastapi import FastAPI, Request
@@ -14,6 +15,7 @@ from sqlalchemy.exc import DataError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
+from api.request_ids import request_id_of
 from api.schemas import Problem
 from service import errors
 from service.contract.spec import ExperimentSpec
@@ -25,6 +27,8 @@ MEDIA_TYPE = "application/problem+json"
 STATUS_OF: dict[type[errors.SedrayError], int] = {
     errors.Unauthenticated: 401,
     errors.CrossSiteRequest: 403,
+    errors.Forbidden: 403,
+    errors.LoginFailed: 403,
     errors.NotFound: 404,
     errors.IdempotencyConflict: 409,
     errors.NotAllowedNow: 409,
@@ -37,6 +41,8 @@ STATUS_OF: dict[type[errors.SedrayError], int] = {
     # Not 409, which tells a driver that its attempt is over.
     errors.ReportGap: 422,
     errors.PreviewTooSlow: 422,
+    errors.QueryTooSlow: 422,
+    errors.TooManyFailures: 429,
     errors.PreviewUnavailable: 501,
     errors.PreviewBusy: 503,
     errors.StorageUnavailable: 503,
@@ -76,7 +82,7 @@ def status_of(error: errors.SedrayError) -> int:
 def problem_of(error: errors.SedrayError) -> JSONResponse:
     """The problem document of one of our errors."""
     status = status_of(error)
-    headers = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": "5"}}.get(status)
+    headers = {401: {"WWW-Authenticate": "Bearer"}, 429: {"Retry-After": "60"}, 503: {"Retry-After": "5"}}.get(status)
     return _respond(status, error.code, error.title, error.message, headers=headers, details=error.details)
 
 
@@ -102,7 +108,8 @@ async def _on_invalid_request(request: Request, error: Exception) -> JSONRespons
     assert isinstance(error, RequestValidationError)
     model = _body_model(request)
     in_body = [details for details in error.errors() if details["loc"][0] == "body"]
-    elsewhere = [_outside_body(details) for details in error.errors() if details["loc"][0] != "body"]
+    outside = [details for details in error.errors() if details["loc"][0] != "body"]
+    elsewhere = [_outside_body(details, _query_names(request)) for details in outside]
     found = [*_in_body(in_body, model), *elsewhere]
     detail = "; ".join(_in_words(entry) for entry in found[:3])
     if len(found) > 3:
@@ -123,9 +130,28 @@ def _in_body(found: Sequence[dict[str, Any]], model: type[BaseModel] | None) -> 
     return describe_details(inside, model)
 
 
-def _outside_body(details: Mapping[str, Any]) -> dict[str, Any]:
+def _outside_body(details: Mapping[str, Any], known: Sequence[str]) -> dict[str, Any]:
     place, *path = (str(part) for part in details["loc"])
-    return {"field": ".".join(path) or place, "problem": f"{details['msg']} ({place})"}
+    if details["type"] == "extra_forbidden":
+        near = get_close_matches(path[-1], known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
+        return {"field": ".".join(path), "problem": f"unknown parameter {path[-1]!r} ({place})", "hint": hint}
+    # Messages of our own validators come with pydantic's prefix.
+    problem = details["msg"].removeprefix("Value error, ")
+    return {"field": ".".join(path) or place, "problem": f"{problem} ({place})"}
+
+
+def _query_names(request: Request) -> list[str]:
+    """Of the parameters that the route takes as one model, which alone refuses others."""
+    dependant = getattr(request.scope.get("route"), "dependant", None)
+    fields = dependant.query_params if dependant is not None else []
+    models = [field.field_info.annotation for field in fields]
+    return sorted(
+        name
+        for model in models
+        if isinstance(model, type) and issubclass(model, BaseModel)
+        for name in model.model_fields
+    )
 
 
 def _in_words(entry: Mapping[str, Any]) -> str:
@@ -162,9 +188,11 @@ async def _on_refused_value(_: Request, error: Exception) -> JSONResponse:
 
 
 async def _on_unexpected(request: Request, _: Exception) -> JSONResponse:
-    # The server's error log gets the traceback; the caller gets none of it.
+    # The server's error log gets the traceback; the caller gets none of it, but the id to ask for.
+    request_id = request_id_of(request.scope) or "unknown"
     detail = f"{request.method} {request.url.path} failed by a fault of the service; its log says more"
-    return _respond(500, "internal_error", "The service failed", detail)
+    headers = {"X-Request-Id": request_id}
+    return _respond(500, "internal_error", "The service failed", detail, headers=headers)
 
 
 def use_problems_in_openapi(app: FastAPI) -> None:

@@ -209,6 +209,52 @@ class StoredRolloutsPage(WireModel):
     items: list[StoredRolloutsOut]
 
 
+class VersionSpanOut(WireModel):
+    """Tokens [start, end) of a completion that one version of the policy sampled."""
+
+    version: int
+    start: int
+    end: int
+
+
+class StoredRolloutOut(WireModel):
+    """One completion of the rollout store; columns that were not asked for are left out."""
+
+    step: int | None = None
+    prompt_uid: int | None = None
+    sample_index: int | None = None
+    policy_version: int | None = None
+    """Of its oldest token."""
+    age: int | None = None
+    """Versions between that and the policy that was trained."""
+    prompt: str | None = None
+    answer: str | None = None
+    completion: str | None = None
+    finish_reason: str | None = None
+    num_tokens: int | None = None
+    reward: float | None = None
+    reward_parts: dict[str, float | None] | None = None
+    """By name; null where it could not be judged."""
+    advantage: float | None = None
+    """Null where it was generated but is no part of the step."""
+    is_trained: bool | None = None
+    sample_weight: float | None = None
+    """How many completions of the step it stands for."""
+    prompt_token_ids: list[int] | None = None
+    completion_token_ids: list[int] | None = None
+    rollout_logprobs: list[float] | None = None
+    """Of each token, as the engine sampled it."""
+    version_spans: list[VersionSpanOut] | None = None
+
+
+class RolloutSearchPage(WireModel):
+    """Stored completions in the order asked for. A page may be short, even empty, and yet not the last."""
+
+    items: list[StoredRolloutOut]
+    next_cursor: str | None
+    """Null on the last page."""
+
+
 class TokenViewEntry(WireModel):
     """That one sample was looked at token by token after a step."""
 
@@ -244,12 +290,6 @@ class QueueOut(WireModel):
     cluster: ClusterOut | None
     running: list[ExperimentSummary]
     queued: list[ExperimentSummary]
-
-
-class Me(WireModel):
-    """Whom the token belongs to."""
-
-    user: str
 
 
 class FieldProblem(WireModel):

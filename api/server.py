@@ -8,6 +8,7 @@ import sys
 import uvicorn
 from fastapi import FastAPI
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
 
 from api.app import create_app
 from service.log_format import configure_logging
@@ -60,6 +61,8 @@ def _read_settings() -> ApiSettings:
             for details in error.errors(include_input=False, include_url=False)
         )
         sys.exit(f"the API's settings are not complete: {missing}; set them in the environment")
+    except SettingsError as error:
+        sys.exit(f"the API's settings cannot be read: {error}; lists and mappings are given as JSON")
 
 
 if __name__ == "__main__":

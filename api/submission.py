@@ -10,13 +10,14 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.schemas import Experiment
 from api.shapes import read_experiment, to_experiment
-from service import experiments, queue
+from service import access, experiments, queue
+from service.access import Principal
 from service.contract.plan import ExperimentPlan
 from service.contract.spec import ExperimentSpec
 from service.experiments import ExperimentHistory
 from service.planning import Capacity, Memory
 from service.storage.database import Sessions
-from service.storage.tables import ClusterState, User
+from service.storage.tables import ClusterState
 
 
 class PlanExperiment(Protocol):
@@ -31,7 +32,7 @@ class PlanExperiment(Protocol):
 class Submission:
     """A request to run an experiment."""
 
-    user: User
+    user: Principal
     spec: ExperimentSpec
     body_sha256: str
     idempotency_key: str | None
@@ -45,20 +46,23 @@ def digest_body(body: Mapping[str, Any]) -> str:
 async def submit(sessions: Sessions, plan: PlanExperiment, submission: Submission) -> tuple[Experiment, bool]:
     """The queued experiment, and whether it answers a repeated request.
 
-    A repeated request is answered before anything is planned: it succeeds although the data may have moved since.
-    Raises InvalidSpec, CannotRun, IdempotencyConflict.
+    Whoever may not submit learns nothing, not even of earlier answers. A repeated request is answered before anything
+    is planned: it succeeds although the data may have moved since. Raises InvalidSpec, Forbidden, CannotRun,
+    IdempotencyConflict.
     """
+    spec = submission.spec
     async with sessions() as session:
+        await access.require_submission(session, submission.user, spec.project)
         first = await _find_replay(session, submission)
         if first is not None:
             return first, True
         capacity = await _capacity_now(session)
-    planned = await plan(submission.spec, capacity)
+    planned = await plan(spec, capacity)
     async with sessions.begin() as session:
         experiment, replayed = await experiments.submit(
             session,
             user=submission.user,
-            spec=submission.spec,
+            spec=spec,
             plan=planned.model_dump(mode="json"),
             body_sha256=submission.body_sha256,
             idempotency_key=submission.idempotency_key,
@@ -70,9 +74,13 @@ async def submit(sessions: Sessions, plan: PlanExperiment, submission: Submissio
         return to_experiment(view, nothing), False
 
 
-async def plan_now(sessions: Sessions, plan: PlanExperiment, spec: ExperimentSpec) -> ExperimentPlan:
-    """The plan against the cluster as last seen. Files are read with no session open. Raises CannotRun."""
+async def plan_now(sessions: Sessions, plan: PlanExperiment, user: Principal, spec: ExperimentSpec) -> ExperimentPlan:
+    """The plan against the cluster as last seen, for whoever may submit. Files are read with no session open.
+
+    Raises InvalidSpec, Forbidden, CannotRun.
+    """
     async with sessions() as session:
+        await access.require_submission(session, user, spec.project)
         capacity = await _capacity_now(session)
     return await plan(spec, capacity)
 

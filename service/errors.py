@@ -100,6 +100,27 @@ class Unauthenticated(SedrayError):
     title = "Authentication failed"
 
 
+class Forbidden(SedrayError):
+    """The role, or the token's scope, does not reach; `required_role` or `required_scope` says what would."""
+
+    code = "forbidden"
+    title = "This is not allowed"
+
+
+class TooManyFailures(SedrayError):
+    """Too many log-ins from this address have failed."""
+
+    code = "too_many_failures"
+    title = "Too many failed log-ins"
+
+
+class LoginFailed(SedrayError):
+    """The issuer of log-ins did not vouch for anybody."""
+
+    code = "login_failed"
+    title = "The log-in failed"
+
+
 class PreviewBusy(SedrayError):
     """As many previews run as may run at a time."""
 
@@ -133,6 +154,13 @@ class StorageUnavailable(SedrayError):
 
     code = "storage_unavailable"
     title = "The outputs cannot be read"
+
+
+class QueryTooSlow(SedrayError):
+    """The question needs more reading than one may ask for; the same question would again."""
+
+    code = "query_too_slow"
+    title = "The question takes too long"
 
 
 class LeaseLost(SedrayError):

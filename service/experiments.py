@@ -3,17 +3,18 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from difflib import get_close_matches
 from typing import Any
 
 from sqlalchemy import Select, func, select, tuple_
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from service import audit
+from service.access import EVERYTHING, Actor, Visible, no_experiment, project_named
 from service.contract.messages import StageResult
 from service.contract.spec import PRIORITY_RANK, ExperimentSpec
 from service.contract.status import EndReason, ExperimentStatus
-from service.errors import IdempotencyConflict, InvalidSpec, NotAllowedNow, NotFound
+from service.errors import IdempotencyConflict, NotAllowedNow
 from service.storage.identifiers import new_id
 from service.storage.queue_order import QUEUE_ORDER, queue_position
 from service.storage.stage_results import read_stage_results
@@ -63,7 +64,7 @@ class PageStart:
 async def submit(
     session: AsyncSession,
     *,
-    user: User,
+    user: Actor,
     spec: ExperimentSpec,
     plan: dict[str, Any],
     body_sha256: str,
@@ -72,9 +73,10 @@ async def submit(
     """Queues an experiment; returns it and whether it is the first answer to the same key, replayed.
 
     Of any number of equal requests at once exactly one inserts: the others wait for its commit at the unique key and
-    then find its row. Raises InvalidSpec for an unknown project, IdempotencyConflict for a key used with another body.
+    then find its row. Raises InvalidSpec for a project that is unknown or archived, IdempotencyConflict for a key used
+    with another body. Whether the user may submit there was asked before (`access.require_submission`).
     """
-    project = await _project_of(session, spec)
+    project = await project_named(session, spec.project, EVERYTHING)
     row = _row_of(user, project, spec, plan, body_sha256, idempotency_key)
     unless_repeated = (
         insert(Experiment).values(row).on_conflict_do_nothing(index_elements=["user_id", "idempotency_key"])
@@ -88,11 +90,13 @@ async def submit(
     # A new row is nobody else's yet.
     told = f"submitted by {user.name}"
     await record_event(session, experiment.id, "status", told, detail={"to": "queued"}, is_held=True)
+    after = {"status": experiment.status, "spec_sha256": experiment.spec_sha256}
+    await audit.record(session, user, "submit", _target(experiment), after=after)
     return experiment, False
 
 
 async def find_replay(
-    session: AsyncSession, *, user: User, idempotency_key: str, body_sha256: str
+    session: AsyncSession, *, user: Actor, idempotency_key: str, body_sha256: str
 ) -> Experiment | None:
     """The experiment that this key made before, if any; raises IdempotencyConflict if that was another body."""
     first = await session.scalar(
@@ -111,15 +115,15 @@ async def get(session: AsyncSession, experiment_id: str) -> Experiment:
     """The experiment; raises NotFound."""
     experiment = await session.get(Experiment, experiment_id)
     if experiment is None:
-        raise _not_found(experiment_id)
+        raise no_experiment(experiment_id)
     return experiment
 
 
 async def view(session: AsyncSession, experiment_id: str) -> ExperimentView:
     """The experiment as people see it; raises NotFound."""
-    views = await _views(session, _select_views().where(Experiment.id == experiment_id))
+    views = await _views(session, _select_views(EVERYTHING).where(Experiment.id == experiment_id))
     if not views:
-        raise _not_found(experiment_id)
+        raise no_experiment(experiment_id)
     return views[0]
 
 
@@ -135,10 +139,10 @@ async def history(session: AsyncSession, experiment_id: str) -> ExperimentHistor
 
 
 async def list_page(
-    session: AsyncSession, *, wanted: ExperimentFilter, limit: int, start: PageStart | None
+    session: AsyncSession, *, visible: Visible, wanted: ExperimentFilter, limit: int, start: PageStart | None
 ) -> tuple[list[ExperimentView], PageStart | None]:
     """Up to `limit` experiments after `start`, newest first, and where the next page starts, if there is one."""
-    statement = _narrowed(_select_views(), wanted).order_by(Experiment.submitted_at.desc(), Experiment.id.desc())
+    statement = _narrowed(_select_views(visible), wanted).order_by(Experiment.submitted_at.desc(), Experiment.id.desc())
     if start is not None:
         statement = statement.where(
             tuple_(Experiment.submitted_at, Experiment.id) < tuple_(start.submitted_at, start.id)
@@ -150,20 +154,20 @@ async def list_page(
     return views[:limit], PageStart(submitted_at=last.submitted_at, id=last.id)
 
 
-async def list_queued(session: AsyncSession) -> list[ExperimentView]:
-    """Everybody who waits, first in line first."""
+async def list_queued(session: AsyncSession, *, visible: Visible) -> list[ExperimentView]:
+    """Everybody visible who waits, first in line first; their positions count everybody."""
     queued = Experiment.status == ExperimentStatus.QUEUED.value
-    return await _views(session, _select_views().where(queued).order_by(*QUEUE_ORDER))
+    return await _views(session, _select_views(visible).where(queued).order_by(*QUEUE_ORDER))
 
 
-async def list_live(session: AsyncSession) -> list[ExperimentView]:
-    """Everything admitted, running or cancelling, oldest first."""
+async def list_live(session: AsyncSession, *, visible: Visible) -> list[ExperimentView]:
+    """Everything visible that is admitted, running or cancelling, oldest first."""
     live = (ExperimentStatus.ADMITTED, ExperimentStatus.RUNNING, ExperimentStatus.CANCELLING)
-    statement = _select_views().where(Experiment.status.in_([status.value for status in live]))
+    statement = _select_views(visible).where(Experiment.status.in_([status.value for status in live]))
     return await _views(session, statement.order_by(Experiment.started_at.asc().nulls_last(), Experiment.id))
 
 
-async def cancel(session: AsyncSession, experiment_id: str, *, user: User) -> Experiment:
+async def cancel(session: AsyncSession, experiment_id: str, *, user: Actor) -> Experiment:
     """Notes the wish to stop: a queued experiment ends at once, a live one hears it with its next report.
 
     Asking again while it is cancelling changes nothing. Raises NotFound; NotAllowedNow after the end.
@@ -177,6 +181,16 @@ async def cancel(session: AsyncSession, experiment_id: str, *, user: User) -> Ex
             f"experiment {experiment_id} is {status.value}; only a queued or live one can be cancelled", status=status
         )
     await record_event(session, experiment_id, "cancel_requested", f"{user.name} asked to cancel")
+    moved = await _move_to_its_end(session, experiment_id, status, user)
+    await audit.record(
+        session, user, "cancel", _target(moved), before={"status": status.value}, after={"status": moved.status}
+    )
+    return moved
+
+
+async def _move_to_its_end(
+    session: AsyncSession, experiment_id: str, status: ExperimentStatus, user: Actor
+) -> Experiment:
     requested = {"cancel_requested_at": func.now()}
     if status is ExperimentStatus.QUEUED:
         return await move_experiment(
@@ -196,13 +210,14 @@ async def cancel(session: AsyncSession, experiment_id: str, *, user: User) -> Ex
     )
 
 
-async def retry(session: AsyncSession, experiment_id: str, *, user: User) -> Experiment:
+async def retry(session: AsyncSession, experiment_id: str, *, user: Actor) -> Experiment:
     """Sends a failed or cancelled experiment to the end of the queue, with all its retries back.
 
     The next attempt goes on from the finished stages and the last checkpoint. Raises NotFound; NotAllowedNow from any
-    other status.
+    other status, and in an archived project.
     """
     experiment = await _locked(session, experiment_id)
+    await _refuse_archived(session, experiment)
     if experiment.status not in (ExperimentStatus.FAILED.value, ExperimentStatus.CANCELLED.value):
         raise NotAllowedNow(
             f"experiment {experiment_id} is {experiment.status}; only a failed or cancelled one can be retried",
@@ -220,8 +235,11 @@ async def retry(session: AsyncSession, experiment_id: str, *, user: User) -> Exp
         "cancel_requested_at": None,
         "started_at": None,
     }
+    before = {"status": experiment.status, "end_reason": experiment.end_reason}
     message = f"retried by {user.name}"
-    return await move_experiment(session, experiment_id, ExperimentStatus.QUEUED, message=message, values=fresh)
+    moved = await move_experiment(session, experiment_id, ExperimentStatus.QUEUED, message=message, values=fresh)
+    await audit.record(session, user, "retry", _target(moved), before=before, after={"status": moved.status})
+    return moved
 
 
 async def events_after(
@@ -239,7 +257,7 @@ async def events_after(
 
 
 def _row_of(
-    user: User,
+    user: Actor,
     project: Project,
     spec: ExperimentSpec,
     plan: dict[str, Any],
@@ -265,35 +283,32 @@ def _row_of(
     }
 
 
-async def _project_of(session: AsyncSession, spec: ExperimentSpec) -> Project:
-    projects = {project.name: project for project in await session.scalars(select(Project))}
-    if spec.project not in projects:
-        near = get_close_matches(spec.project, projects, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"known projects: {', '.join(sorted(projects))}"
-        problem = f"unknown project {spec.project!r}"
-        raise InvalidSpec(f"{problem}; {hint}", errors=[{"field": "project", "problem": problem, "hint": hint}])
-    return projects[spec.project]
+async def _refuse_archived(session: AsyncSession, experiment: Experiment) -> None:
+    project = await session.get_one(Project, experiment.project_id)
+    if project.archived_at is not None:
+        raise NotAllowedNow(f"project {project.name!r} is archived; a maintainer must take it up again first")
+
+
+def _target(experiment: Experiment) -> audit.Target:
+    return audit.Target(kind="experiment", id=experiment.id, name=experiment.name, project_id=experiment.project_id)
 
 
 async def _locked(session: AsyncSession, experiment_id: str) -> Experiment:
     experiment = await lock_experiment(session, experiment_id)
     if experiment is None:
-        raise _not_found(experiment_id)
+        raise no_experiment(experiment_id)
     return experiment
-
-
-def _not_found(experiment_id: str) -> NotFound:
-    return NotFound(f"there is no experiment {experiment_id!r}; list the experiments to find its id")
 
 
 _Views = Select[Experiment, str, str, int | None]
 
 
-def _select_views() -> _Views:
+def _select_views(visible: Visible) -> _Views:
     return (
         select(Experiment, Project.name, User.name, queue_position())
         .join(Project, Project.id == Experiment.project_id)
         .join(User, User.id == Experiment.user_id)
+        .where(visible.where(Experiment.project_id))
         .execution_options(populate_existing=True)
     )
 

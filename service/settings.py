@@ -2,9 +2,13 @@
 
 import sys
 from pathlib import Path
+from typing import Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from service.contract.access import ProjectRole
 
 
 class ServiceSettings(BaseSettings):
@@ -20,6 +24,8 @@ class ServiceSettings(BaseSettings):
     """Folder or fsspec URL for checkpoints and models; readable and writable by service and workers."""
     public_url: str = "http://127.0.0.1:8700"
     """Where people reach the API and the page."""
+    webhook_allowed_hosts: frozenset[str] = frozenset()
+    """Hosts (`host` or `host:port`) that webhooks may go to at private addresses or over plain HTTP; a JSON list."""
 
     retain_logs_days: int | None = Field(default=None, ge=0)
     """Days for which the logs of an ended experiment are kept; without a number, for ever. So for the next three. A
@@ -41,8 +47,42 @@ class ServiceSettings(BaseSettings):
         return key
 
 
+class OidcSettings(BaseSettings):
+    """Log-in at the page by an OpenID Connect issuer; off without `issuer`. `SEDRAY_OIDC_<NAME>` in the environment."""
+
+    model_config = SettingsConfigDict(env_prefix="SEDRAY_OIDC_", frozen=True)
+
+    issuer: str | None = None
+    """As it calls itself, `https://…`; its description is read from there."""
+    client_id: str | None = None
+    client_secret: SecretStr | None = None
+    """Left out: a public client, protected by PKCE alone."""
+    scopes: str = "openid profile email"
+    name_claim: str = "preferred_username"
+    """Names a user who logs in for the first time."""
+    groups_claim: str = "groups"
+    group_roles: dict[str, dict[str, ProjectRole]] = {}
+    """Group to project to role, as JSON; brought up to date with each log-in."""
+    label: str = "single sign-on"
+    """On the log-in button."""
+    session_hours: float = Field(default=12.0, gt=0, le=24 * 30)
+
+    @model_validator(mode="after")
+    def _is_complete(self) -> Self:
+        if self.issuer is None:
+            return self
+        if not self.client_id:
+            raise ValueError("an issuer needs a client: set SEDRAY_OIDC_CLIENT_ID")
+        parts = urlsplit(self.issuer)
+        if parts.scheme != "https" and parts.hostname not in ("127.0.0.1", "::1", "localhost"):
+            raise ValueError("the issuer of log-ins is reached over https://")
+        return self
+
+
 class ApiSettings(ServiceSettings):
     """The API process."""
+
+    oidc: OidcSettings = Field(default_factory=OidcSettings)
 
     host: str = "127.0.0.1"
     port: int = 8700

@@ -6,13 +6,15 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from service import attempts, auth, experiments
+from service import attempts, experiments
+from service.contract.access import ProjectRole
 from service.contract.messages import FinishReport, RunEvent, StageResult, TokenView, WorkerReport
 from service.contract.plan import ExperimentPlan
 from service.contract.spec import ExperimentSpec
 from service.contract.stages import StageName
 from service.contract.status import EndReason
-from service.storage.tables import Attempt, Experiment, User
+from service.storage.tables import Attempt, Experiment, Project, User
+from service.tenancy import members, users
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 PLAN = ExperimentPlan(stages=[], num_cpus=2.0, num_gpus=0.0, warnings=[])
@@ -29,9 +31,27 @@ def make_spec(**changes: Any) -> ExperimentSpec:
     return ExperimentSpec.model_validate(spec_body(**changes))
 
 
-async def make_user(session: AsyncSession, name: str = "ada") -> User:
-    """The user of this name, made at the first call."""
-    return await auth.find_user(session, name) or await auth.create_user(session, name)
+async def make_user(
+    session: AsyncSession,
+    name: str = "ada",
+    *,
+    role: ProjectRole | None = ProjectRole.MAINTAINER,
+    project: str = "default",
+    is_admin: bool = False,
+) -> User:
+    """The user of this name, made at the first call, with a role in a project."""
+    known = await users.find_user(session, name)
+    if known is not None:
+        return known
+    user = await users.create(session, None, name, is_admin=is_admin)
+    if role is not None:
+        await members.set_role(session, None, await find_project(session, project), name, role)
+    return user
+
+
+async def find_project(session: AsyncSession, name: str = "default") -> Project:
+    """The project of this name, which exists."""
+    return (await session.scalars(select(Project).where(Project.name == name))).one()
 
 
 async def make_experiment(

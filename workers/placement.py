@@ -1,7 +1,8 @@
 """Where the actors of one attempt live, and the only place that asks Ray for anything.
 
-One placement group with a bundle for each rank of the trainer and one for the rollout engine, made once and held for
-the whole attempt. An actor is never restarted: its loss ends the attempt, and the scheduler decides what follows.
+One placement group with a bundle for each rank of the trainer and then one for each rollout engine, made once and held
+for the whole attempt. Engines that are added on the way have groups of their own and can be given back. Ray restarts no
+actor: a bundle outlives the actor in it, so whoever misses one may start another in its place.
 """
 
 import logging
@@ -9,14 +10,17 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import count
 from typing import Any
 
 import ray
-from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
+from ray.exceptions import NodeDiedError, ObjectLostError, OutOfMemoryError, RayActorError, RayTaskError
 from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
-from service.contract.spec import ResourcesSpec, RoleResources
+from service.contract.resources import ResourcesSpec, RoleResources
+from workers.activity.inspection import ActorState, inspect_machine
+from workers.activity.record import watched
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +29,9 @@ _FETCH_S = 120.0
 """For moving a finished result here; results are numbers and tokens, never weights."""
 _NOTICE_S = 5.0
 """What Ray may need to notice that a process is gone; about a tenth of it on one machine."""
+
+_INSPECT_S = 90.0
+"""A worker process to start, and py-spy on several processes."""
 
 LOOPBACK = "127.0.0.1"
 
@@ -69,60 +76,134 @@ class ActorDied(Exception):
 
     def __str__(self) -> str:
         why = "the node ran out of memory" if self.out_of_memory else "its process ended"
-        which = f", rank {self.rank}," if self.rank else ""
+        word = "rank" if self.role is Role.TRAINER else "number"
+        which = f", {word} {self.rank}," if self.rank else ""
         return f"the {self.role} actor{which} died, {why}: {self.cause}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Placement:
-    """The attempt's bundles: the trainer's ranks, then the rollout engine."""
+class Bundle:
+    """Where one actor lives."""
 
     group: PlacementGroup
-    resources: ResourcesSpec
-    same_node: bool
-    """Whether driver, the trainer's first rank and rollout engine share a machine, and so its memory file system."""
-    hosts: tuple[str, ...]
-    """The IPv4 address of each of the trainer's ranks for the others: the loopback's where one machine holds all."""
+    index: int
+
+    @property
+    def node_id(self) -> str:
+        """Its node at present: Ray moves a bundle whose node is lost. Empty while it does so."""
+        return _nodes_of(self.group).get(self.index, "")
+
+
+class Placement:
+    """The attempt's bundles, by role and place: the rank of a trainer, the number of an engine, both from 0."""
+
+    def __init__(self, group: PlacementGroup, resources: ResourcesSpec) -> None:
+        """Use `place`, which makes the group."""
+        self.resources = resources
+        self._group = group
+        self._bundles = {who: Bundle(group=group, index=index) for who, index in _bundle_indices(resources).items()}
+        self._engine_numbers = count(resources.rollout.num_engines)
+        nodes = _nodes_of(group)
+        self._trainer_nodes = [nodes[rank] for rank in range(resources.trainer.num_ranks)]
+        self.hosts = _hosts(self._trainer_nodes)
+        """The IPv4 address of each trainer rank for the others: the loopback's where one machine holds all of them."""
+
+    def node_of(self, role: Role, place: int = 0) -> str:
+        """Ray's id of the node on which a bundle lies at present."""
+        return self._bundles[role, place].node_id
+
+    def host_of(self, role: Role, place: int = 0) -> str:
+        """The IPv4 address of that node; empty if Ray does not know it."""
+        return _addresses().get(self.node_of(role, place), "")
+
+    @property
+    def trainer_is_here(self) -> bool:
+        """Whether driver and the trainer's first rank are on one machine."""
+        return self.node_of(Role.TRAINER) == _own_node()
+
+    @property
+    def trainer_stands(self) -> bool:
+        """Whether the bundles of all its ranks lie where they were first placed."""
+        return [self.node_of(Role.TRAINER, rank) for rank in range(len(self._trainer_nodes))] == self._trainer_nodes
+
+    def shares_memory(self, engine: int) -> bool:
+        """Whether an engine, driver and the trainer's first rank are on one machine, with one memory file system."""
+        return len({self.node_of(Role.ROLLOUT, engine), self.node_of(Role.TRAINER), _own_node()}) == 1
+
+    @property
+    def same_node(self) -> bool:
+        """Whether that is so for all engines."""
+        return all(self.shares_memory(place) for role, place in list(self._bundles) if role is Role.ROLLOUT)
 
     def spawn(self, cls: type, role: Role, *, place: int = 0, max_concurrency: int = 1, **arguments: object) -> Any:
         """Start `cls(**arguments)` as the actor of a role; returns its handle at once, errors come with the first call.
 
-        `place` is the rank within the role.
+        The actor that was in its bundle before must be gone, or Ray waits for its resources.
 
         A class with coroutine methods becomes an asynchronous actor that runs up to `max_concurrency` of them.
         """
-        demand = _of_role(self.resources, role)
+        demand, bundle = _of_role(self.resources, role), self._bundles[role, place]
+        # Two that work by turns use all threads of their bundle; Ray counts half of them for each.
+        by_turns = self.resources.placement == "colocated"
         options = {
-            "num_cpus": demand.num_cpus,
+            "num_cpus": demand.num_cpus / 2 if by_turns else demand.num_cpus,
             "num_gpus": demand.num_gpus,
             "max_restarts": 0,
             "max_task_retries": 0,
             "max_concurrency": max_concurrency,
             "scheduling_strategy": PlacementGroupSchedulingStrategy(
-                self.group, placement_group_bundle_index=_bundle_index(self.resources, role) + place
+                bundle.group, placement_group_bundle_index=bundle.index
             ),
         }
-        return ray.remote(cls).options(**options).remote(**arguments)
+        seen = watched(cls, self.attempt, f"{role}-{place}")
+        return ray.remote(seen).options(**options).remote(**arguments)
+
+    @property
+    def attempt(self) -> str:
+        """Names the attempt on every machine where it has actors."""
+        return self._group.id.hex()
+
+    def inspect(self) -> list[ActorState]:
+        """What all actors are at, their stacks included; machines that do not answer in time are left out."""
+        nodes = {bundle.node_id for bundle in list(self._bundles.values())} - {""}
+        task = ray.remote(num_cpus=0, max_retries=0)(inspect_machine)
+        calls = [
+            task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(self.attempt)
+            for node in nodes
+        ]
+        answered, late = ray.wait(calls, num_returns=len(calls), timeout=_INSPECT_S)
+        for call in late:
+            ray.cancel(call, force=True)
+        return [state for call in answered for state in fetch(call, Role.ROLLOUT)]
+
+    def add_engine(self, *, deadline_s: float, check: Check) -> int:
+        """Reserve a bundle for one more engine; returns its number. Raises NoPlacement at the deadline."""
+        group = _reserve([_bundle(self.resources.rollout)], deadline_s, check)
+        number = next(self._engine_numbers)
+        self._bundles[Role.ROLLOUT, number] = Bundle(group=group, index=0)
+        return number
+
+    def remove_engine(self, number: int) -> None:
+        """Give an added engine's bundle back; Ray kills whatever still runs in it.
+
+        Raises ValueError for one that was there from the beginning: a part of the attempt's group cannot be given back.
+        """
+        if number < self.resources.rollout.num_engines:
+            raise ValueError(f"engine {number} belongs to the attempt's own placement group, which is held to its end")
+        remove_placement_group(self._bundles.pop((Role.ROLLOUT, number)).group)
 
     def remove(self) -> None:
-        """Give the resources back; Ray kills whatever still runs in them."""
-        remove_placement_group(self.group)
+        """Give all resources back; Ray kills whatever still runs in them."""
+        for group in {bundle.group.id: bundle.group for bundle in self._bundles.values()}.values():
+            remove_placement_group(group)
 
 
 def place(resources: ResourcesSpec, *, deadline_s: float, check: Check) -> Placement:
     """Reserve a bundle for each actor, together or not at all. Raises NoPlacement at the deadline."""
-    bundles = [_bundle(resources.trainer)] * resources.trainer.num_ranks + [_bundle(resources.rollout)]
-    group = placement_group(bundles, strategy="PACK")
-    try:
-        _wait_placed(group, bundles, deadline_s, check)
-    except BaseException:
-        remove_placement_group(group)
-        raise
-    node_of = placement_group_table(group)["bundles_to_node_id"]
-    nodes = [node_of[index] for index in range(len(bundles))]
-    meeting = {nodes[0], nodes[-1], ray.get_runtime_context().get_node_id()}
-    logger.info("actors placed", extra={"bundles": bundles, "num_nodes": len(set(nodes))})
-    return Placement(group=group, resources=resources, same_node=len(meeting) == 1, hosts=_hosts(nodes[:-1]))
+    bundles = [_bundle(demand) for demand in resources.bundles]
+    placement = Placement(_reserve(bundles, deadline_s, check), resources)
+    logger.info("actors placed", extra={"bundles": bundles, "same_node": placement.same_node})
+    return placement
 
 
 def wait_for(ref: Any, *, what: str, role: Role, deadline_s: float, check: Check) -> Any:
@@ -150,7 +231,7 @@ def wait_for_all(refs: Sequence[Any], *, what: str, role: Role, deadline_s: floa
         ready, _ = ray.wait(pending, timeout=min(_POLL_S, max(0.0, left_s)))
         for rank in [rank for rank, ref in enumerate(refs) if ref in ready]:
             try:
-                results[rank] = _fetch(refs[rank], role, rank)
+                results[rank] = fetch(refs[rank], role, rank)
             except RuntimeError as error:
                 others = [(other, refs[other]) for other in range(len(refs)) if other != rank]
                 raise _death_among(others, role) or error from error
@@ -159,12 +240,30 @@ def wait_for_all(refs: Sequence[Any], *, what: str, role: Role, deadline_s: floa
     return [results[rank] for rank in range(len(refs))]
 
 
-def poll(ref: Any, *, role: Role) -> bool:
-    """Whether the call has ended well; raises as `wait_for` does if it has ended badly."""
-    ready, _ = ray.wait([ref], timeout=0)
-    if ready:
-        _fetch(ref, role)
-    return bool(ready)
+def ended(refs: Sequence[Any], timeout_s: float) -> list[Any]:
+    """Those calls that have ended, well or badly, once one has or the time is up."""
+    first, _ = ray.wait(list(refs), timeout=timeout_s)
+    # `wait` stops at the first; others may have ended as well.
+    return ray.wait(list(refs), num_returns=len(refs), timeout=0)[0] if first else []
+
+
+def fetch(ref: Any, role: Role, place: int = 0) -> Any:
+    """The result of a call that has ended. Raises ActorDied, or the exception that the call itself raised."""
+    try:
+        return ray.get(ref, timeout=_FETCH_S)
+    except RayTaskError as error:
+        cause = error.cause
+        raise (cause if isinstance(cause, Exception) else error) from error
+    except OutOfMemoryError as error:
+        raise ActorDied(role, str(error), out_of_memory=True, rank=place) from error
+    except (RayActorError, NodeDiedError, ObjectLostError) as error:
+        # A result may go down with its node after the actor has given it.
+        raise ActorDied(role, str(error), rank=place) from error
+
+
+def cancel(ref: Any) -> None:
+    """Ask an asynchronous actor to give a call up; one that has ended stays as it is."""
+    ray.cancel(ref)
 
 
 def put(value: object) -> Any:
@@ -175,6 +274,16 @@ def put(value: object) -> Any:
 def kill(actor: Any) -> None:
     """End an actor's process at once."""
     ray.kill(actor, no_restart=True)
+
+
+def _reserve(bundles: list[dict[str, float]], deadline_s: float, check: Check) -> PlacementGroup:
+    group = placement_group(bundles, strategy="PACK")
+    try:
+        _wait_placed(group, bundles, deadline_s, check)
+    except BaseException:
+        remove_placement_group(group)
+        raise
+    return group
 
 
 def _wait_placed(group: PlacementGroup, bundles: list[dict[str, float]], deadline_s: float, check: Check) -> None:
@@ -194,24 +303,12 @@ def _death_among(calls: Sequence[tuple[int, Any]], role: Role) -> ActorDied | No
         ready, _ = ray.wait(list(pending.values()), timeout=left_s)
         for rank in [rank for rank, ref in pending.items() if ref in ready]:
             try:
-                _fetch(pending.pop(rank), role, rank)
+                fetch(pending.pop(rank), role, rank)
             except ActorDied as death:
                 return death
             except Exception as error:  # whatever else it says, it is not the death that is looked for
                 logger.info("another rank failed too", extra={"rank": rank, "error": str(error)})
     return None
-
-
-def _fetch(ref: Any, role: Role, rank: int = 0) -> Any:
-    try:
-        return ray.get(ref, timeout=_FETCH_S)
-    except RayTaskError as error:
-        cause = error.cause
-        raise (cause if isinstance(cause, Exception) else error) from error
-    except OutOfMemoryError as error:
-        raise ActorDied(role, str(error), out_of_memory=True, rank=rank) from error
-    except RayActorError as error:
-        raise ActorDied(role, str(error), rank=rank) from error
 
 
 def _of_role(resources: ResourcesSpec, role: Role) -> RoleResources:
@@ -222,20 +319,32 @@ def _of_role(resources: ResourcesSpec, role: Role) -> RoleResources:
             return resources.rollout
 
 
-def _bundle_index(resources: ResourcesSpec, role: Role) -> int:
-    """The first of a role's bundles."""
-    match role:
-        case Role.TRAINER:
-            return 0
-        case Role.ROLLOUT:
-            return resources.trainer.num_ranks
+def _bundle_indices(resources: ResourcesSpec) -> dict[tuple[Role, int], int]:
+    """Where each actor's bundle stands in `resources.bundles`."""
+    num_ranks, num_engines = resources.trainer.num_ranks, resources.rollout.num_engines
+    first_engine = 0 if resources.placement == "colocated" else num_ranks
+    ranks = {(Role.TRAINER, rank): rank for rank in range(num_ranks)}
+    return ranks | {(Role.ROLLOUT, number): first_engine + number for number in range(num_engines)}
+
+
+def _nodes_of(group: PlacementGroup) -> dict[int, str]:
+    """Node by bundle."""
+    return dict(placement_group_table(group)["bundles_to_node_id"])
 
 
 def _hosts(nodes: list[str]) -> tuple[str, ...]:
     if len(set(nodes)) == 1:
         return (LOOPBACK,) * len(nodes)
-    address_of = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes()}
+    address_of = _addresses()
     return tuple(address_of[node] for node in nodes)
+
+
+def _addresses() -> dict[str, str]:
+    return {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes()}
+
+
+def _own_node() -> str:
+    return str(ray.get_runtime_context().get_node_id())
 
 
 def _bundle(demand: RoleResources) -> dict[str, float]:

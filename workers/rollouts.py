@@ -50,6 +50,15 @@ class GenerationRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class VersionSpan:
+    """Tokens [start, end) of a completion were drawn from policy `version`."""
+
+    version: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:
     """One sampled completion."""
 
@@ -63,6 +72,16 @@ class Completion:
     text: str
     """Without special tokens."""
     policy_version: int
+    """The oldest of its tokens'."""
+    version_spans: tuple[VersionSpan, ...] = ()
+    """Which policy drew which tokens, end to end, versions rising; several where weights were updated meanwhile. Empty:
+    one span of `policy_version`."""
+
+    @property
+    def spans(self) -> tuple[VersionSpan, ...]:
+        """`version_spans`, never empty."""
+        whole = VersionSpan(version=self.policy_version, start=0, end=len(self.token_ids))
+        return self.version_spans or (whole,)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

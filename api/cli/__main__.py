@@ -1,5 +1,5 @@
 """`python -m api.cli` is `sedray`."""
 
-from api.cli.commands import main
+from api.cli import main
 
 main()

@@ -4,27 +4,25 @@ Exit codes: 0 done; 1 refused or failed; 2 wrong usage; 3 no service reached; 4 
 """
 
 import json
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from pydantic import BaseModel
-from rich.console import Console
 
 from api.cli import stack
+from api.cli.admin import admin_app
+from api.cli.admin.tables import me_view
+from api.cli.calling import AsJson, client_of, console, print_json
 from api.cli.certificate_text import certificate_summary, certificate_view
-from api.cli.connection import DEFAULT_DATA, Connection, NoConnection, find_connection
+from api.cli.connection import DEFAULT_DATA
 from api.cli.data_preview import preview_view
 from api.cli.demo import run_demo
 from api.cli.log_printer import LogPrinter
-from api.cli.spec_files import UnreadableSpec, apply_overrides, load_spec
-from api.cli.tables import experiment_view, experiments_table, plan_view, print_problem, queue_table, results_table
+from api.cli.spec_files import apply_overrides, load_spec
+from api.cli.tables import experiment_view, experiments_table, plan_view, queue_table, results_table
 from api.cli.token_text import token_text
 from api.cli.watch import watch as watch_live
-from api.client import ProblemReply, SedrayClient, ServiceUnreachable
+from api.client import SedrayClient
 from api.schemas import Experiment
 from service.contract.failures import NO_FAILURE
 from service.contract.json_schema import schema_text
@@ -38,10 +36,8 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Look at data before a run.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
-console = Console()
-errors = Console(stderr=True)
+app.add_typer(admin_app, name="admin")
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print the service's answer as JSON.")]
 ExperimentId = Annotated[str, typer.Argument(help="The experiment's id, as `sedray ls` shows it.", show_default=False)]
 SpecFile = Annotated[Path, typer.Argument(help="Specification in YAML or JSON.", show_default=False)]
 Overrides = Annotated[
@@ -61,24 +57,6 @@ def connect(
 ) -> None:
     """Remembers where the service is; nothing is called before a command needs it."""
     context.obj = {"url": url, "token_file": token_file, "data": data}
-
-
-@contextmanager
-def client_of(context: typer.Context) -> Iterator[SedrayClient]:
-    """A client, with every failure turned into a message and an exit code."""
-    try:
-        connection: Connection = find_connection(**context.obj)
-        with SedrayClient(connection.url, connection.token) as client:
-            yield client
-    except ProblemReply as error:
-        print_problem(errors, error.title, str(error), error.errors)
-        raise typer.Exit(1) from error
-    except (ServiceUnreachable, NoConnection) as error:
-        print_problem(errors, "no service", str(error), [])
-        raise typer.Exit(3) from error
-    except UnreadableSpec as error:
-        print_problem(errors, "the specification cannot be read", str(error), [])
-        raise typer.Exit(2) from error
 
 
 @app.command()
@@ -119,13 +97,13 @@ def submit(
         spec = _specification(spec_file, overrides)
         if dry_run:
             reply = client.dry_run(spec)
-            console.print(plan_view(reply)) if not as_json else _print_json(reply)
+            console.print(plan_view(reply)) if not as_json else print_json(reply)
             return
         experiment = client.submit(spec, idempotency_key=idempotency_key)
         if watch:
             _follow(client, experiment.id, as_json)
         elif as_json:
-            _print_json(experiment)
+            print_json(experiment)
         else:
             console.print(f"{experiment.id} is {experiment.status.value}; follow it with: sedray watch {experiment.id}")
 
@@ -145,7 +123,7 @@ def list_experiments(
     with client_of(context) as client:
         page = client.experiments(status=status, project=project, tag=tag, name=name, limit=limit, cursor=cursor)
         if as_json:
-            _print_json(page)
+            print_json(page)
             return
         console.print(experiments_table(page.items))
         if page.next_cursor:
@@ -157,7 +135,7 @@ def queue(context: typer.Context, as_json: AsJson = False) -> None:
     """Show capacity, what runs, what waits, and why."""
     with client_of(context) as client:
         reply = client.queue()
-        console.print(queue_table(reply)) if not as_json else _print_json(reply)
+        console.print(queue_table(reply)) if not as_json else print_json(reply)
 
 
 @app.command()
@@ -166,7 +144,7 @@ def show(context: typer.Context, experiment_id: ExperimentId, as_json: AsJson = 
     with client_of(context) as client:
         experiment = client.experiment(experiment_id)
         if as_json:
-            _print_json(experiment)
+            print_json(experiment)
             return
         console.print(experiment_view(experiment))
         failed = [attempt.number for attempt in experiment.attempts if attempt.end_reason not in (None, *NO_FAILURE)]
@@ -187,7 +165,7 @@ def certificate(
     with client_of(context) as client:
         number = attempt or max(len(client.experiment(experiment_id).attempts), 1)
         found = client.certificate(experiment_id, number)
-        console.print(certificate_view(found, num_lines=lines)) if not as_json else _print_json(found)
+        console.print(certificate_view(found, num_lines=lines)) if not as_json else print_json(found)
 
 
 @app.command()
@@ -236,7 +214,7 @@ def tokens(
             views = client.token_views(experiment_id, sample_index=sample, limit=1000).items
             step = max((view.step for view in views), default=0)
         view = client.token_view(experiment_id, step=step, sample_index=sample)
-        console.print(token_text(view)) if not as_json else _print_json(view)
+        console.print(token_text(view)) if not as_json else print_json(view)
 
 
 @app.command()
@@ -251,6 +229,14 @@ def retry(context: typer.Context, experiment_id: ExperimentId, as_json: AsJson =
     """Queue a failed or cancelled experiment again; it goes on from its last checkpoint."""
     with client_of(context) as client:
         _report(client.retry(experiment_id), as_json)
+
+
+@app.command()
+def whoami(context: typer.Context, as_json: AsJson = False) -> None:
+    """Show whose token you use, and your role in each project."""
+    with client_of(context) as client:
+        me = client.me()
+        console.print(me_view(me)) if not as_json else print_json(me)
 
 
 @app.command()
@@ -272,7 +258,7 @@ def preview_data(
     with client_of(context) as client:
         spec = _specification(spec_file, overrides)
         preview = client.preview_data(spec, num_samples=samples, max_records=records)
-        console.print(preview_view(preview)) if not as_json else _print_json(preview)
+        console.print(preview_view(preview)) if not as_json else print_json(preview)
 
 
 @app.command()
@@ -313,10 +299,6 @@ def _follow(client: SedrayClient, experiment_id: str, as_json: bool) -> None:
 
 def _report(experiment: Experiment, as_json: bool) -> None:
     if as_json:
-        _print_json(experiment)
+        print_json(experiment)
     else:
         console.print(f"{experiment.id} is {experiment.status.value}")
-
-
-def _print_json(model: BaseModel) -> None:
-    sys.stdout.write(model.model_dump_json(indent=2) + "\n")

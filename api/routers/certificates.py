@@ -4,10 +4,10 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Response
 
-from api.deps import CurrentUser, SessionDep
+from api.access import ReadableExperiment
+from api.deps import SessionDep
 from api.problems import problem_responses
-from api.routers.experiments import ExperimentId
-from service import certificates, experiments
+from service import certificates
 from service.contract.certificates import DeathCertificate
 
 router = APIRouter(tags=["experiments"])
@@ -21,12 +21,11 @@ AttemptNumber = Annotated[int, Path(ge=1, lt=2**31, description="1 for the first
     responses=problem_responses(401, 404, 409, 422),
 )
 async def read_certificate(
-    _: CurrentUser, session: SessionDep, experiment_id: ExperimentId, attempt_number: AttemptNumber
+    experiment_id: ReadableExperiment, attempt_number: AttemptNumber, session: SessionDep
 ) -> Response:
     """Reason and kind, exit code, signs of lost memory, the last lines, stacks of what hung, and what to do.
 
     `issued_at` is null while Ray may still hold something of the attempt; afterwards it never changes.
     """
-    await experiments.get(session, experiment_id)
     certificate = await certificates.read(session, experiment_id, attempt_number)
     return Response(certificate.model_dump_json(), media_type="application/json")

@@ -2,12 +2,13 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Header, Path, Query, Request, Response
+from fastapi import APIRouter, Body, Header, Query, Request, Response
 
+from api.access import ControllableExperiment, ReadableExperiment
 from api.cursors import decode_cursor, encode_cursor
 from api.deps import CurrentUser, PlanDep, SessionDep, SessionsDep
 from api.problems import problem_responses
-from api.schemas import EventPage, Experiment, ExperimentPage, ExperimentPlanReply, Me
+from api.schemas import EventPage, Experiment, ExperimentPage, ExperimentPlanReply
 from api.shapes import read_experiment, to_event, to_summary
 from api.submission import Submission, digest_body, plan_now, submit
 from service import experiments
@@ -17,7 +18,6 @@ from service.contract.status import ExperimentStatus
 from service.experiments import ExperimentFilter
 
 router = APIRouter(tags=["experiments"])
-ExperimentId = Annotated[str, Path(description="An experiment's id.", examples=["exp-01j9z8k7m6n5p4q3"])]
 
 _REPLAYED = {"Idempotency-Replayed": {"description": "`true`", "schema": {"type": "string"}}}
 _ONE_STAGE = {
@@ -79,10 +79,13 @@ async def submit_experiment(
     idempotency_key: Annotated[str | None, Header(min_length=1, max_length=200)] = None,
     dry_run: Annotated[bool, Query(description="Check and plan only; store nothing.")] = False,
 ) -> Experiment | ExperimentPlanReply:
-    """Refuses what is malformed (`invalid_spec`) or cannot work (`cannot_run`) with every finding at once."""
+    """Refuses what is malformed (`invalid_spec`) or cannot work (`cannot_run`) with every finding at once.
+
+    The caller is a member of the specification's project, also for a dry run.
+    """
     if dry_run:
         response.status_code = 200
-        return ExperimentPlanReply(spec=spec, plan=await plan_now(sessions, planner, spec))
+        return ExperimentPlanReply(spec=spec, plan=await plan_now(sessions, planner, user, spec))
     body_sha256 = digest_body(await request.json())
     submission = Submission(user=user, spec=spec, body_sha256=body_sha256, idempotency_key=idempotency_key)
     experiment, replayed = await submit(sessions, planner, submission)
@@ -94,7 +97,7 @@ async def submit_experiment(
 
 @router.get("/experiments", summary="List experiments, newest first", responses=problem_responses(401, 422))
 async def list_experiments(
-    _: CurrentUser,
+    user: CurrentUser,
     session: SessionDep,
     status: ExperimentStatus | None = None,
     project: str | None = None,
@@ -103,17 +106,19 @@ async def list_experiments(
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     cursor: Annotated[str | None, Query(description="`next_cursor` of the page before.")] = None,
 ) -> ExperimentPage:
-    """Pages never skip or repeat an experiment, whatever is submitted meanwhile."""
+    """Those of the caller's projects. Pages never skip or repeat an experiment, whatever is submitted meanwhile."""
     wanted = ExperimentFilter(status=status, project=project, tag=tag, name=name)
     start = decode_cursor(cursor) if cursor else None
-    views, following = await experiments.list_page(session, wanted=wanted, limit=limit, start=start)
+    views, following = await experiments.list_page(
+        session, visible=user.visible, wanted=wanted, limit=limit, start=start
+    )
     return ExperimentPage(
         items=[to_summary(view) for view in views], next_cursor=encode_cursor(following) if following else None
     )
 
 
 @router.get("/experiments/{experiment_id}", summary="Show an experiment", responses=problem_responses(401, 404))
-async def show_experiment(_: CurrentUser, session: SessionDep, experiment_id: ExperimentId) -> Experiment:
+async def show_experiment(experiment_id: ReadableExperiment, session: SessionDep) -> Experiment:
     """With its specification, plan, attempts and stage results."""
     return await read_experiment(session, experiment_id)
 
@@ -124,7 +129,9 @@ async def show_experiment(_: CurrentUser, session: SessionDep, experiment_id: Ex
     status_code=202,
     responses=problem_responses(401, 403, 404, 409),
 )
-async def cancel_experiment(user: CurrentUser, session: SessionDep, experiment_id: ExperimentId) -> Experiment:
+async def cancel_experiment(
+    experiment_id: ControllableExperiment, user: CurrentUser, session: SessionDep
+) -> Experiment:
     """A queued experiment is cancelled at once; a live one becomes `cancelling` until its run has stopped."""
     await experiments.cancel(session, experiment_id, user=user)
     return await read_experiment(session, experiment_id)
@@ -136,7 +143,7 @@ async def cancel_experiment(user: CurrentUser, session: SessionDep, experiment_i
     status_code=202,
     responses=problem_responses(401, 403, 404, 409),
 )
-async def retry_experiment(user: CurrentUser, session: SessionDep, experiment_id: ExperimentId) -> Experiment:
+async def retry_experiment(experiment_id: ControllableExperiment, user: CurrentUser, session: SessionDep) -> Experiment:
     """Finished stages are not run again; the unfinished one goes on from its last checkpoint."""
     await experiments.retry(session, experiment_id, user=user)
     return await read_experiment(session, experiment_id)
@@ -148,9 +155,8 @@ async def retry_experiment(user: CurrentUser, session: SessionDep, experiment_id
     responses=problem_responses(401, 404, 422),
 )
 async def list_events(
-    _: CurrentUser,
+    experiment_id: ReadableExperiment,
     session: SessionDep,
-    experiment_id: ExperimentId,
     after: Annotated[int, Query(ge=0, lt=2**63, description="Only events with a larger id.")] = 0,
     limit: Annotated[int, Query(ge=1, le=1000)] = 200,
 ) -> EventPage:
@@ -164,9 +170,3 @@ async def list_events(
 async def show_experiment_schema() -> dict[str, Any]:
     """For editors; needs no token."""
     return experiment_schema()
-
-
-@router.get("/me", summary="Whose token this is", responses=problem_responses(401))
-async def show_me(user: CurrentUser) -> Me:
-    """The name of the caller."""
-    return Me(user=user.name)

@@ -6,12 +6,11 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 
-from api.deps import CurrentUser, LogReaderDep, SessionsDep
+from api.access import ReadableExperiment
+from api.deps import LogReaderDep
 from api.operation_schemas import LogSources
 from api.problems import problem_responses
-from api.routers.experiments import ExperimentId
 from api.schemas import LogLineOut, LogPage
-from service import experiments
 from service.log_archive import ArchivedLine, LogFilter
 
 router = APIRouter(prefix="/experiments/{experiment_id}/logs", tags=["logs"])
@@ -21,10 +20,8 @@ _TEXT = "text/plain; charset=utf-8"
 
 @router.get("", summary="Read log lines, oldest first", responses=_PROBLEMS)
 async def read_logs(
-    _: CurrentUser,
-    sessions: SessionsDep,
+    experiment_id: ReadableExperiment,
     reader: LogReaderDep,
-    experiment_id: ExperimentId,
     after: Annotated[int, Query(ge=0, lt=2**63, description="Only lines with a larger id.")] = 0,
     limit: Annotated[int, Query(ge=1, le=2000)] = 1000,
     tail: Annotated[int | None, Query(ge=1, le=2000, description="Only the newest lines, instead of a page.")] = None,
@@ -36,7 +33,6 @@ async def read_logs(
 
     A line keeps its id when it moves from the database into the storage, so a reader goes on wherever it was.
     """
-    await _known(sessions, experiment_id)
     wanted = LogFilter(source=source, attempt_number=attempt, search=search)
     if tail is not None:
         newest = await reader.newest(experiment_id, count=tail, wanted=wanted)
@@ -46,11 +42,8 @@ async def read_logs(
 
 
 @router.get("/sources", summary="List who has written lines", responses=problem_responses(401, 404))
-async def list_log_sources(
-    _: CurrentUser, sessions: SessionsDep, reader: LogReaderDep, experiment_id: ExperimentId
-) -> LogSources:
+async def list_log_sources(experiment_id: ReadableExperiment, reader: LogReaderDep) -> LogSources:
     """`driver`, `scheduler`, and actors by name and process id."""
-    await _known(sessions, experiment_id)
     return LogSources(items=await reader.sources(experiment_id))
 
 
@@ -60,11 +53,8 @@ async def list_log_sources(
     response_class=StreamingResponse,
     responses=problem_responses(401, 404) | {200: {"content": {"text/plain": {}}}},
 )
-async def download_log(
-    _: CurrentUser, sessions: SessionsDep, reader: LogReaderDep, experiment_id: ExperimentId
-) -> StreamingResponse:
+async def download_log(experiment_id: ReadableExperiment, reader: LogReaderDep) -> StreamingResponse:
     """Time, attempt, source and text of every line so far."""
-    await _known(sessions, experiment_id)
     headers = {"Content-Disposition": f'attachment; filename="{experiment_id}.log"'}
     return StreamingResponse(_as_text(reader.whole(experiment_id)), media_type=_TEXT, headers=headers)
 
@@ -73,11 +63,6 @@ async def _as_text(parts: AsyncIterator[list[ArchivedLine]]) -> AsyncIterator[by
     async for lines in parts:
         shown = (f"{line.ts.isoformat()} {line.attempt_number} {line.source} {line.text}\n" for line in lines)
         yield "".join(shown).encode()
-
-
-async def _known(sessions: SessionsDep, experiment_id: str) -> None:
-    async with sessions() as session:
-        await experiments.get(session, experiment_id)
 
 
 def _to_line(line: ArchivedLine) -> LogLineOut:

@@ -4,9 +4,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
-from api.deps import CurrentUser, SessionDep
+from api.access import ReadableExperiment
+from api.deps import SessionDep
 from api.problems import problem_responses
-from api.routers.experiments import ExperimentId
 from api.schemas import (
     AttemptStart,
     MetricBucket,
@@ -17,7 +17,7 @@ from api.schemas import (
     MetricSeriesOut,
     MetricSeriesPage,
 )
-from service import experiments, metric_store
+from service import metric_store
 from service.contract.metric_names import describe_metric
 from service.contract.strict_model import WireModel
 
@@ -32,9 +32,8 @@ Step = Annotated[int | None, Query(ge=0, lt=2**63)]
     responses=problem_responses(401, 404, 422),
 )
 async def read_metrics(
-    _: CurrentUser,
+    experiment_id: ReadableExperiment,
     session: SessionDep,
-    experiment_id: ExperimentId,
     name: Annotated[
         list[str] | None, Query(max_length=200, description="May be repeated; left out: every one.")
     ] = None,
@@ -47,7 +46,6 @@ async def read_metrics(
     A series with more points than `max_points` comes as min, max and mean of neighbouring points.
     NaN and infinities are the strings `NaN`, `Infinity` and `-Infinity`.
     """
-    await experiments.get(session, experiment_id)
     series = await metric_store.read_series(session, experiment_id, name or (), max_points, from_step, to_step)
     return _answer(MetricSeriesPage(series=[_to_series(one) for one in series]))
 
@@ -58,9 +56,8 @@ async def read_metrics(
     response_model=MetricNamePage,
     responses=problem_responses(401, 404),
 )
-async def list_metric_names(_: CurrentUser, session: SessionDep, experiment_id: ExperimentId) -> Response:
+async def list_metric_names(experiment_id: ReadableExperiment, session: SessionDep) -> Response:
     """`num_points` counts a step once for each attempt that ran it."""
-    await experiments.get(session, experiment_id)
     entries = await metric_store.list_names(session, experiment_id)
     return _answer(MetricNamePage(items=[_to_name(entry) for entry in entries]))
 

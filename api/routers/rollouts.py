@@ -5,15 +5,16 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query, Response
 from fastapi.responses import StreamingResponse
 
-from api.deps import CurrentUser, SessionDep, SessionsDep, SettingsDep
+from api.access import ReadableExperiment
+from api.deps import SessionDep, SessionsDep, SettingsDep
 from api.problems import problem_responses
-from api.routers.experiments import ExperimentId
-from api.schemas import RolloutPage, RolloutSampleOut, StoredRolloutsOut, StoredRolloutsPage
+from api.rollout_search import PARQUET, answer_export, answer_page, search_of
+from api.schemas import RolloutPage, RolloutSampleOut, RolloutSearchPage, StoredRolloutsOut, StoredRolloutsPage
 from service import experiments, log_store, stored_rollouts
+from service.contract.spec import ExperimentSpec
 from service.contract.stages import StageName
+from service.contract.stored_rollouts import RolloutQuery
 from service.storage.tables import RolloutSampleRow
-
-PARQUET = "application/vnd.apache.parquet"
 
 router = APIRouter(prefix="/experiments/{experiment_id}/rollouts", tags=["rollouts"])
 
@@ -25,16 +26,14 @@ router = APIRouter(prefix="/experiments/{experiment_id}/rollouts", tags=["rollou
     responses=problem_responses(401, 404, 422),
 )
 async def read_rollouts(
-    _: CurrentUser,
+    experiment_id: ReadableExperiment,
     session: SessionDep,
-    experiment_id: ExperimentId,
     stage: StageName | None = None,
     step: Annotated[int | None, Query(ge=0, lt=2**63)] = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
     before: Annotated[int | None, Query(ge=1, lt=2**63, description="`next_before` of the page before.")] = None,
 ) -> Response:
     """`next_before` is null on the last page."""
-    await experiments.get(session, experiment_id)
     rows = await log_store.rollouts_before(
         session, experiment_id, stage=stage, step=step, before=before, limit=limit + 1
     )
@@ -44,16 +43,37 @@ async def read_rollouts(
 
 
 @router.get(
+    "/search",
+    summary="Search the completions that RL has stored",
+    response_model=RolloutSearchPage,
+    responses=problem_responses(401, 404, 422, 503) | {200: {"content": {PARQUET: {}}}},
+)
+async def search_rollouts(
+    experiment_id: ReadableExperiment,
+    sessions: SessionsDep,
+    settings: SettingsDep,
+    query: Annotated[RolloutQuery, Query()],
+) -> Response:
+    """Reads the files in the experiment's folder: a sample of every step by `rl.rollout_sample_size`, or with
+    `store=whole` the steps that `rl.rollout_store_steps` keeps. `format=parquet` gives all that is found as one file.
+
+    A page ends early when its time or size is used up: go on with `next_cursor` until it is null.
+    """
+    async with sessions() as session:
+        spec = ExperimentSpec.model_validate((await experiments.get(session, experiment_id)).spec)
+    search = search_of(query, spec, settings.output_dir(experiment_id))
+    if query.format == "parquet":
+        return await answer_export(search, query, experiment_id)
+    return await answer_page(search, query)
+
+
+@router.get(
     "/stored",
     summary="List the RL steps whose rollouts are stored whole",
     responses=problem_responses(401, 404, 503),
 )
-async def list_stored_rollouts(
-    _: CurrentUser, sessions: SessionsDep, settings: SettingsDep, experiment_id: ExperimentId
-) -> StoredRolloutsPage:
+async def list_stored_rollouts(experiment_id: ReadableExperiment, settings: SettingsDep) -> StoredRolloutsPage:
     """Stored where `rl.rollout_store_steps` says so."""
-    async with sessions() as session:
-        await experiments.get(session, experiment_id)
     steps = await stored_rollouts.list_steps(settings.output_dir(experiment_id))
     return StoredRolloutsPage(items=[StoredRolloutsOut(step=one.step, num_bytes=one.num_bytes) for one in steps])
 
@@ -65,15 +85,11 @@ async def list_stored_rollouts(
     responses=problem_responses(401, 404, 422, 503) | {200: {"content": {PARQUET: {}}}},
 )
 async def download_stored_rollouts(
-    _: CurrentUser,
-    sessions: SessionsDep,
+    experiment_id: ReadableExperiment,
     settings: SettingsDep,
-    experiment_id: ExperimentId,
     step: Annotated[int, Path(ge=1, lt=2**53)],
 ) -> StreamingResponse:
     """The file as the run wrote it: text, token ids, log-probs, rewards, advantages, versions."""
-    async with sessions() as session:
-        await experiments.get(session, experiment_id)
     found = await stored_rollouts.open_step(settings.output_dir(experiment_id), step)
     headers = {
         "Content-Length": str(found.num_bytes),

@@ -3,22 +3,15 @@
 from collections.abc import AsyncIterator
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header, Query
+from fastapi import APIRouter, Header, Query
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
-from api.deps import CurrentUser, LiveUpdatesDep, LooksDep, SessionsDep
+from api.access import ReadableExperiment
+from api.deps import LiveUpdatesDep, LooksDep
 from api.live_stream import Position, follow
 from api.problems import problem_responses
-from api.routers.experiments import ExperimentId
-from service import experiments
 
 router = APIRouter(prefix="/experiments/{experiment_id}/stream", tags=["stream"])
-
-
-async def _existing(_: CurrentUser, sessions: SessionsDep, experiment_id: ExperimentId) -> str:
-    """Refuses before the stream begins: its status line can't be taken back. No session stays open."""
-    async with sessions() as session:
-        return (await experiments.get(session, experiment_id)).id
 
 
 @router.get(
@@ -28,7 +21,7 @@ async def _existing(_: CurrentUser, sessions: SessionsDep, experiment_id: Experi
     responses=problem_responses(401, 404),
 )
 async def stream_experiment(
-    experiment_id: Annotated[str, Depends(_existing)],
+    experiment_id: ReadableExperiment,
     looks: LooksDep,
     live_updates: LiveUpdatesDep,
     last_event_id: Annotated[str | None, Header(max_length=100)] = None,

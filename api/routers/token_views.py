@@ -4,11 +4,11 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Response
 
-from api.deps import CurrentUser, SessionDep
+from api.access import ReadableExperiment
+from api.deps import SessionDep
 from api.problems import problem_responses
-from api.routers.experiments import ExperimentId
 from api.schemas import TokenViewEntry, TokenViewPage
-from service import experiments, token_views
+from service import token_views
 from service.contract.messages import TokenView
 from service.contract.stages import StageName
 
@@ -19,9 +19,8 @@ _SAMPLE = {"ge": 0, "lt": 2**31}
 
 @router.get("", summary="List which token views exist, oldest first", responses=problem_responses(401, 404, 422))
 async def list_token_views(
-    _: CurrentUser,
+    experiment_id: ReadableExperiment,
     session: SessionDep,
-    experiment_id: ExperimentId,
     stage: StageName | None = None,
     step: Annotated[int | None, Query(**_STEP)] = None,
     sample_index: Annotated[int | None, Query(**_SAMPLE)] = None,
@@ -29,7 +28,6 @@ async def list_token_views(
     limit: Annotated[int, Query(ge=1, le=1000)] = 200,
 ) -> TokenViewPage:
     """Without the tokens themselves. `next_after` is null when there is nothing more for now."""
-    await experiments.get(session, experiment_id)
     found = await token_views.entries_after(
         session, experiment_id, stage=stage, step=step, sample_index=sample_index, after=after, limit=limit + 1
     )
@@ -44,14 +42,12 @@ async def list_token_views(
     responses=problem_responses(401, 404, 422),
 )
 async def read_token_view(
-    _: CurrentUser,
+    experiment_id: ReadableExperiment,
     session: SessionDep,
-    experiment_id: ExperimentId,
     stage: StageName,
     step: Annotated[int, Path(description="Optimizer steps done when it was measured.", **_STEP)],
     sample_index: Annotated[int, Path(description="Place among the held-out samples, from 0.", **_SAMPLE)],
 ) -> Response:
     """Values of tokens that are not trained (the prompt's) are null."""
-    await experiments.get(session, experiment_id)
     view = await token_views.read_view(session, experiment_id, stage=stage, step=step, sample_index=sample_index)
     return Response(view.model_dump_json(), media_type="application/json")

@@ -5,6 +5,7 @@ from urllib.parse import urlencode
 import yaml
 from fastapi import APIRouter, Request, Response
 
+from api.access import ReadableExperiment
 from api.deps import CurrentUser, LogReaderDep, SessionDep, SettingsDep
 from api.results import sft_facts, shown_bytes
 from api.routers.experiments import list_experiments, show_experiment
@@ -17,6 +18,7 @@ from service import certificates, experiments, log_store
 from service.contract.certificates import DeathCertificate
 from service.contract.status import ExperimentStatus
 from service.log_archive import LogFilter
+from service.tenancy import projects
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 _LOG_LINES = 500
@@ -32,6 +34,7 @@ async def experiments_page(
     session: SessionDep,
     settings: SettingsDep,
     status: str = "",
+    project: str = "",
     tag: str = "",
     name: str = "",
     cursor: str = "",
@@ -39,9 +42,16 @@ async def experiments_page(
     """The list, filtered; a status that does not exist filters nothing."""
     wanted = ExperimentStatus(status) if status in set(ExperimentStatus) else None
     page = await list_experiments(
-        user, session, status=wanted, tag=tag or None, name=name or None, limit=50, cursor=cursor or None
+        user,
+        session,
+        status=wanted,
+        project=project or None,
+        tag=tag or None,
+        name=name or None,
+        limit=50,
+        cursor=cursor or None,
     )
-    filters = {"status": status, "tag": tag, "name": name}
+    filters = {"status": status, "project": project, "tag": tag, "name": name}
     following = {key: value for key, value in filters.items() if value} | {"cursor": page.next_cursor}
     context = {
         "user": user.name,
@@ -50,6 +60,7 @@ async def experiments_page(
         "queue": await show_queue(user, session),
         "filters": filters,
         "statuses": list(ExperimentStatus),
+        "projects": [view.project.name for view in await projects.list_visible(session, user, archived=True)],
         "next_query": urlencode(following),
     }
     return templates.TemplateResponse(request, "experiments.html", context)
@@ -58,16 +69,16 @@ async def experiments_page(
 @router.get("/experiments/{experiment_id}")
 async def experiment_page(
     request: Request,
+    experiment_id: ReadableExperiment,
     user: CurrentUser,
     session: SessionDep,
     settings: SettingsDep,
     reader: LogReaderDep,
-    experiment_id: str,
 ) -> Response:
     """Stages, results, live charts, rollouts, events, log and specification."""
     # Older lines lie in the storage: they are read before the session has begun anything.
     logs = await reader.newest(experiment_id, count=_LOG_LINES, wanted=LogFilter())
-    experiment = await show_experiment(user, session, experiment_id)
+    experiment = await show_experiment(experiment_id, session)
     events = await _all_events(session, experiment_id)
     context = {
         "user": user.name,

@@ -20,7 +20,7 @@ class MemoryPlan(WireModel):
     """What one actor of a role needs at its peak, in bytes, estimated before the run."""
 
     role: str
-    """`trainer` (each rank) or `rollout`."""
+    """`trainer` (each rank) or `rollout` (each engine)."""
     stage: str
     """`sft` or `rl`; for `rollout` `all`."""
     parts: dict[str, int]

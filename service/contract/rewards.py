@@ -201,3 +201,14 @@ def single_rewards(reward: RewardSpec) -> list[SingleReward]:
             return [part.reward for part in reward.parts]
         case _:
             return [reward]
+
+
+def reward_part_names(reward: RewardSpec) -> list[str]:
+    """The names of the scores that a completion's reward is made of; a single reward is named by its type."""
+    match reward:
+        case AuditedReward():
+            return reward_part_names(reward.reward)
+        case CombinedReward():
+            return [part.name for part in reward.parts]
+        case _:
+            return [reward.type]

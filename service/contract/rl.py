@@ -18,7 +18,16 @@ RewardScale = Literal["group", "batch", "none"]
 PolicyLossName = Literal["ppo_clip", "gspo", "cispo", "reinforce"]
 LossAggregation = Literal["token-mean", "seq-mean-token-sum", "seq-mean-token-mean", "seq-mean-token-sum-norm"]
 KlEstimator = Literal["k1", "k2", "k3"]
+KlReference = Literal["start", "adapters_off"]
 PresetName = Literal["grpo", "dapo", "dr_grpo", "sed_paper"]
+RolloutMode = Literal["sync", "async"]
+
+ASYNC_DEFAULTS: Mapping[str, Any] = {"max_staleness": 1, "rollout_correction": {"mode": "token_truncate"}}
+"""What the mode `async` stands for where nothing is said.
+
+Most of what asynchrony gains comes with one step. Completions of older policies need importance weights; truncated ones
+lose no token, and one ratio a token does not vanish with the length, as the product over a sequence does (TIS).
+"""
 
 REWARD_SCALES: Mapping[str, tuple[RewardScale, ...]] = {
     "grpo": ("group", "batch", "none"),
@@ -85,10 +94,11 @@ class DynamicSampling(StrictModel):
 
 
 def with_defaults(body: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of an RL stage as written, completed by its preset and by what its estimator divides by."""
-    filled = dict(body)
-    for key, value in _preset_values(filled).items():
-        filled[key] = _completed(filled[key], value) if key in filled else value
+    """The settings of an RL stage as written, completed by its preset, its mode and what its estimator divides by."""
+    filled = _without_unset(body)
+    for defaults in (_preset_values(filled), _mode_values(filled)):
+        for key, value in defaults.items():
+            filled[key] = _completed(filled[key], value) if key in filled else value
     estimator = filled.get("adv_estimator", "grpo")
     scales = REWARD_SCALES.get(estimator) if isinstance(estimator, str) else None
     # What nobody wrote gives way to an estimator that somebody wrote beside the preset.
@@ -105,6 +115,15 @@ def preset_differences(settings: Mapping[str, Any]) -> Iterator[tuple[str, objec
             found = None if found is None else found[part]
         if found != wanted:
             yield key, found, wanted
+
+
+def _mode_values(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    return ASYNC_DEFAULTS if body.get("mode") == "async" else {}
+
+
+def _without_unset(body: Mapping[str, Any]) -> dict[str, Any]:
+    """An empty bound is the same as none at all."""
+    return {key: value for key, value in body.items() if key != "max_staleness" or value is not None}
 
 
 def _completed(given: Any, preset: Any) -> Any:

@@ -5,10 +5,14 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from service.contract.access import PROJECT_NAME
 from service.contract.data import ChatSpec
+from service.contract.resources import ResourcesSpec
 from service.contract.sentinels import Sentinel, default_sentinels
 from service.contract.stages import EvaluationSpec, RlSpec, SftSpec, StageName
+from service.contract.stall import StallSpec
 from service.contract.strict_model import StrictModel
+from service.contract.weight_sync import WeightSyncSpec
 
 PriorityName = Literal["urgent", "high", "normal", "low", "backfill"]
 PRIORITY_RANK: dict[PriorityName, int] = {"urgent": 0, "high": 1, "normal": 2, "low": 3, "backfill": 4}
@@ -39,42 +43,11 @@ class ModelSpec(StrictModel):
     """Train adapters instead of the weights, in both stages."""
 
 
-class RoleResources(StrictModel):
-    """What one actor of a role holds for the whole attempt, as Ray counts it."""
-
-    num_cpus: float = Field(default=1.0, gt=0.0, allow_inf_nan=False)
-    num_gpus: float = Field(default=0.0, ge=0.0, allow_inf_nan=False)
-
-
-class TrainerResources(RoleResources):
-    """What the trainer's ranks hold; the numbers of CPUs and GPUs are those of one rank."""
-
-    num_ranks: int = Field(default=1, ge=1, le=1024)
-    """Trainer actors that share model, optimizer and batch between them (FSDP2)."""
-
-
-class ResourcesSpec(StrictModel):
-    """The trainer's ranks and one rollout engine, placed together once per attempt."""
-
-    trainer: TrainerResources = TrainerResources()
-    rollout: RoleResources = RoleResources()
-
-    @property
-    def num_cpus(self) -> float:
-        """CPUs of the whole attempt."""
-        return self.trainer.num_ranks * self.trainer.num_cpus + self.rollout.num_cpus
-
-    @property
-    def num_gpus(self) -> float:
-        """GPUs of the whole attempt."""
-        return self.trainer.num_ranks * self.trainer.num_gpus + self.rollout.num_gpus
-
-
 class ExperimentSpec(StrictModel):
     """One experiment: a base model, an optional SFT stage, an optional RL stage, and the evaluations around them."""
 
     name: str = Field(min_length=1, max_length=120)
-    project: str = Field(default="default", pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")
+    project: str = Field(default="default", pattern=PROJECT_NAME)
     description: str = Field(default="", max_length=4000)
     tags: list[str] = Field(default=[], max_length=32)
     seed: int = Field(default=0, ge=0, lt=2**31)
@@ -83,6 +56,7 @@ class ExperimentSpec(StrictModel):
     rl: RlSpec | None = None
     evaluation: EvaluationSpec | None = None
     resources: ResourcesSpec = ResourcesSpec()
+    stall: StallSpec = StallSpec()
     priority: PriorityName = "normal"
     max_runtime_s: int = Field(default=4 * 3600, ge=30)
     """Wall time of one attempt, counted from its submission to Ray; beyond it the attempt is stopped."""
@@ -116,12 +90,43 @@ class ExperimentSpec(StrictModel):
         return self
 
     @model_validator(mode="after")
+    def _reference_fits_the_model(self) -> Self:
+        if self.rl and self.rl.kl_reference == "adapters_off" and self.model.lora is None:
+            raise ValueError("rl.kl_reference 'adapters_off' needs model.lora: without adapters, take 'start'")
+        return self
+
+    @model_validator(mode="after")
     def _sampled_steps_need_their_stage(self) -> Self:
         if self.evaluation and self.evaluation.sft_steps and self.sft is None:
             raise ValueError("evaluation.sft_steps: there is no sft stage whose steps they could be")
         if self.evaluation and self.evaluation.rl_eval_steps and self.rl is None:
             raise ValueError("evaluation.rl_eval_steps: there is no rl stage whose steps they could be")
         return self
+
+    @model_validator(mode="after")
+    def _turns_exclude_working_ahead(self) -> Self:
+        if self.rl and self.rl.mode == "async" and self.resources.placement == "colocated":
+            raise ValueError(
+                "resources.placement 'colocated' lets trainer and engines work by turns, and rl.mode 'async' lets them "
+                "work at the same time; set the placement to 'disaggregated' or the mode to 'sync'"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _nccl_needs_gpus(self) -> Self:
+        roles = {"trainer": self.resources.trainer.num_gpus, "rollout": self.resources.rollout.num_gpus}
+        without = [f"resources.{role}.num_gpus" for role, num_gpus in roles.items() if num_gpus < 1]
+        if self.weight_sync.transport == "nccl" and without:
+            raise ValueError(
+                f"rl.weight_sync.transport 'nccl' moves weights between GPUs that nobody else uses, but "
+                f"{' and '.join(without)} is below 1; give both roles whole GPUs or take 'auto'"
+            )
+        return self
+
+    @property
+    def weight_sync(self) -> WeightSyncSpec:
+        """The settings of every weight sync, whichever stage asks for it."""
+        return self.rl.weight_sync if self.rl else WeightSyncSpec()
 
     def stage_names(self) -> list[StageName]:
         """The stages in the order in which they run.

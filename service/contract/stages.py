@@ -13,15 +13,18 @@ from service.contract.rl import (
     AdvantageEstimator,
     DynamicSampling,
     KlEstimator,
+    KlReference,
     LossAggregation,
     OverlongBuffer,
     PolicyLossName,
     PresetName,
     RewardScale,
     RolloutCorrection,
+    RolloutMode,
     with_defaults,
 )
 from service.contract.strict_model import StrictModel
+from service.contract.weight_sync import WeightSyncSpec
 
 EvaluationPoint = Literal["base", "after_sft", "after_rl"]
 StageName = Literal["sft", "evaluate_base", "evaluate_after_sft", "rl", "evaluate_after_rl"]
@@ -136,13 +139,19 @@ class SftSpec(StrictModel):
 
 
 class RlSpec(StrictModel):
-    """GRPO (arXiv 2402.03300) and its kin in step: every rollout is made by the policy that is trained on it."""
+    """GRPO (arXiv 2402.03300) and its kin, in step with the rollouts or behind them."""
 
     preset: PresetName | None = None
     """Fills what is left out with a whole algorithm's settings."""
     data: PromptData
     reward: RewardSpec
     optimizer: OptimizerSpec
+    mode: RolloutMode = "sync"
+    """`sync`: a step's rollouts are made by the policy that is trained on them, with the trainer waiting.
+    `async`: the next steps' rollouts are made while the trainer works, and weights are updated under them."""
+    max_staleness: int | None = Field(default=None, ge=1)
+    """Of `async`: how many versions older than the trained policy the policy of a token may be, and so how many steps
+    the rollouts may be ahead. Left out: 1."""
     num_steps: int = Field(ge=1)
     """Rounds of rollouts, training and weight sync."""
     num_prompts_per_step: int = Field(ge=1)
@@ -169,7 +178,10 @@ class RlSpec(StrictModel):
     delta: float | None = Field(default=None, gt=1.0, allow_inf_nan=False)
     """Dual clip: with a negative advantage the ratio counts up to this (arXiv 1912.09729). Left out: no bound."""
     beta: float = Field(default=0.0, ge=0.0, allow_inf_nan=False)
-    """Factor of the KL divergence from the policy with which the stage began, in the loss; 0 holds no such copy."""
+    """Factor of the KL divergence from the reference, in the loss; 0 holds none."""
+    kl_reference: KlReference = "start"
+    """`start`: the policy with which the stage began, a copy of what is trained. `adapters_off`: the model without its
+    adapters, which needs no copy; after SFT that is not the policy with which the stage began."""
     kl_estimator: KlEstimator = "k3"
     """For `beta`. Of k1 the value counts and the gradient is that of k2, since its own is 0 in expectation."""
     entropy_coef: float = Field(default=0.0, ge=0.0, allow_inf_nan=False)
@@ -186,8 +198,16 @@ class RlSpec(StrictModel):
     """Newest checkpoints kept during the stage."""
     rollout_store_steps: int | None = Field(default=None, ge=1)
     """Steps between two whose rollouts are stored as Parquet in the experiment's folder, 1 for all; left out: none."""
+    rollout_sample_size: int = Field(default=32, ge=0, le=4096)
+    """Completions of every step that are stored beside them, of all rewards, lengths and ages; 0: none."""
     gate: GateSpec | None = None
     """What the policy must show before the first step; left out: nothing."""
+    weight_sync: WeightSyncSpec = WeightSyncSpec()
+
+    @property
+    def num_steps_ahead(self) -> int:
+        """Steps that the rollouts may be ahead of the trainer: 0 in step."""
+        return self.max_staleness or 0
 
     @property
     def num_samples_per_step(self) -> int:
@@ -203,6 +223,15 @@ class RlSpec(StrictModel):
     @classmethod
     def _fill_what_is_left_out(cls, body: Any) -> Any:
         return with_defaults(body) if isinstance(body, dict) else body
+
+    @model_validator(mode="after")
+    def _staleness_fits_the_mode(self) -> Self:
+        if self.mode == "sync" and self.max_staleness is not None:
+            raise ValueError(
+                f"max_staleness {self.max_staleness} only means something with mode 'async': in step, every rollout is "
+                "made by the policy that is trained; leave it out or set the mode"
+            )
+        return self
 
     @model_validator(mode="after")
     def _estimator_settings_fit(self) -> Self:
@@ -230,6 +259,8 @@ class RlSpec(StrictModel):
                 f"delta {self.delta:g} must lie above 1 + epsilon_high ({1.0 + self.epsilon_high:g}): below it, it "
                 "would clip what epsilon_high lets pass"
             )
+        if self.kl_reference != "start" and not self.beta:
+            raise ValueError(f"kl_reference {self.kl_reference!r} only means something with beta above 0")
         if self.overlong_buffer and self.overlong_buffer.len > self.max_completion_length:
             raise ValueError(
                 f"overlong_buffer.len {self.overlong_buffer.len} exceeds max_completion_length "

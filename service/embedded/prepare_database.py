@@ -1,4 +1,4 @@
-"""Brings the database to the newest schema and makes sure that the local user's token works; then ends.
+"""Brings the database to the newest schema and makes sure that the local user, an admin, has a token that works.
 
 A process of its own, so that the keeper stays small and single-threaded:
 `SEDRAY_DATABASE_URL=… python -m service.embedded.prepare_database <token file>`.
@@ -17,18 +17,19 @@ from service import auth
 from service.embedded.data_folder import write_private
 from service.errors import Unauthenticated
 from service.storage.database import create_engine, create_sessions
+from service.tenancy.first_admin import ensure_admin
 
 LOCAL_USER = "local"
 _TOKEN_NAME = "local stack"
 
 
 async def ensure_token(database_url: str, token_file: Path) -> None:
-    """Keeps the token in the file if the database knows it, else issues one to the user `local`."""
+    """Keeps the token in the file if the database knows it, else issues one to the admin `local`."""
     engine = create_engine(database_url)
     try:
         async with create_sessions(engine).begin() as session:
+            user = await ensure_admin(session, LOCAL_USER)
             if not await _works(session, token_file):
-                user = await auth.find_user(session, LOCAL_USER) or await auth.create_user(session, LOCAL_USER)
                 _, token = await auth.issue_token(session, user, _TOKEN_NAME)
                 write_private(token_file, token)
     finally:

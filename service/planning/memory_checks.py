@@ -12,6 +12,8 @@ from service.planning.model_shape import ModelShape
 _NEAR = 0.85
 """A share of what is there beyond which the estimate's error counts."""
 _SHOWN_PARTS = 4
+_RESTING = ("process", "parameters", "optimizer", "reference_model", "reference_weights")
+"""Parts of a trainer's memory that stay between its steps."""
 
 
 def find_memory_beyond(
@@ -25,14 +27,33 @@ def find_memory_beyond(
             problem=f"{_described(plan)}, {_place(plan)} has {_gib(plan.available_bytes or 0)}",
             hint=_remedies(spec, shape, plan),
         )
+    yield from _resting_beyond(spec, memory, plans)
     whole = _machine_bytes(spec, plans)
     if not too_large and memory.total_bytes is not None and whole > memory.total_bytes:
         problem = (
-            f"trainer ranks and rollout engine need about {_gib(whole)} of memory together, the whole cluster has "
+            f"{_actors(spec)} need about {_gib(whole)} of memory together, the whole cluster has "
             f"{_gib(int(memory.total_bytes))}"
         )
         largest = max((plan for plan in plans if plan.device == "cpu"), key=lambda plan: plan.total_bytes)
         yield Finding(field="resources", problem=problem, hint=_remedies(spec, shape, largest))
+
+
+def _resting_beyond(spec: ExperimentSpec, memory: Memory, plans: Sequence[MemoryPlan]) -> Iterator[Finding]:
+    """A trainer that keeps so much while it waits that the engine beside it cannot wake up."""
+    share = spec.resources.rollout.num_gpus if any(plan.role == "rollout" for plan in plans) else 0.0
+    if spec.resources.placement == "disaggregated" or not share or memory.gpu_bytes is None:
+        return
+    resting = max(
+        (sum(plan.parts.get(name, 0) for name in _RESTING) for plan in plans if plan.role == "trainer"), default=0
+    )
+    left = int((1.0 - share) * memory.gpu_bytes)
+    if resting > left:
+        yield Finding(
+            field="resources.rollout.num_gpus",
+            problem=f"{share:g} of a GPU for the engine leaves the trainer {_gib(left)}, and it keeps {_gib(resting)} "
+            "while the engine is awake",
+            hint="give the engine a smaller share, or each of the two a GPU: placement 'disaggregated'",
+        )
 
 
 def warn_of_memory(plans: Sequence[MemoryPlan]) -> Iterator[str]:
@@ -49,14 +70,20 @@ def _machine_bytes(spec: ExperimentSpec, plans: Sequence[MemoryPlan]) -> int:
     """Of all actors at once, at the peak of each, as far as they take a machine's own memory."""
     trainer = max((plan.total_bytes for plan in plans if plan.role == "trainer" and plan.device == "cpu"), default=0)
     engine = sum(plan.total_bytes for plan in plans if plan.role == "rollout" and plan.device == "cpu")
-    return spec.resources.trainer.num_ranks * trainer + engine
+    return spec.resources.trainer.num_ranks * trainer + spec.resources.rollout.num_engines * engine
+
+
+def _actors(spec: ExperimentSpec) -> str:
+    num_ranks, num_engines = spec.resources.trainer.num_ranks, spec.resources.rollout.num_engines
+    ranks = "1 trainer rank" if num_ranks == 1 else f"{num_ranks} trainer ranks"
+    return f"{ranks} and {num_engines} rollout engine{'' if num_engines == 1 else 's'}"
 
 
 def _described(plan: MemoryPlan) -> str:
     """The sum and its largest parts."""
     largest = sorted(plan.parts.items(), key=lambda part: -part[1])[:_SHOWN_PARTS]
     parts = ", ".join(f"{name} {_gib(num_bytes)}" for name, num_bytes in largest)
-    who = "each trainer rank" if plan.role == "trainer" else "the rollout engine"
+    who = "each trainer rank" if plan.role == "trainer" else "each rollout engine"
     during = f" during {plan.stage}" if plan.role == "trainer" else ""
     return f"{who} needs about {_gib(plan.total_bytes)}{during} ({parts})"
 

@@ -66,7 +66,7 @@ NO_MEMORY_KNOWN = Memory()
 
 
 def plan_memory(spec: ExperimentSpec, shape: ModelShape | None, memory: Memory) -> list[MemoryPlan]:
-    """One entry for each training stage's rank and one for the rollout engine; none without a shape."""
+    """One entry for each training stage's rank and one for each rollout engine; none without a shape."""
     if shape is None:
         return []
     plans = [
@@ -127,7 +127,7 @@ def _train_parts(spec: ExperimentSpec, stage: SftSpec | RlSpec, shape: ModelShap
         "activations": _activation_bytes(spec.model, shape, tokens, _longest(stage, spec.model)),
         "loss": _loss_bytes(spec.model, shape, tokens),
     }
-    reference = {}
+    reference: Parts = {}
     if isinstance(stage, SftSpec) and needs_reference_model(stage.objective):
         # A pass without gradient keeps nothing but one layer's values.
         passing["loss"] += 2 * LOSS_CHUNK_BYTES + _FLOAT * tokens * shape.hidden_size
@@ -135,9 +135,12 @@ def _train_parts(spec: ExperimentSpec, stage: SftSpec | RlSpec, shape: ModelShap
         if spec.model.lora is None or spec.resources.trainer.num_ranks > 1:
             reference = {"reference_model": _width(spec.model) * shape.num_parameters}
     if isinstance(stage, RlSpec):
-        if stage.beta:
+        if device == "cpu":
+            # The file or object from which engines take the weights stays until the next one.
+            reference |= {"weights_for_engines": _width(spec.model) * shape.num_parameters}
+        if stage.beta and stage.kl_reference == "start":
             trained = trained_parameters(shape, spec.model.lora)
-            reference = {"reference_weights": _FLOAT * trained // spec.resources.trainer.num_ranks}
+            reference |= {"reference_weights": _FLOAT * trained // spec.resources.trainer.num_ranks}
         if stage.entropy_coef:
             passing["loss"] += _chunk_bytes(shape, tokens)
     return {
@@ -235,7 +238,7 @@ def _engine_parts(spec: ExperimentSpec, shape: ModelShape) -> Parts:
     On a GPU the cache takes what is left of the engine's share; here stands what one request of full length needs.
     """
     device = _device(spec.resources.rollout.num_gpus)
-    shards = max(1, int(spec.resources.rollout.num_gpus))
+    shards = spec.resources.rollout.tensor_parallel_size
     width = _width(spec.model)
     per_token = 2 * shape.num_layers * shape.kv_size * width
     cache = KV_CACHE_BYTES_ON_CPU if device == "cpu" else per_token * spec.model.max_model_len
@@ -256,9 +259,18 @@ def _as_plan(spec: ExperimentSpec, role: Role, stage: str, parts: Parts, memory:
         stage=stage,
         parts=parts,
         total_bytes=sum(parts.values()),
-        available_bytes=_available(role, needed.num_gpus, memory),
+        available_bytes=_available(role, _share_of_gpu(spec, role), memory),
         device=_device(needed.num_gpus),
     )
+
+
+def _share_of_gpu(spec: ExperimentSpec, role: Role) -> float:
+    """Of the role while it works: where two work by turns, the engine that sleeps leaves its part to the trainer."""
+    resources = spec.resources
+    if role == "rollout":
+        return resources.rollout.num_gpus
+    by_turns = resources.placement == "colocated" and resources.trainer.num_gpus > 0
+    return 1.0 if by_turns else resources.trainer.num_gpus
 
 
 def _available(role: Role, num_gpus: float, memory: Memory) -> int | None:

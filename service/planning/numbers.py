@@ -23,10 +23,10 @@ def _plan_stage(stage: StageName, spec: ExperimentSpec, num_rows: Mapping[str, i
             return _plan_sft(spec, num_rows)
         case "rl":
             assert spec.rl is not None, "stage_names names stages that the specification has"
-            return _plan_rl(spec.rl, num_rows["rl"])
+            return _plan_rl(spec, spec.rl, num_rows["rl"])
         case "evaluate_base" | "evaluate_after_sft" | "evaluate_after_rl":
             assert spec.evaluation is not None, "stage_names names stages that the specification has"
-            return _plan_evaluation(stage, spec.evaluation, num_rows["evaluation"])
+            return _plan_evaluation(stage, spec, spec.evaluation, num_rows["evaluation"])
         case _:
             assert_never(stage)
 
@@ -73,7 +73,7 @@ def _most_microbatches(sft: SftSpec, num_ranks: int) -> int:
     return -(-samples_per_rank // max(1, sft.max_tokens_per_microbatch // (sft.max_length - 1)))
 
 
-def _plan_rl(rl: RlSpec, num_prompts: int | None) -> StagePlan:
+def _plan_rl(spec: ExperimentSpec, rl: RlSpec, num_prompts: int | None) -> StagePlan:
     known: dict[str, float | int | str] = {}
     if num_prompts is not None:
         # With a filter a step owns the prompts of all generations that it may need.
@@ -81,6 +81,12 @@ def _plan_rl(rl: RlSpec, num_prompts: int | None) -> StagePlan:
         known = {"prompts": num_prompts, "epochs_over_prompts": round(asked / num_prompts, 4)}
     if rl.dynamic_sampling.mode == "filter":
         known |= {"max_gen_batches_per_step": rl.dynamic_sampling.max_gen_batches}
+    if rl.mode == "async":
+        known |= {
+            "mode": rl.mode,
+            "max_staleness": rl.num_steps_ahead,
+            "max_samples_ahead": rl.num_steps_ahead * rl.num_samples_per_step * rl.dynamic_sampling.max_gen_batches,
+        }
     updates_per_step = rl.num_samples_per_step // rl.num_sequences_per_update * rl.num_iterations
     return StagePlan(
         stage="rl",
@@ -93,16 +99,23 @@ def _plan_rl(rl: RlSpec, num_prompts: int | None) -> StagePlan:
             "total_updates": updates_per_step * rl.num_steps,
             "total_samples": rl.num_samples_per_step * rl.num_steps,
             "max_tokens_per_microbatch": rl.max_tokens_per_microbatch,
+            "engines": spec.resources.rollout.num_engines,
         },
     )
 
 
-def _plan_evaluation(stage: StageName, evaluation: EvaluationSpec, num_prompts: int | None) -> StagePlan:
+def _plan_evaluation(
+    stage: StageName, spec: ExperimentSpec, evaluation: EvaluationSpec, num_prompts: int | None
+) -> StagePlan:
     known: dict[str, float | int | str] = {}
     if num_prompts is not None:
         known = {"prompts": num_prompts, "samples": num_prompts * evaluation.num_generations}
     return StagePlan(
         stage=stage,
         num_steps=num_prompts or 0,  # a step of an evaluation is one prompt
-        numbers=known | {"samples_per_prompt": evaluation.num_generations},
+        numbers=known
+        | {
+            "samples_per_prompt": evaluation.num_generations,
+            "engines": spec.resources.rollout.num_engines,
+        },
     )

@@ -12,6 +12,7 @@ from service.errors import CannotRun
 from service.planning.chat_checks import find_missing_templates, warn_of_chats
 from service.planning.data_files import DataFacts, DataQuestion, inspect_data
 from service.planning.deadline import Deadline, in_thread
+from service.planning.engine_checks import find_engine_faults, warn_of_engines
 from service.planning.findings import Finding
 from service.planning.memory_checks import find_memory_beyond, warn_of_memory
 from service.planning.memory_plan import NO_MEMORY_KNOWN, plan_memory
@@ -62,6 +63,7 @@ async def plan_experiment(
         *find_lengths_beyond(spec, model),
         *find_objective_faults(spec, model),
         *find_trainer_faults(spec, model),
+        *find_engine_faults(spec, model.shape),
         *find_steps_beyond(spec, data["sft"].num_rows if spec.sft else None),
         *_too_few_prompts(spec, data),
         *find_resources_beyond(spec, capacity),
@@ -80,6 +82,7 @@ async def plan_experiment(
             *warn_of_settings(spec, capacity),
             *warn_of_rewards(spec),
             *warn_of_trainer(spec),
+            *warn_of_engines(spec),
             *warn_of_steps(spec, num_trained_records(spec.sft, num_rows.get("sft")) if spec.sft else None),
             *warn_of_memory(memory),
             *warn_of_chats(spec),

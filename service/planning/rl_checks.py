@@ -12,6 +12,7 @@ _LARGEST_SEQUENCE_EPSILON = 0.05
 def warn_of_rl(rl: RlSpec) -> Iterator[str]:
     """What contradicts the preset, what never acts, what learns nothing."""
     yield from _warn_of_preset(rl)
+    yield from _warn_of_staleness(rl)
     is_single_update = rl.num_sequences_per_update == rl.num_samples_per_step and rl.num_iterations == 1
     if is_single_update and rl.policy_loss != "reinforce":
         yield (
@@ -35,6 +36,21 @@ def warn_of_rl(rl: RlSpec) -> Iterator[str]:
 def _warn_of_preset(rl: RlSpec) -> Iterator[str]:
     for name, found, wanted in preset_differences(rl.model_dump(mode="json")):
         yield f"rl.preset {rl.preset} stands for {name} {wanted}, but the specification says {found}, which counts"
+
+
+def _warn_of_staleness(rl: RlSpec) -> Iterator[str]:
+    if rl.mode == "sync":
+        return
+    if rl.rollout_correction.mode == "none":
+        yield (
+            f"rl.mode async with rollout_correction none: completions of policies up to {rl.num_steps_ahead} versions "
+            "old are trained as if the present one had made them; leave rollout_correction out for token_truncate"
+        )
+    if rl.num_steps_ahead >= rl.num_steps:
+        yield (
+            f"rl.max_staleness {rl.num_steps_ahead} is no bound for {rl.num_steps} steps: all of their rollouts may be "
+            "made before the first is trained; peers gain little beyond 1"
+        )
 
 
 def _warn_of_groups(rl: RlSpec) -> Iterator[str]:

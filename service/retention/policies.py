@@ -3,11 +3,12 @@
 from dataclasses import asdict, dataclass
 from typing import Literal, get_args
 
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from service.errors import NotFound
+from service import audit
+from service.access import Actor
 from service.settings import ServiceSettings
 from service.storage.retention_tables import RetentionRow
 from service.storage.tables import Project
@@ -43,18 +44,17 @@ async def policies_of(session: AsyncSession, default: Policy) -> dict[str, tuple
     return {name: (own.get(project_id, default), project_id in own) for project_id, name in projects}
 
 
-async def set_policy(session: AsyncSession, project: str, policy: Policy | None) -> None:
-    """Gives a project its own policy, or takes it away. Raises NotFound for an unknown project."""
-    project_id = await session.scalar(select(Project.id).where(Project.name == project))
-    if project_id is None:
-        raise NotFound(f"there is no project {project!r}")
+async def set_policy(session: AsyncSession, by: Actor | None, project: Project, policy: Policy | None) -> None:
+    """Gives a project its own policy, or takes it away."""
+    row = await session.get(RetentionRow, project.id, populate_existing=True)
+    before = asdict(_of_row(row)) if row is not None else None
+    target = audit.Target(kind="retention", id=project.id, name=project.name, project_id=project.id)
+    await audit.record(session, by, "set", target, before=before, after=asdict(policy) if policy else None)
     if policy is None:
-        row = await session.get(RetentionRow, project_id)
-        if row is not None:
-            await session.delete(row)
+        await session.execute(delete(RetentionRow).where(RetentionRow.project_id == project.id))
         return
     values = {f"{kind}_days": days for kind, days in asdict(policy).items()} | {"updated_at": func.now()}
-    statement = insert(RetentionRow).values(project_id=project_id, **values)
+    statement = insert(RetentionRow).values(project_id=project.id, **values)
     await session.execute(statement.on_conflict_do_update(index_elements=[RetentionRow.project_id], set_=values))
 
 

@@ -41,14 +41,15 @@ class Due:
     """How long the policy keeps it."""
 
 
-async def due_now(session: AsyncSession, default: Policy, *, most: int = 1000) -> list[Due]:
-    """What would go now, oldest first; changes nothing."""
+async def due_now(session: AsyncSession, default: Policy, *, most: int = 1000, project: str | None = None) -> list[Due]:
+    """What would go now, of one project or of all, oldest first; changes nothing."""
     found: list[Due] = []
-    for project, (policy, _) in (await policies_of(session, default)).items():
+    policies = (await policies_of(session, default)).items()
+    for name, (policy, _) in policies if project is None else [one for one in policies if one[0] == project]:
         for kind in KINDS:
             days = getattr(policy, kind)
             if days is not None and len(found) < most:
-                found += await _due_of(session, project, kind, days, most - len(found))
+                found += await _due_of(session, name, kind, days, most - len(found))
     return sorted(found, key=lambda one: (one.ended_at, one.experiment_id, one.kind))
 
 

@@ -10,6 +10,8 @@ from service.scheduler.ray_gateway import RayDashboard
 from service.scheduler.wakeups import listen
 from service.settings import SchedulerSettings
 from service.storage.database import create_engine, create_sessions
+from service.webhooks.loop import DeliveryLoop
+from service.webhooks.sending import Sender
 
 logger = logging.getLogger(__name__)
 
@@ -19,18 +21,28 @@ async def run(settings: SchedulerSettings) -> None:
     database_url = settings.database_url.get_secret_value()
     engine = create_engine(database_url)
     dashboard = RayDashboard(settings.ray_dashboard_url, settings.ray_token_file, timeout_s=settings.ray_timeout_s)
+    sender = Sender(settings.webhook_allowed_hosts)
     try:
         async with dashboard:
-            process = SchedulerProcess(create_sessions(engine), dashboard, settings)
+            sessions = create_sessions(engine)
+            process = SchedulerProcess(sessions, dashboard, settings)
+            # Without the lease: a claim keeps two processes from sending the same.
+            webhooks = DeliveryLoop(sessions, sender, settings.secret_key())
             for number in (signal.SIGTERM, signal.SIGINT):
                 asyncio.get_running_loop().add_signal_handler(number, process.stop)
-            listening = asyncio.create_task(listen(database_url, [process.changed]))
+            beside = [
+                asyncio.create_task(listen(database_url, [process.changed, webhooks.changed])),
+                asyncio.create_task(webhooks.run()),
+            ]
             logger.info("scheduler started", extra={"ray": settings.ray_dashboard_url})
             try:
                 await process.run()
             finally:
-                listening.cancel()
+                for task in beside:
+                    task.cancel()
+                await asyncio.wait(beside)
     finally:
+        await sender.close()
         await engine.dispose()
         logger.info("scheduler stopped")
 

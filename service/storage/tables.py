@@ -52,29 +52,35 @@ class Project(Base):
     __tablename__ = "projects"
     id: Mapped[str] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(unique=True)
+    description: Mapped[str] = mapped_column(server_default="")
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    archived_at: Mapped[datetime | None]
+    """From then on it takes no submission and no retry."""
 
 
 class User(Base):
-    """Somebody who submits experiments."""
+    """Somebody who submits experiments: a person or a service account."""
 
     __tablename__ = "users"
+    __table_args__ = (
+        # A service account belongs to the project whose maintainers look after it, and never governs the service.
+        CheckConstraint("kind IN ('person','service')", name="kind"),
+        CheckConstraint("(kind = 'service') = (home_project_id IS NOT NULL)", name="home"),
+        CheckConstraint("kind = 'person' OR NOT is_admin", name="admin"),
+        # One identity at the issuer of log-ins is one user.
+        UniqueConstraint("oidc_issuer", "oidc_subject"),
+        CheckConstraint("(oidc_issuer IS NULL) = (oidc_subject IS NULL)", name="identity"),
+    )
     id: Mapped[str] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(unique=True)
+    kind: Mapped[str] = mapped_column(server_default="person")
+    is_admin: Mapped[bool] = mapped_column(server_default=text("false"))
+    home_project_id: Mapped[str | None] = mapped_column(ForeignKey("projects.id"))
+    oidc_issuer: Mapped[str | None]
+    oidc_subject: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
-
-
-class ApiToken(Base):
-    """A person's token; only its SHA-256 is kept."""
-
-    __tablename__ = "api_tokens"
-    id: Mapped[str] = mapped_column(primary_key=True)
-    user_id: Mapped[str] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
-    name: Mapped[str]
-    token_sha256: Mapped[str] = mapped_column(String(64), unique=True)
-    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
-    expires_at: Mapped[datetime | None]
-    revoked_at: Mapped[datetime | None]
+    disabled_at: Mapped[datetime | None]
+    """From then on none of their tokens is accepted."""
 
 
 class Experiment(Base):

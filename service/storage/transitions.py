@@ -1,4 +1,5 @@
-"""The only writers of a status. Each move: a guarded UPDATE, an event row, a NOTIFY; one transaction.
+"""The only writers of a status. Each move: a guarded UPDATE, an event row, deliveries for webhooks, a NOTIFY; one
+transaction.
 
 The UPDATE comes first: it takes the experiment's row lock, so that the ids of an experiment's events rise in the order
 in which they are committed and a live reader never misses one.
@@ -21,6 +22,7 @@ from service.contract.status import (
 )
 from service.errors import NotAllowedNow
 from service.storage.tables import Attempt, Experiment
+from service.storage.webhook_outbox import enqueue_status
 
 CHANNEL = "sedray_experiments"
 """NOTIFY channel; the payload is an experiment's id. A hint only: readers poll as well."""
@@ -138,7 +140,10 @@ async def _record(
     ts: datetime | None = None,
 ) -> None:
     values = {"experiment_id": experiment_id, "attempt_id": attempt_id, "kind": kind, "message": message, "ts": ts}
-    await session.execute(_EVENT, {**values, "detail": json.dumps(detail), "channel": CHANNEL})
+    written = await session.execute(_EVENT, {**values, "detail": json.dumps(detail), "channel": CHANNEL})
+    if kind == "status":
+        event_id, at = written.one()
+        await enqueue_status(session, experiment_id, str(detail.get("to", "")), message, sequence=event_id, at=at)
 
 
 # The row and the hint to readers in one statement.
@@ -147,8 +152,9 @@ _EVENT = text("""
         INSERT INTO experiment_events (experiment_id, attempt_id, ts, kind, message, detail)
         VALUES (:experiment_id, :attempt_id, coalesce(CAST(:ts AS timestamptz), clock_timestamp()), :kind, :message,
                 CAST(:detail AS jsonb))
+        RETURNING id, ts
     )
-    SELECT pg_notify(:channel, :experiment_id)
+    SELECT id, ts FROM event, (SELECT pg_notify(:channel, :experiment_id)) AS told
 """)
 
 

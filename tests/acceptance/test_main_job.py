@@ -8,10 +8,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from api.schemas import Experiment
 from service.contract.status import EndReason, ExperimentStatus
+from service.contract.stored_rollouts import RolloutQuery
 from tests.acceptance.stack_under_test import (
     Stack,
     kill_drivers,
@@ -27,6 +29,9 @@ from tests.acceptance.stack_under_test import (
 )
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+MISMATCH_KL = 1e-8
+"""Nats a token between trainer and engine without learning, in float32; docs/rl.md says what was measured."""
 
 
 @pytest.fixture(scope="module")
@@ -68,18 +73,24 @@ def test_an_experiment_runs_from_rest_to_its_result(stack: Stack, tmp_path: Path
     assert steps_of(stack, experiment, "reward/mean") == [1, 2, 3, 4]
     assert stack.client.logs(experiment.id, tail=10).items
     assert stack.client.rollouts(experiment.id).items[0].prompt
+    stored = list(stack.client.search_rollouts(experiment.id, RolloutQuery(order="step")))
+    assert list(dict.fromkeys(one.step for one in stored)) == [1, 2, 3, 4]
+    stack.client.export_rollouts(experiment.id, tmp_path / "all.parquet")
+    assert pq.read_table(tmp_path / "all.parquet").num_rows == len(stored)
 
 
 def test_without_learning_the_engine_and_the_trainer_agree(stack: Stack) -> None:
-    rl = {**small_spec()["rl"], "optimizer": {"learning_rate": 0.0}, "num_steps": 5, "num_prompts_per_step": 2}
+    rl = {**small_spec()["rl"], "optimizer": {"learning_rate": 0.0}, "num_steps": 20, "num_prompts_per_step": 2}
 
     experiment = stack.client.submit(small_spec(name="lr 0", sft=None, evaluation=None, rl=rl))
 
     assert wait_for_end(stack, experiment.id).status is ExperimentStatus.SUCCEEDED
     for statistic in ("mean", "min", "max"):
         series = stack.client.metrics(experiment.id, [f"sampling/is_ratio_raw/{statistic}"]).series[0]
-        assert [point.step for point in series.points] == [1, 2, 3, 4, 5]
+        assert [point.step for point in series.points] == list(range(1, 21))
         assert all(abs(point.value - 1) <= 0.01 for point in series.points)
+    divergence = stack.client.metrics(experiment.id, ["sampling/mismatch_kl"]).series[0]
+    assert len(divergence.points) == 20 and all(abs(point.value) <= MISMATCH_KL for point in divergence.points)
 
 
 def test_an_api_that_is_killed_for_a_while_loses_and_doubles_nothing(stack: Stack) -> None:

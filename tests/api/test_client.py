@@ -10,6 +10,7 @@ import pytest
 from api.client import ProblemReply, SedrayClient, ServiceUnreachable, parse_stream
 from tests.factories import make_token_view
 
+ME = {"user": "ada", "kind": "person", "is_admin": False, "token": "laptop", "scope": "write", "projects": {}}
 Handler = Callable[[httpx.Request], httpx.Response]
 
 
@@ -22,7 +23,7 @@ def test_every_request_carries_the_token() -> None:
 
     def answer(request: httpx.Request) -> httpx.Response:
         seen.append(request.headers["Authorization"])
-        return httpx.Response(200, json={"user": "ada"})
+        return httpx.Response(200, json=ME)
 
     assert client_with(answer).me().user == "ada"
     assert seen == ["Bearer sr_token"]

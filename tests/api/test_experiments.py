@@ -108,7 +108,8 @@ async def test_the_queue_of_a_cluster_never_seen(client: httpx.AsyncClient) -> N
 
 
 async def test_me_and_schema(client: httpx.AsyncClient) -> None:
-    assert (await client.get("/api/v1/me")).json() == {"user": "ada"}
+    me = (await client.get("/api/v1/me")).json()
+    assert (me["user"], me["scope"], me["projects"]) == ("ada", "admin", {"default": "maintainer"})
     del client.headers["Authorization"]
     assert "sft" in (await client.get("/api/v1/schema/experiment")).json()["properties"]
 

@@ -214,6 +214,7 @@ async def test_a_fault_of_the_service_shows_no_traceback(
     async with serving(app, Authorization=f"Bearer {token}") as client:
         answer = await client.post(EXPERIMENTS, json=spec_body())
         assert "secret detail" not in problem(answer, 500, "internal_error")["detail"]
+        assert answer.headers["X-Request-Id"].startswith("req-")
 
 
 async def test_an_absent_database_is_not_the_callers_fault(settings: ApiSettings) -> None:

@@ -4,20 +4,20 @@ import httpx
 import pytest
 
 pytestmark = pytest.mark.anyio
-URL = "/api/v1/retention"
+URL = "/api/v1/projects/{}/retention"
 
 
 async def test_a_policy_is_set_shown_and_taken_away(client: httpx.AsyncClient) -> None:
-    answer = (await client.put(f"{URL}/default", json={"logs": 30})).json()
-    [project] = answer["projects"]
-    assert (project["project"], project["is_own"], project["days"]["logs"]) == ("default", True, 30)
-    assert (await client.get(URL)).json()["projects"] == [project]
-    assert not (await client.delete(f"{URL}/default")).json()["projects"][0]["is_own"]
+    url = URL.format("default")
+    answer = (await client.put(url, json={"logs": 30})).json()
+    assert (answer["project"], answer["is_own"], answer["days"]["logs"], answer["due"]) == ("default", True, 30, [])
+    assert (await client.get(url)).json() == answer
+    assert not (await client.delete(url)).json()["is_own"]
 
 
-@pytest.mark.parametrize(("path", "body", "status"), [("nobody", {}, 404), ("default", {"logs": -1}, 422)])
+@pytest.mark.parametrize(("project", "body", "status"), [("nobody", {}, 404), ("default", {"logs": -1}, 422)])
 async def test_a_policy_that_cannot_be_is_refused(
-    client: httpx.AsyncClient, path: str, body: dict[str, int], status: int
+    client: httpx.AsyncClient, project: str, body: dict[str, int], status: int
 ) -> None:
-    answer = await client.put(f"{URL}/{path}", json=body)
+    answer = await client.put(URL.format(project), json=body)
     assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")

@@ -54,6 +54,37 @@ def test_a_part_that_is_written_in_part_gets_the_rest_from_the_preset() -> None:
     assert differences(spec)["optimizer.learning_rate"] == 1e-5
 
 
+def test_in_step_nothing_is_corrected_and_nothing_is_ahead() -> None:
+    spec = make()
+    assert (spec.mode, spec.max_staleness, spec.num_steps_ahead, spec.rollout_correction.mode) == (
+        "sync",
+        None,
+        0,
+        "none",
+    )
+
+
+@pytest.mark.parametrize("preset", [None, "grpo", "dapo"])
+@pytest.mark.parametrize("unset", [{}, {"max_staleness": None}])
+def test_ahead_of_the_trainer_one_step_and_truncated_weights_are_the_default(
+    preset: str | None, unset: dict[str, Any]
+) -> None:
+    spec = make(preset=preset, mode="async", **unset)
+    assert (spec.num_steps_ahead, spec.rollout_correction.mode) == (1, "token_truncate")
+    assert RlSpec.model_validate_json(spec.model_dump_json()) == spec
+    assert differences(spec) == {}
+
+
+def test_what_is_said_of_staleness_and_correction_counts() -> None:
+    spec = make(mode="async", max_staleness=3, rollout_correction={"max": 2.0})
+    assert (spec.num_steps_ahead, spec.rollout_correction.mode, spec.rollout_correction.max) == (
+        3,
+        "token_truncate",
+        2.0,
+    )
+    assert make(mode="async", rollout_correction={"mode": "none"}).rollout_correction.mode == "none"
+
+
 @pytest.mark.parametrize("estimator", REWARD_SCALES)
 @pytest.mark.parametrize("preset", [None, "grpo", "dr_grpo"])
 def test_what_an_estimator_divides_by_follows_from_it(estimator: str, preset: str | None) -> None:
@@ -70,9 +101,12 @@ def test_what_an_estimator_divides_by_follows_from_it(estimator: str, preset: st
         ({"adv_estimator": "pass_at_k", "adv_k": 8}, "must lie below num_generations"),
         ({"delta": 1.2}, "must lie above 1 \\+ epsilon_high"),
         ({"delta": 3.0, "policy_loss": "gspo"}, "delta only means something"),
+        ({"kl_reference": "adapters_off"}, "kl_reference 'adapters_off' only means something with beta above 0"),
         ({"overlong_buffer": {"len": 21}}, "exceeds max_completion_length"),
         ({"dynamic_sampling": {"mode": "filter"}}, "at least 2"),
         ({"dynamic_sampling": {"mode": "replace", "max_gen_batches": 2}}, "no other mode generates twice"),
+        ({"max_staleness": 1}, "only means something with mode 'async'"),
+        ({"mode": "async", "max_staleness": 0}, "greater than or equal to 1"),
         ({"rollout_correction": {"mode": "token_mask", "min": 3.0}}, "must lie below max"),
         ({"rollout_correction": {"mode": "token_truncate", "min": 0.5}}, "only means something with a mask"),
         ({"rollout_correction": {"mode": "token_mask", "aggregate": "mean"}}, "a sequence mode"),
@@ -81,3 +115,8 @@ def test_what_an_estimator_divides_by_follows_from_it(estimator: str, preset: st
 def test_contradictions_are_refused(changes: dict[str, Any], problem: str) -> None:
     with pytest.raises(ValidationError, match=problem):
         make(**changes)
+
+
+def test_limit_without_a_probe_is_refused() -> None:
+    with pytest.raises(ValidationError, match="probe_num_sequences 0 makes none"):
+        make(weight_sync={"probe_num_sequences": 0, "probe_max_logprob_diff": 0.1})

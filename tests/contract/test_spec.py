@@ -46,6 +46,28 @@ def test_defaults_that_are_spelled_out_make_no_other_digest() -> None:
     assert make_spec(seed=1).sha256() != make_spec().sha256()
 
 
+def test_who_shares_a_bundle_counts_threads_once() -> None:
+    shared = {"trainer": {"num_cpus": 2, "num_ranks": 2}, "rollout": {"num_cpus": 4}, "placement": "colocated"}
+    resources = make_spec(resources=shared).resources
+    assert [bundle.num_cpus for bundle in resources.bundles] == [4.0, 2.0]
+    assert (resources.num_cpus, resources.num_gpus) == (6.0, 0.0)
+    parts = {"trainer": {"num_gpus": 0.4}, "rollout": {"num_gpus": 0.6, "num_engines": 2}, "placement": "colocated"}
+    assert [bundle.num_gpus for bundle in make_spec(resources=parts).resources.bundles] == [1.0, 0.6]
+
+
+@pytest.mark.parametrize(("trainer", "rollout"), [(0.6, 0.6), (1, 0), (0, 0.5), (1, 1)])
+def test_one_gpu_is_all_there_is_to_share(trainer: float, rollout: float) -> None:
+    shares = {"trainer": {"num_gpus": trainer}, "rollout": {"num_gpus": rollout}, "placement": "colocated"}
+    [finding] = findings(resources=shares)
+    assert "parts of it that come to 1 at most" in finding["problem"]
+
+
+def test_working_by_turns_and_working_ahead_exclude_each_other() -> None:
+    [finding] = findings(rl=RL | {"mode": "async"}, resources={"placement": "colocated"})
+    assert "at the same time" in finding["problem"]
+    assert make_spec(rl=RL, resources={"placement": "colocated"}).resources.num_cpus == 1.0
+
+
 @pytest.mark.parametrize(
     ("given_stages", "names"),
     [
@@ -61,6 +83,21 @@ def test_defaults_that_are_spelled_out_make_no_other_digest() -> None:
 )
 def test_stages_run_in_their_order(given_stages: dict[str, Any], names: list[str]) -> None:
     assert make_spec(**given_stages).stage_names() == names
+
+
+def test_resources_are_summed_over_ranks_and_engines() -> None:
+    resources = make_spec(
+        resources={
+            "trainer": {"num_ranks": 2, "num_cpus": 4},
+            "rollout": {"num_engines": 3, "num_cpus": 2, "num_gpus": 2, "tensor_parallel_size": 2},
+        }
+    ).resources
+    assert (resources.num_cpus, resources.num_gpus) == (14.0, 6.0)
+
+
+def test_tensor_parallelism_needs_as_many_gpus() -> None:
+    [finding] = findings(resources={"rollout": {"tensor_parallel_size": 2, "num_gpus": 1}})
+    assert "needs num_gpus 2 for each engine, not 1" in finding["problem"]
 
 
 def test_nothing_to_do_is_refused() -> None:
@@ -89,6 +126,23 @@ def test_a_mini_batch_must_divide_the_samples_of_a_step(size: int) -> None:
 def test_an_unknown_key_names_the_nearest(changes: dict[str, Any], field: str, hint: str) -> None:
     [finding] = findings(**changes)
     assert (finding["field"], finding["hint"]) == (field, hint)
+
+
+def test_a_reference_without_adapters_needs_a_model_with_adapters() -> None:
+    rl = {
+        "data": {"path": "/rl"},
+        "reward": {"type": "exact_match"},
+        "optimizer": {"learning_rate": 1e-3},
+        "num_steps": 1,
+        "num_prompts_per_step": 1,
+        "num_generations": 2,
+        "max_completion_length": 8,
+        "beta": 0.1,
+        "kl_reference": "adapters_off",
+    }
+    with pytest.raises(ValidationError, match=r"needs model\.lora"):
+        make_spec(rl=rl)
+    assert make_spec(rl=rl, model={"path": "/m", "lora": {}}).rl is not None
 
 
 def test_an_unknown_key_in_a_union_knows_the_keys_of_its_member() -> None:
@@ -144,3 +198,18 @@ def test_a_problem_of_several_fields_reads_as_a_sentence() -> None:
 
     problems = describe_errors(caught.value, ExperimentSpec)
     assert problems == [{"field": "(body)", "problem": "nothing to do: give at least one of sft, rl, evaluation"}]
+
+
+def gpus(**num_gpus: float) -> dict[str, Any]:
+    return {role: {"num_gpus": number} for role, number in num_gpus.items()}
+
+
+def test_nccl_is_refused_where_a_role_has_no_gpu_of_its_own() -> None:
+    rl = {**RL, "weight_sync": {"transport": "nccl"}}
+    problem = findings(rl=rl, resources=gpus(trainer=1.0, rollout=0.5))[0]["problem"]
+    assert "resources.rollout.num_gpus is below 1" in problem
+    assert make_spec(rl=rl, resources=gpus(trainer=1.0, rollout=1.0)).weight_sync.transport == "nccl"
+
+
+def test_weight_sync_without_reinforcement_learning_has_the_defaults() -> None:
+    assert make_spec().weight_sync == make_spec(rl=RL).weight_sync

@@ -1,19 +1,24 @@
 """The schema's history against a real PostgreSQL."""
 
+from hashlib import sha256
+
 import pytest
 from sqlalchemy import create_engine, func, inspect, select, text
+from sqlalchemy.exc import ProgrammingError
 
 from migrations import apply
 from service import attempts, auth, certificates, reporting
 from service.contract.messages import LogLine, MetricPoint, RolloutSample, WorkerReport
 from service.contract.status import EndReason
 from service.retention import Policy, set_policy
-from service.storage.database import Sessions
+from service.storage.database import Sessions, create_sessions
+from service.storage.database import create_engine as create_async
 from service.storage.log_tables import LogChunkRow
 from service.storage.processes import record_life
 from service.storage.retention_tables import RemovalRow
 from service.storage.tables import Base, ClusterState, SchedulerLease
-from tests.factories import NOW, make_attempt, make_report, make_stage_result, make_token_view, make_user
+from service.webhooks import registry
+from tests.factories import NOW, find_project, make_attempt, make_report, make_stage_result, make_token_view, make_user
 
 
 def table_names(url: str) -> set[str]:
@@ -55,12 +60,18 @@ async def test_down_and_up_again_on_a_populated_database(database_url: str, sess
         attempt = await make_attempt(session)
         await reporting.take_report(session, attempt, a_full_report())
         await attempts.record_stage_result(session, attempt, make_stage_result())
-        await auth.issue_token(session, await make_user(session), "token")
+        ada = await make_user(session)
+        await auth.issue_token(session, ada, "token")
+        default = await find_project(session)
+        webhook = await registry.create(
+            session, ada, default, name="chat", url="https://example.org", events=[], allowed_hosts=()
+        )
+        await registry.send_test(session, ada, default, webhook.id)
         await record_life(session, "scheduler", "one", detail={})
         session.add(ClusterState(id=1, observed_at=NOW, reachable=True, num_cpus=4, num_gpus=0, message=""))
         session.add(a_log_chunk(attempt.experiment_id))
         session.add(RemovalRow(experiment_id=attempt.experiment_id, kind="logs", removed_at=NOW))
-        await set_policy(session, "default", Policy(logs=7))
+        await set_policy(session, None, default, Policy(logs=7))
         session.add(SchedulerLease(name="scheduler", holder="h", token=1, expires_at=NOW))
         await attempts.end_attempt(session, attempt, EndReason.STAGE_FAILED, "no", {})
         await certificates.issue(session, await attempts.release(session, attempt, NOW), NOW)
@@ -70,6 +81,31 @@ async def test_down_and_up_again_on_a_populated_database(database_url: str, sess
     assert table_names(database_url) == {"alembic_version"}
     apply.upgrade(database_url)
     apply.check(database_url)
+
+
+@pytest.mark.anyio
+async def test_who_had_a_token_before_there_were_roles_keeps_every_right(empty_database_url: str) -> None:
+    apply.upgrade(empty_database_url, "0003")
+    engine = create_async(empty_database_url)
+    async with engine.begin() as connection:
+        await connection.execute(text("INSERT INTO users (id, name) VALUES ('user-1', 'ada')"))
+        token = "INSERT INTO api_tokens (id, user_id, name, token_sha256) VALUES ('token-1', 'user-1', 'old', :digest)"
+        await connection.execute(text(token), {"digest": sha256(b"sr_old").hexdigest()})
+    apply.upgrade(empty_database_url)
+    async with create_sessions(engine).begin() as session:
+        ada = await auth.authenticate(session, "sr_old")
+        assert (ada.scope, ada.role_in("project-default"), ada.is_admin) == ("admin", "maintainer", False)
+    await engine.dispose()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("change", ["UPDATE audit_log SET actor = 'x'", "DELETE FROM audit_log", "TRUNCATE audit_log"])
+async def test_the_database_refuses_to_change_the_audit_log(sessions: Sessions, change: str) -> None:
+    async with sessions.begin() as session:
+        await make_user(session)
+    with pytest.raises(ProgrammingError, match="takes new entries only"):
+        async with sessions.begin() as session:
+            await session.execute(text(change))
 
 
 def a_full_report() -> WorkerReport:

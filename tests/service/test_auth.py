@@ -1,12 +1,12 @@
-"""Users, tokens, projects."""
+"""Tokens of people and of attempts."""
 
 import pytest
 from sqlalchemy import select
 
 from service import auth
-from service.errors import NotAllowedNow, NotFound, Unauthenticated
+from service.errors import NotFound, Unauthenticated
 from service.storage.database import Sessions
-from service.storage.tables import ApiToken
+from service.storage.token_tables import ApiToken
 from tests.factories import NOW, make_attempt, make_user
 
 pytestmark = pytest.mark.anyio
@@ -39,24 +39,10 @@ async def test_an_expired_token_is_refused(sessions: Sessions) -> None:
             await auth.authenticate(session, secret)
 
 
-async def test_a_name_belongs_to_one_user(sessions: Sessions) -> None:
-    async with sessions.begin() as session:
-        await auth.create_user(session, "ada")
-        with pytest.raises(NotAllowedNow):
-            await auth.create_user(session, "ada")
-
-
 async def test_revoking_an_unknown_token_says_so(sessions: Sessions) -> None:
     async with sessions.begin() as session:
         with pytest.raises(NotFound):
             await auth.revoke_token(session, "token-none")
-
-
-async def test_a_project_is_made_once(sessions: Sessions) -> None:
-    async with sessions.begin() as session:
-        first, again = [await auth.ensure_project(session, "new") for _ in range(2)]
-        assert first.id == again.id
-        assert (await auth.ensure_project(session, "default")).id == "project-default"
 
 
 async def test_an_attempt_token_is_its_attempts_alone(sessions: Sessions) -> None:

@@ -4,11 +4,13 @@ import asyncio
 from typing import Any
 
 import pytest
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from service import attempts, experiments, queue
+from service.access import EVERYTHING
 from service.contract.status import EndReason, ExperimentStatus
 from service.errors import IdempotencyConflict, InvalidSpec, NotAllowedNow, NotFound
-from service.experiments import ExperimentFilter, PageStart
+from service.experiments import ExperimentFilter, ExperimentView, PageStart
 from service.storage.database import Sessions
 from service.storage.tables import Experiment
 from tests.factories import NOW, PLAN, make_attempt, make_experiment, make_spec, make_user
@@ -27,6 +29,14 @@ async def submit(sessions: Sessions, key: str | None, body: str = "a" * 64, **sp
             body_sha256=body,
             idempotency_key=key,
         )
+
+
+async def a_page(
+    session: AsyncSession, *, wanted: ExperimentFilter | None = None, limit: int = 50, start: PageStart | None = None
+) -> tuple[list[ExperimentView], PageStart | None]:
+    return await experiments.list_page(
+        session, visible=EVERYTHING, wanted=wanted or ExperimentFilter(), limit=limit, start=start
+    )
 
 
 async def test_fifty_equal_requests_at_once_make_one_experiment(sessions: Sessions) -> None:
@@ -72,7 +82,7 @@ async def test_pages_hold_every_experiment_once_newest_first(sessions: Sessions)
     pages, start = [], None
     async with sessions.begin() as session:
         while True:
-            views, start = await experiments.list_page(session, wanted=ExperimentFilter(), limit=2, start=start)
+            views, start = await a_page(session, limit=2, start=start)
             pages.append([view.experiment.id for view in views])
             if start is None:
                 break
@@ -83,11 +93,9 @@ async def test_pages_hold_every_experiment_once_newest_first(sessions: Sessions)
 async def test_a_page_that_is_just_full_is_the_last(sessions: Sessions) -> None:
     async with sessions.begin() as session:
         await make_experiment(session)
-        views, start = await experiments.list_page(session, wanted=ExperimentFilter(), limit=1, start=None)
+        views, start = await a_page(session, limit=1)
         assert (len(views), start) == (1, None)
-        nothing, _ = await experiments.list_page(
-            session, wanted=ExperimentFilter(), limit=1, start=PageStart(submitted_at=NOW, id="")
-        )
+        nothing, _ = await a_page(session, limit=1, start=PageStart(submitted_at=NOW, id=""))
         assert nothing == []
 
 
@@ -106,7 +114,7 @@ async def test_filters_narrow_the_list(sessions: Sessions, wanted: ExperimentFil
     async with sessions.begin() as session:
         await make_experiment(session, name="Alpha", tags=["x", "y"])
         await make_experiment(session, name="beta")
-        views, _ = await experiments.list_page(session, wanted=wanted, limit=50, start=None)
+        views, _ = await a_page(session, wanted=wanted)
         assert sorted(view.experiment.name for view in views) == names
 
 
@@ -118,7 +126,8 @@ async def test_queue_order_is_priority_then_age_then_id(sessions: Sessions) -> N
         order = await queue.queued_in_order(session, NOW)
         assert "".join(row.name for row in order) == "abcde"
         assert [await queue.position(session, row) for row in order] == [1, 2, 3, 4, 5]
-        assert [view.queue_position for view in await experiments.list_queued(session)] == [1, 2, 3, 4, 5]
+        queued = await experiments.list_queued(session, visible=EVERYTHING)
+        assert [view.queue_position for view in queued] == [1, 2, 3, 4, 5]
 
 
 async def test_admitted_experiments_have_no_position(sessions: Sessions) -> None:
@@ -128,7 +137,8 @@ async def test_admitted_experiments_have_no_position(sessions: Sessions) -> None
         view = await experiments.view(session, attempt.experiment_id)
         assert (view.queue_position, await queue.position(session, view.experiment)) == (None, None)
         assert await queue.position(session, waiting) == 1
-        assert [live.experiment.id for live in await experiments.list_live(session)] == [attempt.experiment_id]
+        live = await experiments.list_live(session, visible=EVERYTHING)
+        assert [view.experiment.id for view in live] == [attempt.experiment_id]
 
 
 async def test_waiting_reason_is_written_only_when_it_changes(sessions: Sessions) -> None:

@@ -10,13 +10,12 @@ from sqlalchemy import func, select, update
 from service import attempts, experiments, log_store, token_views
 from service.contract.messages import LogLine
 from service.contract.status import EndReason
-from service.errors import NotFound
 from service.log_archive import Keep, ship_logs
 from service.retention import Policy, due_now, policies_of, remove_due, set_policy
 from service.storage.database import Sessions
 from service.storage.log_tables import LogChunkRow
 from service.storage.tables import Attempt, Experiment, LogLineRow, TokenViewRow
-from tests.factories import NOW, make_attempt, make_token_view, make_user
+from tests.factories import NOW, find_project, make_attempt, make_token_view, make_user
 
 pytestmark = pytest.mark.anyio
 A_MONTH = Policy(logs=30, token_views=30, checkpoints=30)
@@ -93,14 +92,12 @@ async def test_a_projects_own_policy_takes_the_place_of_the_services(
 ) -> None:
     await ended(sessions, output_dir, days_ago=31)
     async with sessions.begin() as session:
-        await set_policy(session, "default", Policy(logs=7))
+        await set_policy(session, None, await find_project(session), Policy(logs=7))
         assert await policies_of(session, A_MONTH) == {"default": (Policy(logs=7), True)}
     assert [one.kind for one in await remove_due(sessions, output_dir, A_MONTH)] == ["logs"]
     async with sessions.begin() as session:
-        await set_policy(session, "default", None)
+        await set_policy(session, None, await find_project(session), None)
         assert await policies_of(session, A_MONTH) == {"default": (A_MONTH, False)}
-        with pytest.raises(NotFound):
-            await set_policy(session, "nobody", FOR_EVER)
 
 
 async def test_what_a_retry_makes_goes_in_its_own_time(sessions: Sessions, output_dir: Callable[[str], str]) -> None:

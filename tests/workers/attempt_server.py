@@ -82,9 +82,9 @@ class AttemptServer:
         """Views in the order of arrival."""
         return [item for item in self.stored if isinstance(item, TokenView)]
 
-    def events(self) -> list[RunEvent]:
-        """Events in the order of arrival."""
-        return [item for item in self.stored if isinstance(item, RunEvent)]
+    def events(self, kind: str | None = None) -> list[RunEvent]:
+        """Events in the order of arrival, all or those of a kind."""
+        return [item for item in self.stored if isinstance(item, RunEvent) and kind in (None, item.kind)]
 
     def wait_until(self, fact: Any, timeout_s: float = 10.0) -> None:
         """Wait until `fact()` holds; it is looked at after every call."""

@@ -14,7 +14,7 @@ from pydantic import JsonValue
 from service.contract.data import PromptData
 from service.contract.messages import RolloutSample, TokenView
 from service.contract.stages import RlSpec, SftSpec, StageName
-from workers.actors.trainer_results import ModelFacts, RlPlan, SftEnd, SftPlan, SftSlice, StepMetrics
+from workers.actors.trainer_results import ModelFacts, RlCarried, RlPlan, SftEnd, SftPlan, SftSlice, StepMetrics
 from workers.rollouts import Completion, EngineFacts, GenerationRequest, Prompt, SamplingParameters, TrainingSample
 
 YES, NO, END = 5, 6, 2
@@ -26,6 +26,7 @@ class Disk:
     """What outlives an attempt: per checkpoint root the steps saved, with logit, version and tokens."""
 
     checkpoints: dict[str, dict[int, tuple[float, int, int]]] = field(default_factory=dict)
+    carried: dict[tuple[str, int], RlCarried] = field(default_factory=dict)
     exported: dict[str, float] = field(default_factory=dict)
 
     def latest(self, root: str) -> tuple[int, float, int, int] | None:
@@ -47,6 +48,8 @@ class FakeTrainer:
         self.disk = disk
         self.logit = -2.0
         self.loaded = False
+        self.restarts = 0
+        self.has_place = True
         self.sft_slices = 0
         self._before_sft_step = before_sft_step
         self._before_rl_step = before_rl_step
@@ -61,6 +64,12 @@ class FakeTrainer:
     def wait_loaded(self) -> ModelFacts:
         assert self.loaded
         return ModelFacts(num_parameters=1, vocab_size=7, eos_token_ids=(END,), pad_token_id=0)
+
+    def restart(self) -> bool:
+        """All that was in memory is gone."""
+        self.restarts += 1
+        self.logit, self._sft, self._root, self._step, self._num_tokens = -2.0, None, "", 0, 0
+        return self.has_place
 
     def prepare_sft(self, spec: SftSpec, checkpoint_root: str) -> SftPlan:
         self._sft, self._root = spec, checkpoint_root
@@ -116,6 +125,7 @@ class FakeTrainer:
             policy_version=version,
             resumed_from=checkpoint_root if self._step else None,
             skipped_checkpoints=(),
+            carried=self.disk.carried.get((checkpoint_root, self._step)),
         )
 
     def rl_step(self, step: int, samples: list[TrainingSample], *, temperature: float) -> dict[str, float]:
@@ -130,8 +140,10 @@ class FakeTrainer:
         self.logit += 3.0 * gradient
         return {"actor/grad_norm": abs(gradient)}
 
-    def save_rl(self, step: int, policy_version: int) -> str:
+    def save_rl(self, step: int, policy_version: int, carried: RlCarried | None = None) -> str:
         assert step == self._step
+        if carried is not None:
+            self.disk.carried[self._root, step] = carried
         self._save(step, policy_version)
         return f"{self._root}/{step}"
 
@@ -185,6 +197,9 @@ class FakeEngine:
         self.requests += requests
         return [self._complete(request, sampling) for request in requests]
 
+    def take_metrics(self) -> dict[str, float]:
+        return {"engines/num_ready": 1.0, "engines/num_reissued": 0.0}
+
     def _complete(self, request: GenerationRequest, sampling: SamplingParameters) -> Completion:
         chance = probability(self.logit, sampling.temperature)
         says_yes = random.Random(request.seed).random() < chance
@@ -204,9 +219,14 @@ class FakeSync:
 
     def __init__(self, trainer: FakeTrainer, engine: FakeEngine) -> None:
         self._trainer, self._engine = trainer, engine
+        self.trainers_replaced = 0
 
-    def __call__(self, version: int) -> None:
+    def __call__(self, version: int) -> dict[str, float]:
         self._engine.logit, self._engine.version = self._trainer.logit, version
+        return {"weight_sync/probe_logprob_abs_diff_max": 0.0}
+
+    def trainer_replaced(self) -> None:
+        self.trainers_replaced += 1
 
 
 class RecordedReports:

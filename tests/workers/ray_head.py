@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil
 import pytest
 import ray
 
@@ -64,6 +65,21 @@ def ray_environment() -> dict[str, str]:
     """The environment of Ray's processes in tests: nobody else's cluster, no authentication, no network."""
     ours = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     return ours | {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
+
+
+def actor_processes(*marks: str) -> list[psutil.Process]:
+    """Actors of a cluster that this process has started, and what vLLM starts; or those with certain titles only."""
+    wanted = marks or ("ray::Trainer", "ray::RolloutEngine", "VLLM::")
+    children = psutil.Process().children(recursive=True)
+    return [child for child in children if child.is_running() and any(mark in _title(child) for mark in wanted)]
+
+
+def _title(process: psutil.Process) -> str:
+    """Its command line, or nothing if it is gone."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
 
 
 def free_port() -> int:

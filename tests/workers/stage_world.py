@@ -7,6 +7,7 @@ from service.contract.messages import StageResult, TokenView
 from service.contract.spec import ExperimentSpec
 from tests.workers.fake_actors import Disk, FakeEngine, FakeSync, FakeTrainer, RecordedReports, fake_prompts
 from workers.pipeline.stage_runner import run_stages
+from workers.stages.run_check import RunCheck
 from workers.stages.stage_context import StageContext
 
 SFT = {
@@ -25,6 +26,8 @@ RL = {
     "num_generations": 8,
     "max_completion_length": 2,
     "save_steps": 7,
+    # Most worlds have no folder to keep anything in.
+    "rollout_sample_size": 0,
 }
 EVALUATION = {
     "data": {"path": "/test"},
@@ -96,7 +99,7 @@ class World:
             sync_weights=FakeSync(self.trainer, self.engine),
             reports=self.reports,
             load_prompts=fake_prompts,
-            check=lambda: None,
+            check=RunCheck(lambda: None),
         )
 
     def run(self, completed: list[StageResult] | None = None) -> list[StageResult]:

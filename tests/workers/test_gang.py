@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import ray
 
-from service.contract.spec import ExperimentSpec, ModelSpec, ResourcesSpec, TrainerResources
+from service.contract.resources import ResourcesSpec, TrainerResources
+from service.contract.spec import ExperimentSpec, ModelSpec
 from service.contract.stages import SftSpec
 from tests.workers.ray_head import RAY_MARKS, connected_ray
 from tests.workers.tiny_model import (
@@ -35,6 +36,7 @@ class KnownActors:
 
     def __init__(self, placement: Placement) -> None:
         self.hosts = placement.hosts
+        self.trainer_stands = placement.trainer_stands
         self.actors: list[Any] = []
         self._placement = placement
 
@@ -143,3 +145,20 @@ def test_a_killed_rank_ends_the_wait_at_once(
         trainer.sft_steps(max_steps=1_000_000, max_seconds=600.0)
     assert caught.value.rank == rank
     assert time.monotonic() - alarm.at < 15.0
+
+
+def test_a_gang_that_lost_a_rank_starts_again_in_its_bundles_and_goes_on_from_its_checkpoint(
+    trainer: RemoteTrainer, known: KnownActors, sft: SftSpec, tmp_path: Path
+) -> None:
+    root = str(tmp_path / "sft")
+    often_saved = sft.model_copy(update={"save_steps": 3})
+    trainer.prepare_sft(often_saved, root)
+    saved = trainer.sft_steps(max_steps=3, max_seconds=60.0).steps[-1].step
+    os.kill(known.process_id(1), signal.SIGKILL)
+    with pytest.raises(ActorDied):
+        trainer.sft_steps(max_steps=1, max_seconds=60.0)
+    assert trainer.restart()
+    trainer.wait_loaded()
+    plan = trainer.prepare_sft(often_saved, root)
+    assert plan.first_step == saved + 1 == 4
+    assert trainer.sft_steps(max_steps=1, max_seconds=60.0).steps[0].step == saved + 1

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from workers.rewards.reward import Verdict
+from workers.rewards.reward_counts import RewardTally
 from workers.rewards.samples import RewardSample
 from workers.rollouts import Completion, Prompt
 from workers.stages.sampling import JudgedGroup, judge
@@ -25,7 +26,10 @@ class Listed:
     def answer_key(self, completion_text: str) -> str:
         return completion_text
 
-    def take_metrics(self) -> dict[str, float]:
+    def take_tally(self) -> RewardTally:
+        return RewardTally()
+
+    def metrics_of(self, tally: RewardTally) -> dict[str, float]:
         return {}
 
 

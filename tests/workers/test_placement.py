@@ -1,13 +1,14 @@
 """Placement and waiting on a real Ray cluster."""
 
 import os
+import signal
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from service.contract.spec import ResourcesSpec, RoleResources, TrainerResources
+from service.contract.resources import ResourcesSpec, RolloutResources, TrainerResources
 from tests.workers.ray_head import RAY_MARKS, connected_ray
 from workers.placement import (
     ActorDied,
@@ -15,9 +16,10 @@ from workers.placement import (
     NoPlacement,
     Placement,
     Role,
+    ended,
+    fetch,
     kill,
     place,
-    poll,
     wait_for,
     wait_for_all,
 )
@@ -37,6 +39,9 @@ class Worker:
 
     def greet(self) -> str:
         return self.greeting
+
+    def process_id(self) -> int:
+        return os.getpid()
 
     def sleep(self, seconds: float) -> None:
         time.sleep(seconds)
@@ -90,6 +95,57 @@ def test_both_kinds_of_actors_answer(placement: Placement) -> None:
     assert placement.same_node
 
 
+def test_each_engine_has_a_bundle_and_one_more_can_come_and_go(cluster: None) -> None:
+    resources = ResourcesSpec(
+        trainer=TrainerResources(num_cpus=0.5), rollout=RolloutResources(num_cpus=0.5, num_engines=2)
+    )
+    placement = place(resources, deadline_s=60.0, check=go_on)
+    try:
+        added = placement.add_engine(deadline_s=30.0, check=go_on)
+        assert added == 2 and placement.same_node and placement.host_of(Role.ROLLOUT, added)
+        engines = [placement.spawn(Worker, Role.ROLLOUT, place=number, greeting=str(number)) for number in range(3)]
+        assert [wait(engine.greet.remote()) for engine in engines] == ["0", "1", "2"]
+        with pytest.raises(NoPlacement):
+            placement.add_engine(deadline_s=0.5, check=go_on)
+        with pytest.raises(ValueError, match="held to its end"):
+            placement.remove_engine(1)
+        placement.remove_engine(added)
+        with pytest.raises(ActorDied):
+            wait(engines[added].greet.remote())
+    finally:
+        placement.remove()
+
+
+def test_who_works_by_turns_shares_a_bundle(cluster: None) -> None:
+    resources = ResourcesSpec(
+        trainer=TrainerResources(num_cpus=2), rollout=RolloutResources(num_cpus=1), placement="colocated"
+    )
+    placement = place(resources, deadline_s=60.0, check=go_on)
+    try:
+        rank = placement.spawn(Worker, Role.TRAINER, greeting="hi")
+        engine = placement.spawn(AsyncWorker, Role.ROLLOUT, greeting="ho")
+        assert (wait(rank.greet.remote()), wait(engine.greet.remote())) == ("hi", "ho")
+        assert placement.node_of(Role.TRAINER) == placement.node_of(Role.ROLLOUT)
+        with pytest.raises(NoPlacement):
+            place(resources, deadline_s=0.5, check=go_on)
+    finally:
+        placement.remove()
+
+
+def test_another_actor_takes_the_bundle_of_a_dead_one(placement: Placement) -> None:
+    kill(placement.spawn(Worker, Role.ROLLOUT, greeting="first"))
+    again = placement.spawn(Worker, Role.ROLLOUT, greeting="second")
+    assert wait(again.greet.remote()) == "second"
+
+
+def test_a_stopped_actor_can_be_killed_and_replaced(placement: Placement) -> None:
+    first = placement.spawn(Worker, Role.ROLLOUT, greeting="first")
+    os.kill(wait(first.process_id.remote()), signal.SIGSTOP)  # type: ignore[arg-type]
+    kill(first)
+    again = placement.spawn(Worker, Role.ROLLOUT, greeting="second")
+    assert wait(again.greet.remote()) == "second"
+
+
 def test_more_than_the_cluster_has_is_refused_with_both_numbers(cluster: None) -> None:
     resources = ResourcesSpec(trainer=TrainerResources(num_cpus=64.0))
     with pytest.raises(NoPlacement, match=r"needed .*64.*CPU: .* of 2 free"):
@@ -112,14 +168,17 @@ def test_dead_actor_is_named(placement: Placement) -> None:
     assert not caught.value.out_of_memory
 
 
-def test_killed_actor_is_seen_by_a_poll(placement: Placement) -> None:
+def test_calls_that_have_ended_are_told_from_those_under_way(placement: Placement) -> None:
     actor = placement.spawn(Worker, Role.TRAINER, greeting="hi")
-    wait(actor.greet.remote())
+    greetings = [actor.greet.remote(), actor.greet.remote()]
+    wait_all(greetings)
     sleeping = actor.sleep.remote(60.0)
-    assert not poll(sleeping, role=Role.TRAINER)
+    assert ended([*greetings, sleeping], 30.0) == greetings
+    assert ended([sleeping], 0.1) == []
     kill(actor)
+    assert ended([sleeping], 30.0) == [sleeping]
     with pytest.raises(ActorDied):
-        wait(sleeping)
+        fetch(sleeping, Role.TRAINER)
 
 
 def test_slow_call_meets_its_deadline(placement: Placement) -> None:
@@ -145,7 +204,9 @@ def test_check_ends_a_wait(placement: Placement) -> None:
 
 @pytest.fixture
 def two_ranks(cluster: None) -> Iterator[list[Any]]:
-    resources = ResourcesSpec(trainer=TrainerResources(num_ranks=2, num_cpus=0.5), rollout=RoleResources(num_cpus=0.5))
+    resources = ResourcesSpec(
+        trainer=TrainerResources(num_ranks=2, num_cpus=0.5), rollout=RolloutResources(num_cpus=0.5)
+    )
     placement = place(resources, deadline_s=60.0, check=go_on)
     assert placement.hosts == ("127.0.0.1", "127.0.0.1")
     ranks = [placement.spawn(Worker, Role.TRAINER, place=rank, greeting=f"rank {rank}") for rank in range(2)]

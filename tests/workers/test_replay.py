@@ -1,13 +1,15 @@
-"""Stored rollouts: read back to the bit, and trained again to the same metrics."""
+"""A stored step trained again: where the replay begins, what it says, and what it misses."""
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
+import fsspec
 import pytest
 
 from service.contract.spec import ExperimentSpec
-from tests.workers.stage_world import RL, World, make_spec
+from tests.workers.rollout_groups import step_to_store
 from tests.workers.tiny_model import (
     make_model_folder,
     make_pairs,
@@ -17,36 +19,9 @@ from tests.workers.tiny_model import (
     make_trainer,
     write_lines,
 )
-from workers.replay import CannotReplay, main, replay
-from workers.rollouts import Completion, Prompt, TrainingSample
-from workers.stages.rollout_store import load_step, store_step, stored_step_path
-from workers.stages.sampling import JudgedGroup
-
-PARTS = ({"form": 0.0, "value": 0.0}, {"form": 1.0, "value": 1.0}, {"form": 0.5, "value": 0.0}, {})
-
-
-def groups_of(samples: list[TrainingSample], step: int) -> list[JudgedGroup]:
-    """Four completions a prompt."""
-    groups = []
-    for uid in range(len(samples) // 4):
-        own = samples[4 * uid : 4 * uid + 4]
-        completions = tuple(
-            Completion(
-                prompt_uid=uid,
-                sample_index=index,
-                token_ids=sample.completion_token_ids,
-                logprobs=sample.rollout_logprobs,
-                finish_reason="length",
-                text="ü \ud800 w1",
-                policy_version=step - 1,
-            )
-            for index, sample in enumerate(own)
-        )
-        prompt = Prompt(uid=uid, text="w0 w1", token_ids=own[0].prompt_token_ids, answer="w2")
-        groups.append(
-            JudgedGroup(prompt=prompt, completions=completions, rewards=(0.0, 1.0, 0.25, 1 / 3), reward_parts=PARTS)
-        )
-    return groups
+from workers.replay import CannotReplay, replay
+from workers.replay.command import main
+from workers.stages.rollout_store import load_step, store_rollouts
 
 
 @pytest.fixture(scope="module")
@@ -55,17 +30,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_run(tmp_path_factory.mktemp("run"), [1, 2, 3, 4])
 
 
-def make_run(folder: Path, stored_steps: list[int], *, sft: bool = False, **model_changes: Any) -> Path:
-    model = make_model_folder(folder / "model")
-    output = folder / "output"
-    rl_spec = make_rl_spec(mini_batch_size=6, num_iterations=2).model_dump(mode="json")
-    body = {"name": "toy", "model": {"path": str(model), "max_model_len": 32} | model_changes, "rl": rl_spec}
-    if sft:
-        data = write_lines(folder / "sft.jsonl", make_pairs(10))
-        body["sft"] = make_sft_spec(data, num_epochs=1).model_dump(mode="json")
-    spec = ExperimentSpec.model_validate(body)
+def make_run(folder: Path, stored_steps: list[int], *, sft: dict[str, Any] | None = None, **model: Any) -> Path:
+    folder_of_model, output = make_model_folder(folder / "model"), folder / "output"
+    spec = spec_of(folder, folder_of_model, sft, model)
     assert spec.rl is not None
-    trainer = make_trainer(model, **model_changes)
+    trainer = make_trainer(folder_of_model, **{"lora": spec.model.lora, "dtype": spec.model.dtype})
     if spec.sft is not None:
         trainer.prepare_sft(spec.sft, str(output / "checkpoints" / "sft"))
         trainer.sft_steps(max_steps=100, max_seconds=60.0)
@@ -73,50 +42,75 @@ def make_run(folder: Path, stored_steps: list[int], *, sft: bool = False, **mode
         trainer.export(str(output / "models" / "sft"))
     trainer.prepare_rl(spec.rl, str(output / "checkpoints" / "rl"))
     for step in range(1, 5):
-        samples = make_samples(step)
-        metrics = trainer.rl_step(step, samples, temperature=spec.rl.temperature)
+        metrics = trainer.rl_step(step, make_samples(step), temperature=spec.rl.temperature)
         if step in stored_steps:
-            store_step(str(output), step, spec, groups_of(samples, step), samples, metrics)
+            store_rollouts(str(output), spec, step_to_store(step, metrics))
         if step == 2:
             trainer.save_rl(2, policy_version=2)
     return output
 
 
-def test_what_was_trained_is_read_back_to_the_bit(run: Path) -> None:
-    stored = load_step(str(run), 3)
-    assert stored.samples == make_samples(3)
-    assert stored.step == 3 and stored.spec.name == "toy" and "actor/pg_loss" in stored.metrics
+def spec_of(folder: Path, model_folder: Path, sft: dict[str, Any] | None, model: dict[str, Any]) -> ExperimentSpec:
+    rl = make_rl_spec(mini_batch_size=6, num_iterations=2, beta=0.1, rollout_store_steps=1).model_dump(mode="json")
+    body = {"name": "toy", "model": {"path": str(model_folder), "max_model_len": 32} | model, "rl": rl}
+    if sft is not None:
+        data = write_lines(folder / "sft.jsonl", make_pairs(10))
+        body["sft"] = make_sft_spec(data, **({"num_epochs": 1} | sft)).model_dump(mode="json")
+    return ExperimentSpec.model_validate(body)
 
 
-def test_a_file_is_a_table_that_anybody_can_query(run: Path) -> None:
-    table = pq.read_table(stored_step_path(str(run), 2))
-    assert table["prompt_uid"].to_pylist() == [uid for uid in range(3) for _ in range(4)]
-    assert table["reward"].to_pylist()[:4] == [0.0, 1.0, 0.25, 1 / 3]
-    assert table["rewards/form"].to_pylist()[:4] == [0.0, 1.0, 0.5, None], "the last one was dropped"
-    assert set(table["policy_version"].to_pylist()) == {1}
-    assert table["completion"][0].as_py() == "ü \ufffd w1"
-    assert [path.name for path in (run / "rollouts" / "rl").iterdir() if path.name.startswith(".")] == []
+def assert_equal_to_the_bit(output: Path | str, step: int) -> None:
+    found = replay(str(output), step)
+    assert [metric.again for metric in found] == [metric.logged for metric in found]
 
 
 @pytest.mark.parametrize("step", [1, 2, 3, 4])
-def test_a_replayed_step_gives_what_was_logged_to_the_bit(run: Path, step: int) -> None:
+def test_a_replayed_step_gives_what_was_logged_to_the_bit_and_writes_nothing(run: Path, step: int) -> None:
     before = sorted(run.rglob("*"))
-    found = replay(str(run), step)
-    assert {metric.name for metric in found} >= {"actor/pg_loss", "actor/grad_norm", "sampling/mismatch_kl"}
-    assert [metric.again for metric in found] == [metric.logged for metric in found]
-    assert sorted(run.rglob("*")) == before, "nothing is written"
+    assert_equal_to_the_bit(run, step)
+    assert sorted(run.rglob("*")) == before
 
 
-def test_without_a_checkpoint_the_model_that_sft_exported_is_the_beginning(tmp_path: Path) -> None:
-    output = make_run(tmp_path, [1, 2], sft=True)
-    found = replay(str(output), 2)
-    assert [metric.again for metric in found] == [metric.logged for metric in found]
+BEST = {"num_epochs": 4, "save_steps": 2, "holdout_fraction": 0.3, "num_best_checkpoints": 2, "export": "best"}
+
+
+@pytest.mark.parametrize(
+    ("sft", "model"),
+    [
+        ({}, {}),
+        ({}, {"dtype": "bfloat16"}),
+        ({}, {"lora": {"rank": 2}, "dtype": "bfloat16"}),
+        (BEST, {"dtype": "bfloat16"}),
+    ],
+    ids=["float32", "bfloat16", "adapters", "the best checkpoint"],
+)
+def test_without_a_checkpoint_of_rl_what_sft_ended_with_is_the_beginning(
+    tmp_path: Path, sft: dict[str, Any], model: dict[str, Any]
+) -> None:
+    assert_equal_to_the_bit(make_run(tmp_path, [1, 2], sft=sft, **model), 2)
+
+
+def test_a_float32_model_that_sft_exported_is_the_beginning_too(tmp_path: Path) -> None:
+    output = make_run(tmp_path, [1, 2], sft={})
+    shutil.rmtree(output / "checkpoints" / "sft")
+    assert_equal_to_the_bit(output, 2)
+    shutil.rmtree(output / "models")
+    with pytest.raises(CannotReplay, match="models/sft is not there"):
+        replay(str(output), 2)
 
 
 def test_a_rounded_model_is_no_beginning(tmp_path: Path) -> None:
-    output = make_run(tmp_path, [1], sft=True, dtype="bfloat16")
-    with pytest.raises(CannotReplay, match="bfloat16 it is merged or rounded"):
+    output = make_run(tmp_path, [1], sft={}, dtype="bfloat16")
+    next((output / "checkpoints" / "sft" / "step-00000003").glob("*.bin")).write_bytes(b"")
+    with pytest.raises(CannotReplay, match=r"(?s)checkpoints/sft does not hold .* bfloat16 it is merged or rounded"):
         replay(str(output), 1)
+
+
+def test_outputs_may_lie_at_a_url(run: Path) -> None:
+    memory = fsspec.filesystem("memory")
+    memory.put(f"{run}/", "/replayed/", recursive=True)
+    assert_equal_to_the_bit("memory://replayed", 3)
+    assert_equal_to_the_bit("memory://replayed/", 1)
 
 
 def test_the_command_says_whether_all_agree(run: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -125,42 +119,28 @@ def test_the_command_says_whether_all_agree(run: Path, capsys: pytest.CaptureFix
     output = make_run(tmp_path, [3])
     stored = load_step(str(output), 3)
     wrong = stored.metrics | {"actor/grad_norm": stored.metrics["actor/grad_norm"] * 1.01}
-    store_step(str(output), 3, stored.spec, groups_of(stored.samples, 3), stored.samples, wrong)
-    assert main([str(output), "3"]) == 1
-    assert capsys.readouterr().out.count("differs") == 1
+    store_rollouts(str(output), stored.spec, step_to_store(3, wrong))
+    assert main([str(output), "3", "--json"]) == 1
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["name"] for row in rows if not row["agrees"]] == ["actor/grad_norm"]
 
 
-def test_a_step_whose_rollouts_are_missing_cannot_be_replayed(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_all_steps_that_are_missing_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = make_run(tmp_path, [4])
+    assert main([str(output), "3"]) == 2
+    assert "the rollouts of RL step 3 are not stored" in capsys.readouterr().err
     assert main([str(output), "4"]) == 2
     assert "RL step 3 are not stored" in capsys.readouterr().err
+    shutil.rmtree(output / "checkpoints")
+    with pytest.raises(CannotReplay, match=r"RL step 1-3 are not stored .* starts from RL's beginning"):
+        replay(str(output), 4)
+    assert main([str(output), "0"]) == 2
 
 
-def test_a_damaged_checkpoint_is_named(run: Path, tmp_path: Path) -> None:
-    output = make_run(tmp_path, [3])
+def test_a_damaged_checkpoint_is_passed_over_or_named(run: Path, tmp_path: Path) -> None:
+    output = make_run(tmp_path, [2, 3])
     next((output / "checkpoints" / "rl" / "step-00000002").glob("*.bin")).write_bytes(b"")
-    with pytest.raises(CannotReplay, match="step-00000002 is not whole"):
+    with pytest.raises(CannotReplay, match=r"RL step 1 are not stored .*step-00000002 is not whole"):
         replay(str(output), 3)
-
-
-def test_samples_of_other_groups_are_not_stored(run: Path, tmp_path: Path) -> None:
-    stored = load_step(str(run), 1)
-    with pytest.raises(ValueError, match="zip"):
-        store_step(str(tmp_path), 1, stored.spec, groups_of(stored.samples, 1)[:2], stored.samples, {})
-
-
-def stored_steps(folder: Path) -> list[int]:
-    return sorted(int(path.stem.rpartition("-")[2]) for path in folder.glob("rollouts/rl/*.parquet"))
-
-
-@pytest.mark.parametrize(("every", "steps"), [(1, [*range(1, 21)]), (8, [8, 16]), (None, [])])
-def test_a_run_stores_the_steps_that_were_asked_for(tmp_path: Path, every: int | None, steps: list[int]) -> None:
-    world = World(make_spec(rl=RL | {"rollout_store_steps": every}, evaluation=None), output_dir=tmp_path)
-    world.run()
-    assert stored_steps(tmp_path) == steps
-    if steps:
-        stored = load_step(str(tmp_path), steps[-1])
-        assert stored.metrics["actor/grad_norm"] == dict(world.reports.series("actor/grad_norm"))[steps[-1]]
-        assert len(stored.samples) == 32
+    shutil.copy(run / "rollouts" / "rl" / "step-00000001.parquet", output / "rollouts" / "rl")
+    assert_equal_to_the_bit(output, 3)

@@ -30,6 +30,7 @@ from workers.pipeline.session import (
 from workers.placement import ActorDied, DeadlineExceeded, NoPlacement, Role
 from workers.reporter.reporter import Reporter
 from workers.settings import WorkerSettings
+from workers.stages.engine_roster import EnginesLost
 from workers.stages.gate import GateClosed
 from workers.weight_sync import WeightSyncFailed
 
@@ -173,6 +174,8 @@ def test_environment_that_cannot_be_imported_is_a_config_error(server: AttemptSe
         (ActorDied(Role.TRAINER, "x", out_of_memory=True), EndReason.OUT_OF_MEMORY),
         (MemoryError(), EndReason.OUT_OF_MEMORY),
         (DeadlineExceeded("an RL step", Role.TRAINER, 1.0), EndReason.ACTOR_DIED),
+        (EnginesLost("four times", out_of_memory=False), EndReason.ENGINE_FAILED),
+        (EnginesLost("four times", out_of_memory=True), EndReason.OUT_OF_MEMORY),
         (DeadlineExceeded("a generation", Role.ROLLOUT, 1.0), EndReason.ENGINE_FAILED),
         (NoPlacement("x", 1.0), EndReason.NO_CAPACITY),
         (ClusterLost("x"), EndReason.RAY_JOB_FAILED),

@@ -1,11 +1,51 @@
-"""The reference of reinforcement learning: the trained weights as the stage began with them."""
+"""The reference of reinforcement learning: the trained weights as the stage began with them, or the base model."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
+
+from service.contract.stages import RlSpec
+from workers.actors.adapters import Adapters
+from workers.actors.policy_model import PolicyModel
+
+
+class Reference(Protocol):
+    """What a policy is compared with."""
+
+    def state(self) -> Mapping[str, Tensor]:
+        """What a checkpoint must hold of it."""
+
+    def in_place(self) -> AbstractContextManager[None]:
+        """The model is the reference within; no gradient may be pending."""
+
+
+def build_reference(policy: PolicyModel, spec: RlSpec) -> Reference | None:
+    """That of a stage which begins with the weights that the policy has now; None where it has none."""
+    if not spec.beta:
+        return None
+    if spec.kl_reference == "start":
+        return FrozenWeights(policy.parameters())
+    assert policy.adapters is not None, "the specification has adapters"
+    return WithoutAdapters(policy.adapters)
+
+
+class WithoutAdapters:
+    """The base model: the adapters' factor is 0 for a pass, on every rank, so there is nothing to hold or to store."""
+
+    def __init__(self, adapters: Adapters) -> None:
+        self._adapters = adapters
+
+    def state(self) -> Mapping[str, Tensor]:
+        """Nothing: the base model does not change."""
+        return {}
+
+    def in_place(self) -> AbstractContextManager[None]:
+        """The model is the reference within."""
+        return self._adapters.off()
 
 
 class FrozenWeights:

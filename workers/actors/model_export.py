@@ -1,19 +1,15 @@
-"""The trained weights on their way out: a Hugging Face folder, or one file for the rollout engine."""
+"""The trained weights on their way out of the run: a Hugging Face folder."""
 
 import json
-import os
 import tempfile
 from collections.abc import Iterator
-from hashlib import file_digest
 from pathlib import Path
 
 import fsspec
-from safetensors.torch import save_file
 from torch import Tensor
-from transformers.core_model_loading import revert_weight_conversion
 
 from workers.actors.policy_model import PolicyModel
-from workers.actors.trainer_results import WeightManifest
+from workers.actors.weight_export import leaving_weights
 from workers.checkpoint_draft import written_aside
 from workers.checkpoints import is_local
 from workers.data.chat_template import tokenizer_with_template
@@ -25,30 +21,11 @@ ADAPTER_FOLDER = "adapter"
 
 
 def exported_weights(policy: PolicyModel) -> Iterator[tuple[str, Tensor]]:
-    """Every tensor once, under the name and in the form of the Hugging Face checkpoint.
-
-    Contiguous CPU tensors of their own in the specification's dtype (integer buffers keep theirs); tied weights come
-    once, under the name that a saved model uses. On other ranks than the first there are none.
-    """
-    for name, tensor in revert_weight_conversion(policy.model, _leaving(policy, policy.whole_state())).items():
+    """Every tensor once, by name: contiguous copies on the CPU of what leaves. On other ranks than the first none."""
+    leaving = leaving_weights(policy, policy.whole_state())
+    for name in leaving.tensors:
         # Copied: an optimizer step must not change what a reader still holds.
-        yield name, tensor.to(device="cpu", copy=True).contiguous()
-
-
-def write_weights(policy: PolicyModel, path: str) -> WeightManifest:
-    """Write all weights as one safetensors file, which appears under `path` only when it is complete."""
-    tensors = dict(exported_weights(policy))
-    return policy.ranks.from_first(lambda: _write_file(tensors, path))
-
-
-def _write_file(tensors: dict[str, Tensor], path: str) -> WeightManifest:
-    part = f"{path}.part"
-    save_file(tensors, part)
-    with open(part, "rb") as file:
-        checksum = file_digest(file, "sha256").hexdigest()
-    num_bytes = os.path.getsize(part)
-    os.replace(part, path)
-    return WeightManifest(num_tensors=len(tensors), num_bytes=num_bytes, checksum=checksum)
+        yield name, leaving.cast(name).clone()
 
 
 def export_model(policy: PolicyModel, folder: str, *, max_shard_size: str = MAX_SHARD_SIZE) -> str:

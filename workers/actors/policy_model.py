@@ -1,6 +1,6 @@
 """The model that is trained, its tokenizer, and the one forward pass that all stages share."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
 from functools import partial
 
@@ -94,19 +94,26 @@ class PolicyModel:
         left_out = {name for name, _ in self.model.named_parameters(remove_duplicate=False)} - trained
         return {name: tensor for name, tensor in self.model.state_dict().items() if name not in left_out}
 
+    def unique_state(self) -> dict[str, Tensor]:
+        """All weights, frozen ones too, each once, not copied; sharded where several ranks share the model."""
+        unique = {name for name, _ in self.model.named_parameters()}
+        aliases = {name for name, _ in self.model.named_parameters(remove_duplicate=False)} - unique
+        return {name: tensor for name, tensor in self.model.state_dict().items() if name not in aliases}
+
+    def whole_tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """The same one after the other and whole: all ranks take part, and each gets them, on its device."""
+        for name, tensor in self.unique_state().items():
+            yield name, tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
     def whole_state(self) -> dict[str, Tensor]:
-        """All weights, frozen ones too, each once and whole; not copied where a single rank has them.
+        """The same at once, not copied where a single rank has them.
 
         Several ranks gather them on rank 0's CPU; the others take part and get nothing.
         """
-        unique = {name for name, _ in self.model.named_parameters()}
-        aliases = {name for name, _ in self.model.named_parameters(remove_duplicate=False)} - unique
-        state = {name: tensor for name, tensor in self.model.state_dict().items() if name not in aliases}
         if self.ranks.is_alone:
-            return state
+            return self.unique_state()
         gathered = {}
-        for name, tensor in state.items():
-            whole = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+        for name, whole in self.whole_tensors():
             if self.ranks.is_first:
                 gathered[name] = whole.cpu()
         return gathered

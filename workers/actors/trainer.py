@@ -11,6 +11,7 @@ Steps count from 1 and mean the same in every call; see `trainer_results`.
 
 import logging
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,16 +20,22 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]  # public, 
 from service.contract.data import ChatSpec
 from service.contract.spec import ModelSpec
 from service.contract.stages import RlSpec, SftSpec
-from workers.actors.model_export import export_model, exported_weights, write_weights
+from workers.activity.record import about
+from workers.actors.model_export import export_model, exported_weights
+from workers.actors.nccl_engines import RayEngines
+from workers.actors.nccl_sender import NcclSender
 from workers.actors.policy_model import PolicyModel
 from workers.actors.rank_group import RankGroup, connect_store, join, open_store
-from workers.actors.trainer_results import ModelFacts, RlPlan, SftEnd, SftPlan, SftSlice, WeightManifest
+from workers.actors.trainer_results import ModelFacts, RlCarried, RlPlan, SftEnd, SftPlan, SftSlice
 from workers.actors.trainer_rl import RlRun
 from workers.actors.trainer_sft import SftRun
+from workers.actors.training_state import load_weights
+from workers.actors.weight_export import Content, weight_content, write_weights
 from workers.config_error import ConfigError
 from workers.data.token_sequence import TokenSequence
 from workers.determinism import make_deterministic
 from workers.rollouts import TrainingSample
+from workers.weight_sync import SendReport, WeightManifest
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +75,7 @@ class Trainer:
         self._policy: PolicyModel | None = None
         self._sft: SftRun | None = None
         self._rl: RlRun | None = None
+        self._sender: NcclSender | None = None
 
     def open_store(self) -> str:
         """Open the place where the ranks meet, on rank 0 of several; returns its address for the others' `load`."""
@@ -91,9 +99,11 @@ class Trainer:
 
     def close(self) -> None:
         """Leave the other ranks; only `load` may follow."""
+        if self._sender is not None:
+            self._sender.close()
         if self._policy is not None:
             self._policy.ranks.close()
-        self._policy = self._sft = self._rl = self._store = None
+        self._policy = self._sft = self._rl = self._store = self._sender = None
 
     def prepare_sft(self, spec: SftSpec, checkpoint_root: str) -> SftPlan:
         """Load the data and resume, or calibrate what the objective needs on the untrained model.
@@ -127,6 +137,14 @@ class Trainer:
         logger.info("sft ended", extra={"exported_step": end.exported_step})
         return end
 
+    def take_weights(self, checkpoint_root: str, step: int) -> None:
+        """Take the weights of a stage's checkpoint after `step`, and nothing else of it.
+
+        Raises DamagedCheckpoint, the weights as they were, unless it is there and verifies.
+        """
+        self._sft = self._rl = None
+        load_weights(checkpoint_root, step, self._loaded())
+
     def prepare_rl(self, spec: RlSpec, checkpoint_root: str) -> RlPlan:
         """Resume this stage, or begin it with the present weights and a new optimizer.
 
@@ -137,6 +155,7 @@ class Trainer:
         logger.info("rl prepared", extra={"first_step": self._rl.plan.first_step})
         return self._rl.plan
 
+    @about(lambda step, *_, **__: f"step {step}")
     def rl_step(self, step: int, samples: Sequence[TrainingSample], *, temperature: float) -> dict[str, float]:
         """Train on one step's samples, group after group; returns the metrics `actor/*` and `sampling/*`.
 
@@ -145,10 +164,14 @@ class Trainer:
         assert self._rl is not None, "prepare_rl comes first"
         return self._rl.step(step, samples, temperature=temperature)
 
-    def save_rl(self, step: int, policy_version: int) -> str:
-        """Write the checkpoint after `step`, the last one done, and delete all but the newest `save_total_limit`."""
+    @about(lambda step, *_, **__: f"step {step}")
+    def save_rl(self, step: int, policy_version: int, carried: RlCarried | None = None) -> str:
+        """Write the checkpoint after `step`, the last one done, and delete all but the newest `save_total_limit`.
+
+        `prepare_rl` gives `carried` back to whoever resumes.
+        """
         assert self._rl is not None, "prepare_rl comes first"
-        return self._rl.save(step, policy_version)
+        return self._rl.save(step, policy_version, carried)
 
     def export(self, folder: str) -> str:
         """Write a Hugging Face folder (or upload it to an fsspec URL) and return where it is."""
@@ -158,9 +181,25 @@ class Trainer:
         """Every tensor once, by its Hugging Face name: contiguous CPU copies in the specification's dtype."""
         return exported_weights(self._loaded())
 
-    def write_weights(self, path: str) -> WeightManifest:
-        """Write `weights` as one safetensors file, which appears only when it is complete."""
-        return write_weights(self._loaded(), path)
+    def write_weights(self, path: str, *, with_digests: bool = False) -> WeightManifest:
+        """Write `weights` as one safetensors file, which appears only when it is complete. Raises OSError."""
+        return write_weights(self._loaded(), path, with_digests=with_digests)
+
+    def weight_content(self, *, with_digests: bool = False) -> tuple[WeightManifest, Content]:
+        """What that file would hold, for engines on other machines; empty on all ranks but the first."""
+        return weight_content(self._loaded(), with_digests=with_digests)
+
+    def join_engines(
+        self, engines: Sequence[Any], names: Sequence[str], num_workers: Sequence[int], *, deadline_s: float
+    ) -> str | None:
+        """Make an NCCL group with rollout engines' actors; returns why there is none, if so. See `NcclSender.join`."""
+        self._sender = self._sender or NcclSender(self._loaded(), self._host)
+        return self._sender.join(RayEngines(engines, num_workers), names, deadline_s)
+
+    def send_weights(self, *, with_digests: bool, deadline_s: float) -> SendReport:
+        """Send `weights` to the engines of the group. See `NcclSender.send`."""
+        assert self._sender is not None, "join_engines comes first"
+        return self._sender.send(deadline_s, with_digests=with_digests)
 
     @torch.no_grad()
     def logprobs(self, sequences: Sequence[tuple[list[int], list[int]]], *, temperature: float) -> list[list[float]]:

@@ -109,6 +109,25 @@ class SftEnd:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ConsumedPrompts:
+    """Which prompts a run's steps have asked: so many places of the walk through its data, which follows from these."""
+
+    count: int
+    """A prompt counts as often as the walk has come to it."""
+    data_sha256: str
+    """Of all prompts in their order."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RlCarried:
+    """What the driver wants kept with a checkpoint of reinforcement learning."""
+
+    consumed_prompts: ConsumedPrompts
+    untrained_groups: bytes = b""
+    """Groups of later steps that are finished already, in the driver's own form."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RlPlan:
     """Where the reinforcement learning stage takes up."""
 
@@ -120,14 +139,5 @@ class RlPlan:
     """As given to `save_rl`; 0 on a fresh start."""
     resumed_from: str | None
     skipped_checkpoints: tuple[SkippedCheckpoint, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WeightManifest:
-    """What a weight file holds, to be checked by whoever reads it."""
-
-    num_tensors: int
-    num_bytes: int
-    """Size of the file."""
-    checksum: str
-    """SHA-256 of the file, hexadecimal."""
+    carried: RlCarried | None = None
+    """As given to `save_rl`; None on a fresh start."""

@@ -1,18 +1,20 @@
 """The reinforcement learning stage: policy updates on rollouts, checkpoints."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from service.contract.stages import RlSpec
-from workers.actors.frozen_weights import FrozenWeights
+from workers.actors.frozen_weights import build_reference
 from workers.actors.optimization import Optimization
 from workers.actors.policy_model import PolicyModel
 from workers.actors.rl_step_data import MicroBatchLoss, StepData
-from workers.actors.trainer_results import RlPlan
+from workers.actors.trainer_results import ConsumedPrompts, RlCarried, RlPlan
 from workers.actors.training_state import fingerprint, resume_training_state, save_training_state
+from workers.checkpoints import Checkpoint
 from workers.objectives.base import ObjectiveOutput
 from workers.objectives.build import build_policy_objective
 from workers.objectives.policy_gradient import sampling_gap
@@ -20,6 +22,9 @@ from workers.objectives.rollout_correction import correction_metrics, correction
 from workers.objectives.step_metrics import token_means
 from workers.rollouts import TrainingSample
 from workers.seeds import derive_seed
+
+UNTRAINED = "untrained_groups.json"
+"""The file of a checkpoint with groups that the driver had finished for later steps."""
 
 
 class RlRun:
@@ -36,7 +41,7 @@ class RlRun:
         self._root = checkpoint_root
         self._objective = build_policy_objective(spec)
         self._optimization = Optimization(policy.parameters(), spec.optimizer, spec.num_steps)
-        self._reference = FrozenWeights(policy.parameters()) if spec.beta else None
+        self._reference = build_reference(policy, spec)
         self._fingerprint = fingerprint(spec, seed=seed)
         resumed = resume_training_state(
             checkpoint_root, self._fingerprint, policy, self._optimization, more=self._reference_tensors()
@@ -50,6 +55,7 @@ class RlRun:
             policy_version=resumed.facts["policy_version"] if resumed.facts else 0,
             resumed_from=resumed.location,
             skipped_checkpoints=resumed.skipped,
+            carried=_carried(resumed.checkpoint) if resumed.checkpoint and policy.ranks.is_first else None,
         )
 
     def step(self, step: int, samples: Sequence[TrainingSample], *, temperature: float) -> dict[str, float]:
@@ -91,8 +97,11 @@ class RlRun:
         own = {"actor/grad_norm": sum(norms) / len(norms), "actor/lr": learning_rate}
         return means | own | self._sampling_metrics(data)
 
-    def save(self, step: int, policy_version: int) -> str:
-        """Write the checkpoint after `step`, the last one done, and keep the newest `save_total_limit`."""
+    def save(self, step: int, policy_version: int, carried: RlCarried | None = None) -> str:
+        """Write the checkpoint after `step`, the last one done, and keep the newest `save_total_limit`.
+
+        `carried` is for whoever resumes, who finds it in the plan of rank 0.
+        """
         if step != self._step:
             raise ValueError(f"step {step} cannot be saved: the weights are those after step {self._step}")
         facts = {
@@ -102,6 +111,7 @@ class RlRun:
             "num_tokens": self._num_tokens,
             "num_steps": self._spec.num_steps,
             "consumed_samples": {"count": step * self._spec.num_samples_per_step},
+            "consumed_prompts": asdict(carried.consumed_prompts) if carried else None,
         }
         return save_training_state(
             self._root,
@@ -111,6 +121,7 @@ class RlRun:
             facts,
             keep=self._spec.save_total_limit,
             more=self._reference_tensors(),
+            more_files={UNTRAINED: carried.untrained_groups} if carried and carried.untrained_groups else {},
         )
 
     def _updates(self, step: int) -> list[list[int]]:
@@ -173,3 +184,16 @@ class RlRun:
         plan = self._policy.microbatches(sequences, self._spec.max_tokens_per_microbatch)
         for positions in plan:
             yield [indices[position] for position in positions]
+
+
+def _carried(checkpoint: Checkpoint) -> RlCarried | None:
+    """What `RlRun.save` was given; None if it was given nothing."""
+    consumed = checkpoint.facts.get("consumed_prompts")
+    if consumed is None:
+        return None
+    try:
+        with checkpoint.open(UNTRAINED) as file:
+            groups = file.read()
+    except FileNotFoundError:
+        groups = b""
+    return RlCarried(consumed_prompts=ConsumedPrompts(**consumed), untrained_groups=groups)

@@ -27,6 +27,7 @@ from workers.determinism import random_states, restore_random_states
 MODEL = "model."
 """Begins the names of the model's tensors in a checkpoint."""
 NO_TENSORS: Mapping[str, Tensor] = {}
+NO_FILES: Mapping[str, bytes] = {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +38,7 @@ class Resumed:
     """Those given to `save_training_state`, or None: nothing was found and nothing was changed."""
     location: str | None
     skipped: tuple[SkippedCheckpoint, ...]
+    checkpoint: Checkpoint | None = None
 
 
 def fingerprint(spec: BaseModel, **more: object) -> str:
@@ -55,17 +57,20 @@ def save_training_state(
     keep: int,
     protect: Collection[str] = (),
     more: Mapping[str, Tensor] = NO_TENSORS,
+    more_files: Mapping[str, bytes] = NO_FILES,
 ) -> str:
     """Write the checkpoint after `step`; returns its folder or URL.
 
-    `more` are tensors of the stage itself, under names of its own. All other checkpoints are deleted but the newest
+    `more` are tensors of the stage itself, under names of its own, and `more_files` files beside them, the same on all
+    ranks. All other checkpoints are deleted but the newest
     `keep` and those named in `protect`.
     """
     ranks = policy.ranks
     draft = ranks.from_first(lambda: begin_draft(root, checkpoint_name(step)))
 
     def commit() -> str:
-        location = draft.commit(files, {**facts, "step": step, "num_ranks": ranks.num_ranks})
+        others = {name: draft.write(name, content) for name, content in more_files.items()}
+        location = draft.commit(files | others, {**facts, "step": step, "num_ranks": ranks.num_ranks})
         prune(root, keep, protect=protect)
         return location
 
@@ -106,7 +111,7 @@ def resume_training_state(
     load_tensors(model | _optimizer_tensors(optimization) | generators | dict(more), checkpoint, ranks)
     if generators:
         restore_random_states({name.rpartition(".")[2]: state for name, state in generators.items()})
-    return Resumed(facts=checkpoint.facts, location=checkpoint.location, skipped=found.skipped)
+    return Resumed(facts=checkpoint.facts, location=checkpoint.location, skipped=found.skipped, checkpoint=checkpoint)
 
 
 def load_weights(root: str, step: int, policy: PolicyModel) -> None:

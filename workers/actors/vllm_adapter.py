@@ -1,4 +1,6 @@
-"""All calls into vLLM 0.32, so that another release changes this file and `vllm_plugin` only.
+"""All calls into vLLM 0.32 but those in `vllm_weights`, which change weights, and in `vllm_sleep`.
+
+Another release changes these three, `vllm_plugin` and `vllm_weight_transfer` only.
 
 vLLM reads the environment when it is imported and starts processes of its own (the engine core, and a worker for each
 GPU), which inherit it. So it is imported in `VllmEngine.start` and nowhere at the top of a module.
@@ -8,11 +10,8 @@ import asyncio
 import logging
 import math
 import os
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
-from hashlib import sha256
 from importlib.metadata import entry_points, version
 from threading import Event
 from typing import Any
@@ -26,13 +25,14 @@ from service.contract.memory_sizes import (
     MAX_NUM_SEQUENCES,
 )
 from service.contract.spec import ModelSpec
-from workers.rollouts import SamplingParameters
+from workers.actors.vllm_sleep import VllmSleep
+from workers.actors.vllm_weights import VllmWeights
+from workers.rollouts import SamplingParameters, VersionSpan
 from workers.weight_sync import BACKEND
 
 _PLUGIN = "sedray_weight_transfer"
 _GONE_AFTER_S = 10.0
 """How long killed processes may take to vanish."""
-_EMPTY_DIGEST = sha256(b"").hexdigest()
 
 
 class EngineFailed(Exception):
@@ -47,7 +47,15 @@ class EngineSettings:
     seed: int
     num_cpus: float
     num_gpus: float
+    tensor_parallel_size: int
     eos_token_ids: tuple[int, ...]
+    works_by_turns: bool = False
+    """Whether it sleeps while somebody else uses its bundle."""
+
+    @property
+    def can_sleep(self) -> bool:
+        """Whether it can give memory back: vLLM knows no sleep on a CPU."""
+        return self.works_by_turns and self.num_gpus > 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,8 +67,8 @@ class SampledTokens:
     """Of each token under the distribution that it was drawn from, [len(token_ids)]."""
     finish_reason: str
     """`stop` or `length`; `abort` for a request that was given up."""
-    weight_versions: tuple[str, ...]
-    """Labels of the weights that made the tokens, in the order of first use."""
+    version_spans: tuple[VersionSpan, ...]
+    """Which weights drew which tokens; their labels are numbers. Empty if vLLM did not say."""
 
 
 class VllmEngine:
@@ -71,6 +79,8 @@ class VllmEngine:
         self._llm = llm
         self._settings = settings
         self._processes = processes
+        self.sleep = VllmSleep(llm, frees_memory=settings.can_sleep)
+        self.weights = VllmWeights(llm, self.sleep)
 
     @classmethod
     async def start(cls, settings: EngineSettings, deadline_s: float) -> "VllmEngine":
@@ -142,36 +152,10 @@ class VllmEngine:
             skip_clone=True,  # made for this request alone
         )
 
-    async def set_weight_version(self, label: str) -> None:
-        """Label the weights that the engine holds now."""
-        await self._llm.update_weight_version(label)
-
-    def weight_update_phases(self, path: str, label: str) -> dict[str, Callable[[], Awaitable[None]]]:
-        """The steps of one weight update in their order, by name; to be called one after the other.
-
-        `keep` freezes requests in flight; with the cache cleared they compute their keys and values again under the new
-        weights, so none continues on those of the old policy. After a failure from `start_s` on the model is unusable.
-        """
-        from vllm.distributed.weight_transfer.base import WeightTransferUpdateRequest
-
-        request = WeightTransferUpdateRequest(update_info={"path": path})
-        return {
-            "pause_s": partial(self._llm.pause_generation, mode="keep", clear_cache=True),
-            "start_s": self._llm.start_weight_update,
-            "load_s": partial(self._llm.update_weights, request),
-            "finish_s": partial(self._llm.finish_weight_update, label),
-            "resume_s": self._llm.resume_generation,
-        }
-
-    async def weight_checksums(self) -> dict[str, str]:
-        """SHA-256 of the parameters in memory, by worker and name.
-
-        Linear layers are missing on the CPU: vLLM keeps only a packed copy of them, which it doesn't count.
-        """
-        workers: list[dict[str, str]] = await self._llm.compute_weight_checksums()
-        return {
-            name: digest for worker in workers for name, digest in sorted(worker.items()) if digest != _EMPTY_DIGEST
-        }
+    def tokens_by_request(self) -> dict[str, int]:
+        """What has been sampled so far of each request that vLLM works on; vLLM has no name of its own for this."""
+        states = self._llm.output_processor.request_states
+        return {name: state.detokenizer.num_output_tokens() for name, state in states.items()}
 
     def num_unfinished_requests(self) -> int:
         """Requests that vLLM still works on."""
@@ -235,6 +219,9 @@ def _build(settings: EngineSettings, given_up: Event) -> Any:
         generation_config="vllm",
         skip_tokenizer_init=True,
         weight_transfer_config=WeightTransferConfig(backend=BACKEND),
+        # In order of arrival, but for the probe of a weight sync, which may not wait for a full engine's rollouts.
+        scheduling_policy="priority",
+        enable_sleep_mode=settings.can_sleep,
         disable_log_stats=True,
         use_tqdm_on_load=False,
         **_hardware_arguments(settings),
@@ -248,7 +235,9 @@ def _hardware_arguments(settings: EngineSettings) -> dict[str, Any]:
     if settings.num_gpus == 0:
         return {"kv_cache_memory_bytes": KV_CACHE_BYTES_ON_CPU, "distributed_executor_backend": "uni"}
     return {
-        "tensor_parallel_size": max(1, math.floor(settings.num_gpus)),
+        "tensor_parallel_size": settings.tensor_parallel_size,
+        # Not left to vLLM: within a placement group it would ask Ray for workers of its own, whose GPUs we hold.
+        "distributed_executor_backend": "mp" if settings.tensor_parallel_size > 1 else "uni",
         "gpu_memory_utilization": GPU_MEMORY_UTILIZATION * min(1.0, settings.num_gpus),
     }
 
@@ -280,7 +269,10 @@ def _sampled(completion: Any) -> SampledTokens:
         token_ids=token_ids,
         logprobs=tuple(logprobs.logprobs[start] for start in positions),
         finish_reason=str(completion.finish_reason),
-        weight_versions=tuple(dict.fromkeys(span.version for span in completion.weight_versions or [])),
+        version_spans=tuple(
+            VersionSpan(version=int(span.version), start=span.start, end=span.end)
+            for span in completion.weight_versions or []
+        ),
     )
 
 

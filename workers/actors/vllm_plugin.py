@@ -18,7 +18,7 @@ def register() -> None:
 
     with suppress(ValueError):  # registered already
         WeightTransferEngineFactory.register_engine(
-            BACKEND, "workers.actors.vllm_weight_transfer", "SharedMemoryWeightTransferEngine"
+            BACKEND, "workers.actors.vllm_weight_transfer", "SedrayWeightTransferEngine"
         )
     # It warns at each update of tied and weightless layers; our engine tells these from real omissions, and raises.
     logging.getLogger("vllm.model_executor.model_loader.reload.layerwise").setLevel(logging.ERROR)

@@ -1,118 +1,140 @@
-"""The receiving end of weight sync: runs in vLLM's worker processes and loads a safetensors file.
+"""The receiving end of weight sync: runs in vLLM's worker processes and takes weights from a file or over NCCL.
 
 One update, driven by vLLM's own calls, in each worker process:
 
     start_weight_update    layers go back to the checkpoint's layout, their loaders gather what arrives
-    update_weights         the file is read, tensor by tensor; each must find its place
+    update_weights         a file is read, or tensors are received; each must find its place, and have its digest
     finish_weight_update   layers are packed again as kernels want them, tied ones too; none may have been left out
 
-vLLM itself only logs what it could not place, so both checks raise. Nothing but vLLM imports this module.
+vLLM itself only logs what it could not place, so all checks raise. Nothing but vLLM imports this module.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from safetensors import safe_open
+from torch import Tensor
 from vllm.distributed.weight_transfer.base import WeightTransferEngine
-from vllm.model_executor.layers.attention import is_deferred_attention_layer
-from vllm.model_executor.layers.quantization.base_config import QuantizeMethodBase
+from vllm.distributed.weight_transfer.nccl_common import NCCLWeightTransferInitInfo
+from vllm.distributed.weight_transfer.nccl_engine import NCCLWeightTransferEngine, NCCLWeightTransferUpdateInfo
+from vllm.model_executor.model_loader.mtp_validation import disable_mtp_completeness_check
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
-from vllm.model_executor.model_loader.reload.layerwise import get_layerwise_info
+
+from workers.actors.tensor_digest import tensor_digest
+from workers.actors.vllm_layer_checks import layers_without_weights, not_tied, pack_again
 
 _NAMES_SHOWN = 5
 
-
-@dataclass
-class SharedMemoryInit:
-    """Nothing to agree on beforehand."""
+NamedTensor = tuple[str, Tensor]
 
 
 @dataclass
-class SharedMemoryUpdate:
-    """One update's payload."""
+class WeightUpdate:
+    """One of three payloads: a file, the tensors that come next over NCCL, or the digests of all that has come."""
 
-    path: str
+    path: str | None = None
+    names: list[str] = field(default_factory=list)
+    dtype_names: list[str] = field(default_factory=list)
+    shapes: list[list[int]] = field(default_factory=list)
+    with_digests: bool = False
+    """Whether what comes now is to be hashed, because digests follow."""
+    digests: dict[str, str] | None = None
+    """SHA-256 by tensor: of the file's, or of all that came over NCCL."""
 
 
-class SharedMemoryWeightTransferEngine(WeightTransferEngine[SharedMemoryInit, SharedMemoryUpdate]):
-    """Loads weights from a file that trainer and worker both see."""
+class SedrayWeightTransferEngine(WeightTransferEngine[NCCLWeightTransferInitInfo, WeightUpdate]):
+    """Loads weights from a file that trainer and worker both see, or from the trainer's GPU."""
 
-    init_info_cls = SharedMemoryInit
-    update_info_cls = SharedMemoryUpdate
+    init_info_cls = NCCLWeightTransferInitInfo
+    update_info_cls = WeightUpdate
 
-    def init_transfer_engine(self, init_info: SharedMemoryInit) -> None:
-        """There is no connection to set up."""
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._placed: set[tuple[str, tuple[int, ...]]] = set()
+        """Names and shapes of tensors for which the model has shown to have a place."""
+        self._received: dict[str, str] | None = None
+        """Digests of the tensors of this update, if they are asked for."""
+        self._nccl: NCCLWeightTransferEngine | None = None
+
+    def init_transfer_engine(self, init_info: NCCLWeightTransferInitInfo) -> None:
+        """Join the trainer's NCCL group, and leave the one before. Files need none."""
+        self.shutdown()
+        # vLLM's own engine receives; in the place of its model it gets this engine, which looks at what comes first.
+        self._nccl = NCCLWeightTransferEngine(self.config, self.vllm_config, self.device, self)
+        self._nccl.init_transfer_engine(init_info)
 
     def start_weight_update(self) -> None:
         """Bring the layers back into the checkpoint's layout; on the CPU vLLM keeps packed copies only."""
+        self._received = None
         initialize_layerwise_reload(self.model)
 
     def update_weights(self, update_info: dict[str, Any]) -> None:
-        """Load one file. vLLM's own version waits for an accelerator, which there may not be."""
+        """Take one payload. vLLM's own version waits for an accelerator, which there may not be."""
         self.receive_weights(self.parse_update_info(update_info))
         if self.device.type != "cpu":
             torch.accelerator.synchronize()
 
-    def receive_weights(self, update_info: SharedMemoryUpdate) -> None:
-        """Hand the tensors to the model one by one. Raises ValueError naming those that found no place."""
-        unplaced = []
-        with safe_open(update_info.path, framework="pt", device="cpu") as file:
-            for name in file.keys():  # noqa: SIM118 - not a mapping
-                if not self.model.load_weights([(name, file.get_tensor(name))]):
-                    unplaced.append(name)
-        if unplaced:
-            raise ValueError(f"the model has no place for {_some(unplaced)}")
+    def receive_weights(self, update_info: WeightUpdate) -> None:
+        """Hand the tensors to the model. Raises ValueError naming those without a place or with another digest."""
+        if update_info.with_digests:
+            self._received = self._received or {}
+        if update_info.path is not None:
+            self._load_file(update_info.path)
+        elif update_info.names:
+            assert self._nccl is not None, "init_transfer_engine comes first"
+            self._nccl.receive_weights(
+                NCCLWeightTransferUpdateInfo(update_info.names, update_info.dtype_names, update_info.shapes)
+            )
+        if update_info.digests is not None:
+            _require_digests(self._received or {}, update_info.digests)
+
+    def load_weights(self, tensors: Iterable[NamedTensor]) -> None:
+        """Place tensors in the model; what a receiver calls. Raises ValueError naming those without a place."""
+        with disable_mtp_completeness_check():
+            self._load([*tensors])
 
     def finish_weight_update(self) -> None:
         """Pack the layers again. Raises ValueError naming layers that received nothing and keep old weights."""
-        waiting = _layers_without_weights(self.model)
+        waiting = layers_without_weights(self.model)
         finalize_layerwise_reload(self.model, self.model_config)
-        left_out = _not_tied(self.model, waiting)
+        left_out = not_tied(self.model, waiting)
         if left_out:
             raise ValueError(f"no weights came for {_some(left_out)}")
         for name in waiting:
-            _pack_again(self.model.get_submodule(name))
+            pack_again(self.model.get_submodule(name))
 
     def shutdown(self) -> None:
-        """There is nothing to release."""
+        """Leave the NCCL group, if there is one."""
+        nccl, self._nccl = self._nccl, None
+        if nccl is not None:
+            nccl.shutdown()
+
+    def _load_file(self, path: str) -> None:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            # Tensors are views of the file's memory: nothing is read before the model copies it.
+            self._load([(name, file.get_tensor(name)) for name in file.keys()])  # noqa: SIM118 - not a mapping
+
+    def _load(self, tensors: list[NamedTensor]) -> None:
+        if self._received is not None:
+            self._received |= {name: tensor_digest(tensor.cpu().contiguous()) for name, tensor in tensors}
+        known = {(name, tuple(tensor.shape)) for name, tensor in tensors}
+        if known <= self._placed:
+            self.model.load_weights(tensors)
+            return
+        # Some models pass over what they don't know. One by one they give that away, at the price of a walk through
+        # the whole model for each tensor; so only what has not been placed before is looked at so closely.
+        unplaced = [name for name, tensor in tensors if not self.model.load_weights([(name, tensor)])]
+        if unplaced:
+            raise ValueError(f"the model has no place for {_some(unplaced)}")
+        self._placed |= known
 
 
-def _layers_without_weights(model: torch.nn.Module) -> dict[str, set[int]]:
-    """Layers that got none of the parameters they wait for: name to the addresses of their old parameters."""
-    layers = {}
-    for name, layer in model.named_modules():
-        info = get_layerwise_info(layer)
-        waits = info.can_load() and not info.load_numel and not is_deferred_attention_layer(layer)
-        if waits and info.kernel_tensors is not None and info.kernel_tensors[0]:
-            layers[name] = {parameter.data_ptr() for parameter in info.kernel_tensors[0].values()}
-    return layers
-
-
-def _not_tied(model: torch.nn.Module, waiting: dict[str, set[int]]) -> list[str]:
-    """Those of the waiting layers whose parameters aren't another layer's too, as a tied output layer's are.
-
-    Address 0 stands for a weight that was dropped after packing, which says nothing about being shared.
-    """
-    loaded = {
-        parameter.data_ptr()
-        for name, layer in model.named_modules()
-        if name not in waiting
-        for parameter in layer.parameters(recurse=False)
-    } - {0}
-    return [name for name, addresses in waiting.items() if not addresses <= loaded]
-
-
-def _pack_again(tied_layer: torch.nn.Module) -> None:
-    """Let a tied layer see its new weights.
-
-    A tied output layer's parameter is the embedding's, which has been loaded; but on the CPU the layer computes with a
-    packed copy of its own, which vLLM's reload leaves as it was: every token would be drawn from the new model through
-    the old output layer, without a word in the log.
-    """
-    method = getattr(tied_layer, "quant_method", None)
-    if isinstance(method, QuantizeMethodBase):
-        method.process_weights_after_loading(tied_layer)
+def _require_digests(found: Mapping[str, str], wanted: Mapping[str, str]) -> None:
+    other = sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
+    if other:
+        raise ValueError(f"tensors arrived otherwise than the trainer sent them: {_some(other)}")
 
 
 def _some(names: list[str]) -> str:

@@ -3,27 +3,30 @@
 import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 
 import ray
-from fsspec.core import url_to_fs
-from fsspec.implementations.local import LocalFileSystem
 
 from service.contract.data import PromptData
 from service.contract.messages import StageResult, StartReply
-from workers.config_error import ConfigError
 from workers.data.prompt_dataset import load_prompts
 from workers.pipeline.endings import ClusterLost
 from workers.pipeline.interrupts import Interrupts
 from workers.pipeline.stage_runner import run_stages
-from workers.placement import Placement, place
+from workers.pipeline.stall_watchdog import Remedies, StallWatchdog
+from workers.placement import place
 from workers.reporter.reporter import Cancelled, Reporter
 from workers.rollouts import Prompt
-from workers.stages.remote_actors import RemoteEngine, RemoteTrainer, SharedFileSync
+from workers.stages.engine_pool import EnginePool
+from workers.stages.open_transport import open_transport
+from workers.stages.remote_actors import RemoteTrainer
+from workers.stages.remote_engine import EngineHost
 from workers.stages.roles import LoadPrompts
+from workers.stages.run_check import RunCheck
 from workers.stages.stage_context import StageContext
+from workers.stages.turns import by_turns
+from workers.stages.weight_probe import LazyProbe, make_probe
+from workers.stages.weight_synchroniser import WeightSynchroniser
 from workers.tokenizer_loading import load_tokenizer
-from workers.weight_sync import weight_folder
 
 logger = logging.getLogger(__name__)
 
@@ -40,20 +43,39 @@ def drive(orders: StartReply, reporter: Reporter, interrupts: Interrupts) -> lis
         reporter.progress(None, "placing actors", 0, 0)
         placement = place(orders.spec.resources, deadline_s=PLACEMENT_S, check=interrupts.check)
         cleanup.callback(placement.remove)
-        folder = cleanup.enter_context(weight_folder(orders.attempt_id, root=_weight_root(placement, orders)))
-        trainer = RemoteTrainer(placement, orders.spec, interrupts.check)
-        engine = RemoteEngine(placement, orders.spec, interrupts.check)
+        check = RunCheck(interrupts.check)
+        trainer = RemoteTrainer(placement, orders.spec, check)
+        reports = StallWatchdog(
+            reporter,
+            orders.spec.stall,
+            Remedies(
+                inspect=placement.inspect,
+                replace_engine=lambda number, cause: engines.replace(number, cause),
+                replace_trainer=trainer.end,
+            ),
+        )
+        engines = EnginePool(EngineHost(placement, orders.spec), reports, check)
+        load_prompts = _prompt_loader(orders.spec.model.path)
+        sync_weights = WeightSynchroniser(
+            trainer=trainer,
+            engines=engines,
+            transport=open_transport(orders, placement, trainer, cleanup),
+            probe=LazyProbe(lambda: make_probe(orders.spec, load_prompts)),
+            settings=orders.spec.weight_sync,
+        )
         context = StageContext(
             spec=orders.spec,
             output_dir=orders.output_dir,
             trainer=trainer,
-            engine=engine,
-            sync_weights=SharedFileSync(trainer, engine, folder),
-            reports=reporter,
-            load_prompts=_prompt_loader(orders.spec.model.path),
-            check=interrupts.check,
+            engine=engines,
+            sync_weights=sync_weights,
+            reports=reports,
+            load_prompts=load_prompts,
+            check=check,
         )
-        with _released(trainer, engine):
+        with _released(trainer, engines), check.extended_by(reports.check), reports, ExitStack() as turns:
+            if orders.spec.resources.placement == "colocated":
+                context = turns.enter_context(by_turns(context, engines))
             return run_stages(context, orders.completed_stages, reporter.stage_result)
 
 
@@ -80,8 +102,8 @@ def _connected(orders: StartReply, interrupts: Interrupts) -> Iterator[None]:
 
 
 @contextmanager
-def _released(trainer: RemoteTrainer, engine: RemoteEngine) -> Iterator[None]:
-    """End both actors, however the block ends: gently after success, quickly after a cancellation, else at once.
+def _released(trainer: RemoteTrainer, engines: EnginePool) -> Iterator[None]:
+    """End all actors, however the block ends: gently after success, quickly after a cancellation, else at once.
 
     The trainer goes first: another attempt may begin as soon as this one has ended, and shares its checkpoints.
     """
@@ -94,22 +116,7 @@ def _released(trainer: RemoteTrainer, engine: RemoteEngine) -> Iterator[None]:
         raise
     finally:
         trainer.release()
-        engine.release(graceful_s)
-
-
-def _weight_root(placement: Placement, orders: StartReply) -> Path | None:
-    """Where weight files go: shared memory (None) where driver and actors share a machine, else the output folder."""
-    if placement.same_node:
-        return None
-    filesystem, path = url_to_fs(orders.output_dir)
-    if not isinstance(filesystem, LocalFileSystem):
-        raise ConfigError(
-            f"driver, trainer and rollout engine are not on one machine, and {orders.output_dir} is no folder that "
-            "they could share for weights; use nodes that hold a whole experiment, or a shared folder for the outputs"
-        )
-    root = Path(path) / "weights"
-    root.mkdir(parents=True, exist_ok=True)
-    return root
+        engines.release(graceful_s)
 
 
 def _prompt_loader(model_path: str) -> LoadPrompts:

@@ -7,9 +7,11 @@ from service.contract.status import EndReason
 from workers.actors.trainer_results import NonFinite
 from workers.actors.vllm_adapter import EngineFailed
 from workers.config_error import ConfigError
+from workers.pipeline.stall_watchdog import Stalled
 from workers.placement import ActorDied, DeadlineExceeded, NoPlacement, Role
 from workers.reporter.attempt_service import ServiceRefused
 from workers.reporter.reporter import Cancelled
+from workers.stages.engine_roster import EnginesLost
 from workers.stages.gate import GateClosed
 from workers.weight_sync import WeightSyncFailed
 
@@ -35,6 +37,7 @@ _REASONS: tuple[tuple[type[Exception], EndReason], ...] = (
     (NonFinite, EndReason.NON_FINITE),
     (Incomplete, EndReason.INCOMPLETE),
     (EngineFailed, EndReason.ENGINE_FAILED),
+    (Stalled, EndReason.NO_PROGRESS),
     (WeightSyncFailed, EndReason.WEIGHT_SYNC_FAILED),
     (ClusterLost, EndReason.RAY_JOB_FAILED),
     (RayError, EndReason.RAY_JOB_FAILED),
@@ -46,6 +49,8 @@ def reason_of(error: BaseException) -> EndReason:
     match error:
         case ActorDied():
             return EndReason.OUT_OF_MEMORY if error.out_of_memory else EndReason.ACTOR_DIED
+        case EnginesLost():
+            return EndReason.OUT_OF_MEMORY if error.out_of_memory else EndReason.ENGINE_FAILED
         case NoPlacement():
             return EndReason.NO_CAPACITY
         case DeadlineExceeded():

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from service.contract.messages import StageResult
 from service.contract.stages import StageName
 from workers.pipeline.endings import Incomplete
+from workers.pipeline.trainer_restarts import TrainerRestarts
 from workers.stages.evaluate import EvaluationPlace, run_evaluation
 from workers.stages.resume import needs_engine, needs_trainer, pending_stages, restore_policy
 from workers.stages.rl import run_rl
@@ -32,17 +33,20 @@ def run_stages(
     if needs_trainer(pending):
         context.trainer.begin_load()
         restore_policy(context, results)
+    restarts = TrainerRestarts(context=context)
     for stage in pending:
-        result = _timed(context, stage, results)
+        result = _timed(context, stage, results, restarts)
         results[stage] = result
         finished(result)
     return [results[stage] for stage in context.spec.stage_names()]
 
 
-def _timed(context: StageContext, stage: StageName, results: dict[StageName, StageResult]) -> StageResult:
+def _timed(
+    context: StageContext, stage: StageName, results: dict[StageName, StageResult], restarts: TrainerRestarts
+) -> StageResult:
     logger.info("stage started", extra={"stage": stage})
     started_at, began = datetime.now(UTC), time.monotonic()
-    outcome = _run(context, stage, results)
+    outcome = restarts.run(stage, results, lambda: _run(context, stage, results))
     duration_s = time.monotonic() - began
     if outcome.steps_done != outcome.steps_planned:
         raise Incomplete(stage, outcome.steps_done, outcome.steps_planned)

@@ -27,7 +27,7 @@ from workers.rewards.answer_keys import AnswerKey, build_answer_key
 from workers.rewards.build import build_verifier
 from workers.rewards.judge_pool import Check, JudgePool
 from workers.rewards.judgement import Judgement
-from workers.rewards.reward_counts import RewardCounts
+from workers.rewards.reward_counts import RewardCounts, RewardTally
 from workers.rewards.samples import RewardFailed, RewardSample, Verifier
 
 logger = logging.getLogger(__name__)
@@ -59,8 +59,11 @@ class Reward(Protocol):
     def answer_key(self, completion_text: str) -> str:
         """Equal for completions that count as the same answer."""
 
-    def take_metrics(self) -> dict[str, float]:
-        """Figures of all samples since the last call; none for a reward that cannot fail and has no parts."""
+    def take_tally(self) -> RewardTally:
+        """What was counted over all samples since the last call."""
+
+    def metrics_of(self, tally: RewardTally) -> dict[str, float]:
+        """Its figures by metric name; none for a reward that cannot fail and has no parts."""
 
 
 class _Judge(Protocol):
@@ -130,9 +133,13 @@ class _StageReward:
         """See `Reward`."""
         return self._answer_key(completion_text)
 
-    def take_metrics(self) -> dict[str, float]:
+    def take_tally(self) -> RewardTally:
         """See `Reward`."""
         return self._counts.take()
+
+    def metrics_of(self, tally: RewardTally) -> dict[str, float]:
+        """See `Reward`."""
+        return self._counts.metrics(tally)
 
     def _scores(self, part: _Part, samples: Sequence[RewardSample]) -> list[float | None]:
         judgements = part.judge.judge(samples)

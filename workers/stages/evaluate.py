@@ -102,7 +102,7 @@ def _sample_and_judge(
     }
     return Evaluated(
         num_prompts=len(sampled.groups),
-        metrics=metrics | _set_metrics(spec.name, reward.take_metrics()),
+        metrics=metrics | _set_metrics(spec.name, reward.metrics_of(reward.take_tally())),
         detail=detail | facts,
         shown=shown_samples(sampled.groups, place.stage, place.global_step, _NUM_SHOWN),
     )

@@ -43,7 +43,7 @@ def pass_gate(context: StageContext, spec: RlSpec, gate: GateSpec, prompts: list
     groups = _probe(context, spec, gate, prompts, reward)
     seen = rollout_metrics(groups)
     found = {name: seen[source] for name, source in _METRICS.items()}
-    context.reports.points(0, found | reward.take_metrics())
+    context.reports.points(0, found | reward.metrics_of(reward.take_tally()))
     context.reports.rollouts(shown_samples(groups, "rl", 0, _NUM_SHOWN))
     num_completions = sum(len(group.completions) for group in groups)
     faults = [*_missing_ends(context), *_beyond_limits(gate, spec, found, num_completions)]

@@ -1,27 +1,16 @@
-"""The protocols of the stages over Ray actors: each call has a deadline and can be interrupted while it waits."""
+"""`roles.Trainer` over Ray actors: each call has a deadline and can be interrupted while it waits."""
 
 import logging
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from service.contract.spec import ExperimentSpec
 from service.contract.stages import RlSpec, SftSpec
-from workers.actors.rollout import RolloutEngine
 from workers.actors.trainer import Trainer
-from workers.actors.trainer_results import ModelFacts, RlPlan, SftEnd, SftPlan, SftSlice, WeightManifest
-from workers.placement import (
-    ActorDied,
-    Check,
-    DeadlineExceeded,
-    Placement,
-    Role,
-    kill,
-    poll,
-    put,
-    wait_for,
-    wait_for_all,
-)
-from workers.rollouts import Completion, EngineFacts, GenerationRequest, SamplingParameters, TrainingSample
-from workers.weight_sync import WeightFolder, WeightSource
+from workers.actors.trainer_results import ModelFacts, RlCarried, RlPlan, SftEnd, SftPlan, SftSlice
+from workers.placement import ActorDied, Check, Placement, Role, kill, put, wait_for_all
+from workers.rollouts import TrainingSample
+from workers.weight_sync import SendReport
 
 logger = logging.getLogger(__name__)
 
@@ -30,15 +19,11 @@ LOAD_S = 1800.0
 PREPARE_S = 3600.0
 STEP_S = 3600.0
 SAVE_S = 1800.0
-ENGINE_START_S = 1200.0
-WEIGHTS_S = 300.0
-GENERATE_LEAST_S = 300.0
-GENERATE_TOKENS_PER_S = 50.0
-"""An engine slower than this, summed over its requests, is taken for hung."""
-_ANSWER_S = 30.0
-"""How much longer than the engine's own deadline its answer may take to arrive."""
-_ENGINE_CONCURRENCY = 16
-"""Calls that the engine may have in flight, so that a shutdown never queues behind a generation."""
+_WEIGHTS_LEAST_S = 300.0
+_WEIGHT_BYTES_PER_S = 50e6
+"""A way for weights slower than this is taken for hung; less than a network of 1 Gbit/s has."""
+_GIVE_UP_S = 60.0
+"""What the trainer needs beyond its own deadline to tear a group down and say so."""
 
 
 class RemoteTrainer:
@@ -67,6 +52,15 @@ class RemoteTrainer:
             self._facts = self._wait(self._loading, "loading the model", LOAD_S)
         return self._facts
 
+    def restart(self) -> bool:
+        """See `roles.Trainer`. The bundles must lie where they lay: ranks meet at the addresses of their nodes."""
+        self.release()
+        if not self._placement.trainer_stands:
+            return False
+        self._facts = None
+        self.begin_load()
+        return True
+
     def prepare_sft(self, spec: SftSpec, checkpoint_root: str) -> SftPlan:
         """See `roles.Trainer`."""
         return self._wait(self._call("prepare_sft", spec, checkpoint_root), "preparing SFT", PREPARE_S)
@@ -90,17 +84,57 @@ class RemoteTrainer:
         shared = put(samples)
         return self._wait(self._call("rl_step", step, shared, temperature=temperature), "an RL step", STEP_S)
 
-    def save_rl(self, step: int, policy_version: int) -> str:
+    def save_rl(self, step: int, policy_version: int, carried: RlCarried | None = None) -> str:
         """See `roles.Trainer`."""
-        return self._wait(self._call("save_rl", step, policy_version), "saving a checkpoint", SAVE_S)
+        return self._wait(self._call("save_rl", step, policy_version, put(carried)), "saving a checkpoint", SAVE_S)
 
     def export(self, folder: str) -> str:
         """See `roles.Trainer`."""
         return self._wait(self._call("export", folder), "exporting the model", SAVE_S)
 
-    def write_weights(self, path: str) -> WeightManifest:
-        """The present weights as one safetensors file."""
-        return self._wait(self._call("write_weights", path), "writing weights", WEIGHTS_S)
+    @property
+    def weights_deadline_s(self) -> float:
+        """See `weight_synchroniser.Scorer`."""
+        num_parameters = self._facts.num_parameters if self._facts else 0
+        return _WEIGHTS_LEAST_S + 4 * num_parameters / _WEIGHT_BYTES_PER_S
+
+    def begin_write_weights(self, path: str, *, with_digests: bool) -> "TrainerCall":
+        """The present weights as one file; comes to a WeightManifest."""
+        refs = self._call("write_weights", path, with_digests=with_digests)
+        return self._begin("writing weights", self.weights_deadline_s, refs)
+
+    def begin_put_weights(self, *, with_digests: bool) -> tuple["TrainerCall", Any]:
+        """What that file would hold as an object in Ray's store; the call comes to a WeightManifest."""
+        pairs = [actor.weight_content.options(num_returns=2).remote(with_digests=with_digests) for actor in self._ranks]
+        refs = [manifest for manifest, _ in pairs]
+        return self._begin("putting weights into Ray's store", self.weights_deadline_s, refs), pairs[0][1]
+
+    def join_engines(self, engines: Sequence[Any], names: Sequence[str]) -> str | None:
+        """See `NcclTransport`: a group with the engines' actors."""
+        num_workers = [self._spec.resources.rollout.tensor_parallel_size] * len(engines)
+        deadline_s = self.weights_deadline_s
+        refs = self._call("join_engines", list(engines), list(names), num_workers, deadline_s=deadline_s)
+        return self._wait(refs, "joining a transfer group", deadline_s + _GIVE_UP_S)
+
+    def send_weights(self, *, with_digests: bool) -> SendReport:
+        """See `NcclTransport`: the present weights to all engines of the group."""
+        deadline_s = self.weights_deadline_s
+        refs = self._call("send_weights", with_digests=with_digests, deadline_s=deadline_s)
+        return self._wait(refs, "sending weights", deadline_s + _GIVE_UP_S)
+
+    def begin_scores(self, sequences: tuple[tuple[int, ...], ...]) -> Callable[[], list[list[float]]]:
+        """Log-probs of sequences' tokens but the first; waited for when the answer is asked for."""
+        pairs = [(list(tokens[:1]), list(tokens[1:])) for tokens in sequences]
+        refs = self._call("logprobs", pairs, temperature=1.0)
+        return self._begin("scoring the probe of a weight sync", self.weights_deadline_s, refs).result
+
+    def end(self, cause: str) -> bool:
+        """End ranks that somebody has found at fault, from any thread: whoever waits for them hears of it as of a
+        death. Says whether there were any."""
+        logger.warning("trainer ended", extra={"cause": cause})
+        had_any = bool(self._ranks)
+        self.release()
+        return had_any
 
     def release(self) -> None:
         """End the actors' processes, and with them what holds them together."""
@@ -124,103 +158,34 @@ class RemoteTrainer:
             host=self._placement.hosts[rank],
         )
 
+    def _begin(self, what: str, deadline_s: float, refs: list[Any]) -> "TrainerCall":
+        ranks = self._ranks
+        return TrainerCall(lambda: self._wait(refs, what, deadline_s, ranks))
+
     def _call(self, method: str, *args: object, **kwargs: object) -> list[Any]:
+        if not self._ranks:
+            raise ActorDied(Role.TRAINER, "its processes were ended")
         return [getattr(actor, method).remote(*args, **kwargs) for actor in self._ranks]
 
-    def _wait(self, refs: list[Any], what: str, deadline_s: float) -> Any:
+    def _wait(self, refs: list[Any], what: str, deadline_s: float, asked: list[Any] | None = None) -> Any:
+        """The first rank's answer. `asked` are the ranks of an earlier call: those that followed them are spared."""
         try:
             return wait_for_all(refs, what=what, role=Role.TRAINER, deadline_s=deadline_s, check=self._check)[0]
         except Exception:
-            self.release()
+            if asked is None or asked is self._ranks:
+                self.release()
             raise
 
 
-class RemoteEngine:
-    """`roles.Engine` over an asynchronous actor, which is spawned by `begin_start`."""
+class TrainerCall:
+    """A call to all ranks that is under way; its deadline counts from when it is waited for."""
 
-    def __init__(self, placement: Placement, spec: ExperimentSpec, check: Check) -> None:
-        self._placement, self._spec, self._check = placement, spec, check
-        self._actor: Any = None
-        self._starting: Any = None
-        self._started = False
-        self._facts: EngineFacts | None = None
+    def __init__(self, wait: Callable[[], Any]) -> None:
+        self._wait = wait
+        self._result: Any = None
 
-    def begin_start(self) -> None:
-        """Spawn the actor and start vLLM in it; returns at once."""
-        demand = self._spec.resources.rollout
-        self._actor = self._placement.spawn(
-            RolloutEngine,
-            Role.ROLLOUT,
-            max_concurrency=_ENGINE_CONCURRENCY,
-            model=self._spec.model,
-            seed=self._spec.seed,
-            num_cpus=demand.num_cpus,
-            num_gpus=demand.num_gpus,
-            chats=self._spec.chats(),
-        )
-        self._starting = self._actor.start.remote(ENGINE_START_S)
-
-    def check_start(self) -> None:
-        """Raise if the start has failed; never waits."""
-        if self._starting is not None and not self._started:
-            self._started = poll(self._starting, role=Role.ROLLOUT)
-
-    def wait_started(self) -> EngineFacts:
-        """Wait until vLLM answers; later calls return at once."""
-        if self._facts is None:
-            self._facts = self._wait(self._starting, "starting the rollout engine", ENGINE_START_S)
-            logger.info("rollout engine ready", extra={"facts": self._facts})
-            self._started = True
-        return self._facts
-
-    def generate(self, requests: list[GenerationRequest], sampling: SamplingParameters) -> list[Completion]:
-        """See `roles.Engine`. The deadline grows with the tokens that may come."""
-        most_tokens = len(requests) * sampling.max_completion_length
-        deadline_s = GENERATE_LEAST_S + most_tokens / GENERATE_TOKENS_PER_S
-        return self._wait(
-            self._actor.generate.remote(requests, sampling, deadline_s=deadline_s), "a generation", deadline_s
-        )
-
-    def update_weights(self, source: WeightSource, version: int) -> None:
-        """Load a weight file; the engine generates nothing meanwhile."""
-        ref = self._actor.update_weights.remote(source, version, deadline_s=WEIGHTS_S)
-        self._wait(ref, "a weight update", WEIGHTS_S)
-
-    def release(self, graceful_s: float) -> None:
-        """Shut vLLM down within `graceful_s`, then end the actor's process whatever came of it."""
-        if self._actor is None:
-            return
-        if graceful_s > 0:
-            self._shut_down(graceful_s)
-        kill(self._actor)
-        self._actor = None
-
-    def _shut_down(self, deadline_s: float) -> None:
-        ref = self._actor.shutdown.remote()
-        try:
-            wait_for(ref, what="engine shutdown", role=Role.ROLLOUT, deadline_s=deadline_s, check=_go_on)
-        except (DeadlineExceeded, ActorDied) as error:
-            logger.warning("rollout engine not shut down, killing it", extra={"error": str(error)})
-
-    def _wait(self, ref: Any, what: str, deadline_s: float) -> Any:
-        return wait_for(ref, what=what, role=Role.ROLLOUT, deadline_s=deadline_s + _ANSWER_S, check=self._check)
-
-
-class SharedFileSync:
-    """`roles.WeightSync`: the trainer writes a file, the engine loads it, the file is gone again."""
-
-    def __init__(self, trainer: RemoteTrainer, engine: RemoteEngine, folder: WeightFolder) -> None:
-        self._trainer, self._engine, self._folder = trainer, engine, folder
-
-    def __call__(self, version: int) -> None:
-        """See `roles.WeightSync`."""
-        path = self._folder.path(version)
-        try:
-            manifest = self._trainer.write_weights(path)
-            self._engine.update_weights(WeightSource(path=path, manifest=manifest), version)
-        finally:
-            self._folder.discard(path)
-
-
-def _go_on() -> None:
-    """The check of a wait that nothing but its deadline may end."""
+    def result(self) -> Any:
+        """The first rank's answer; a second call gives the same. Raises as every call to the trainer does."""
+        if self._result is None:
+            self._result = self._wait()
+        return self._result

@@ -11,7 +11,7 @@ from pydantic import JsonValue
 from service.contract.data import PromptData
 from service.contract.messages import RolloutSample, TokenView
 from service.contract.stages import RlSpec, SftSpec, StageName
-from workers.actors.trainer_results import ModelFacts, RlPlan, SftEnd, SftPlan, SftSlice
+from workers.actors.trainer_results import ModelFacts, RlCarried, RlPlan, SftEnd, SftPlan, SftSlice
 from workers.rollouts import Completion, EngineFacts, GenerationRequest, Prompt, SamplingParameters, TrainingSample
 
 
@@ -23,6 +23,9 @@ class Trainer(Protocol):
 
     def wait_loaded(self) -> ModelFacts:
         """Wait until the model is there."""
+
+    def restart(self) -> bool:
+        """End what is left of a trainer that was lost, and start loading anew; says whether there is a place for it."""
 
     def prepare_sft(self, spec: SftSpec, checkpoint_root: str) -> SftPlan:
         """Load the data and take up at the newest valid checkpoint."""
@@ -39,34 +42,40 @@ class Trainer(Protocol):
     def rl_step(self, step: int, samples: list[TrainingSample], *, temperature: float) -> dict[str, float]:
         """Train on one step's rollouts; returns metrics by name."""
 
-    def save_rl(self, step: int, policy_version: int) -> str:
-        """Write a checkpoint after `step`; returns its place."""
+    def save_rl(self, step: int, policy_version: int, carried: RlCarried | None = None) -> str:
+        """Write a checkpoint after `step`, with what the plan shall carry to whoever resumes; returns its place."""
 
     def export(self, folder: str) -> str:
         """Write the model as a Hugging Face folder; returns its place."""
 
 
 class Engine(Protocol):
-    """Samples completions. Starts with the weights of the base model."""
+    """Samples completions, on as many engines as there are. Starts with the weights of the base model."""
 
     def begin_start(self) -> None:
-        """Start the engine; returns at once."""
+        """Start it; returns at once."""
 
     def check_start(self) -> None:
-        """Raise if the engine has failed to start; never waits. Does nothing if no start was begun."""
+        """Raise if it has failed for good; never waits. Does nothing if no start was begun."""
 
     def wait_started(self) -> EngineFacts:
-        """Wait until the engine answers."""
+        """Wait until it answers."""
 
     def generate(self, requests: list[GenerationRequest], sampling: SamplingParameters) -> list[Completion]:
-        """One completion per request, in the order of the requests."""
+        """One completion per request, in the order of the requests. May be called from several threads at once."""
+
+    def take_metrics(self) -> dict[str, float]:
+        """What happened to it since the last call, by metric name."""
 
 
 class WeightSync(Protocol):
-    """Moves the trainer's present weights into the engine."""
+    """Moves the trainer's present weights into the engine, and makes sure that they are there."""
 
-    def __call__(self, version: int) -> None:
-        """The engine's completions carry `version` from now on."""
+    def __call__(self, version: int) -> Mapping[str, float]:
+        """The engine's completions carry `version` from now on; returns what it took, by metric name."""
+
+    def trainer_replaced(self) -> None:
+        """Nothing holds any more that was agreed with the trainer before."""
 
 
 class Reports(Protocol):

@@ -1,31 +1,71 @@
-"""What a step of reinforcement learning trained, kept as one Parquet file: to be queried, and to be trained again.
+"""The rollouts of a step of reinforcement learning as Parquet files: to be queried, and to be trained again.
 
-    OUTPUT/rollouts/rl/step-00000007.parquet
-        a row per sample     prompt and completion as text, uid, index, reward and its parts, policy version, and the
-                             sample as the trainer got it: token ids, log-probs of the engine, advantage
+    OUTPUT/rollouts/rl/step-00000007.parquet          all that the step trained, every `rl.rollout_store_steps` steps
         its metadata         the step, the specification, and the metrics that training on it gave
+    OUTPUT/rollouts/rl-sample/step-00000007.parquet   `rl.rollout_sample_size` of all that was generated for the step,
+                                                      those that were not trained too; see rollout_sample
 
-A file is whole or not there. A step that is trained again after a crash replaces its file.
+A row is a completion, see rollout_rows. A file is whole or not there. A step that is trained again after a crash
+replaces its files.
 """
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from itertools import chain
 from typing import Any
 
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from service.contract.rewards import reward_part_names
 from service.contract.spec import ExperimentSpec
-from service.contract.stored_rollouts import stored_rollouts_folder, stored_rollouts_name
-from workers.reporter.text import storable
+from service.contract.stages import RlSpec
+from service.contract.stored_rollouts import StoreName, stored_rollouts_folder, stored_rollouts_name
 from workers.rollouts import TrainingSample
+from workers.seeds import derive_seed
+from workers.stages.rollout_rows import StoredCompletion, rows_table
+from workers.stages.rollout_sample import Drawn, Kind, draw_sample
 from workers.stages.sampling import JudgedGroup
 
-FORMAT = 1
+FORMAT = 2
+_READABLE = (1, 2)
+"""Format 1 had no step, age and version spans in its rows; what is trained was the same."""
 _METADATA = b"sedray"
 _ASIDE = ".writing-"
+_ROW_GROUP_SIZE = 128
+"""Rows that a reader must hold at a time."""
+_STATISTICS = [
+    "step",
+    "prompt_uid",
+    "policy_version",
+    "age",
+    "finish_reason",
+    "num_tokens",
+    "reward",
+]
+"""Columns whose range a file tells for each group of rows, so that a query need not read it."""
+_REPEATING = ["prompt", "answer", "finish_reason"]
+"""Columns that are kept as a dictionary; for values that are all different that is slow and large."""
+_FLOATS = ["rollout_logprobs.list.element"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepToStore:
+    """What is known of a step that has just been trained."""
+
+    step: int
+    trained_version: int
+    """Of the policy before the step's first update."""
+    generated: Sequence[JudgedGroup]
+    """All groups."""
+    groups: Sequence[JudgedGroup]
+    """Those that were trained, in order; one may stand there several times."""
+    samples: Sequence[TrainingSample]
+    """Their completions as the trainer got them."""
+    metrics: Mapping[str, float]
+    """The trainer's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,34 +79,21 @@ class StoredStep:
     """The trainer's own, as logged."""
 
 
-def stored_step_path(output_dir: str, step: int) -> str:
+def stored_step_path(output_dir: str, step: int, store: StoreName = "whole") -> str:
     """Where a step's file lies: a path or fsspec URL."""
-    return f"{stored_rollouts_folder(output_dir)}/{stored_rollouts_name(step)}"
+    return f"{stored_rollouts_folder(output_dir, store)}/{stored_rollouts_name(step)}"
 
 
-def store_step(
-    output_dir: str,
-    step: int,
-    spec: ExperimentSpec,
-    groups: Sequence[JudgedGroup],
-    samples: Sequence[TrainingSample],
-    metrics: Mapping[str, float],
-) -> None:
-    """Write what `step` trained; `samples` are those of the groups, in their order.
+def store_rollouts(output_dir: str, spec: ExperimentSpec, trained: StepToStore) -> None:
+    """Write what the specification says is kept of a step.
 
-    Raises ValueError if their numbers differ.
+    Raises ValueError if the samples are not those of the groups.
     """
-    judged = [(group, index) for group in groups for index in range(len(group.completions))]
-    part_names = sorted({name for group in groups for parts in group.reward_parts for name in parts})
-    rows = [
-        _readable(group, index, part_names) | _columns(sample)
-        for (group, index), sample in zip(judged, samples, strict=True)
-    ]
-    facts = {"format": FORMAT, "step": step, "spec": spec.model_dump(mode="json"), "metrics": dict(metrics)}
-    table = pa.Table.from_pylist(rows).replace_schema_metadata({_METADATA: json.dumps(facts).encode()})
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
-    _write_whole(stored_step_path(output_dir, step), sink.getvalue().to_pybytes())
+    rl = _rl(spec)
+    if rl.rollout_store_steps and trained.step % rl.rollout_store_steps == 0:
+        _store_whole(output_dir, spec, trained)
+    if rl.rollout_sample_size:
+        _store_sample(output_dir, spec, trained)
 
 
 def load_step(output_dir: str, step: int) -> StoredStep:
@@ -79,7 +106,7 @@ def load_step(output_dir: str, step: int) -> StoredStep:
         table = pq.read_table(file)
     found = (table.schema.metadata or {}).get(_METADATA)
     facts: dict[str, Any] = json.loads(found) if found else {}
-    if facts.get("format") != FORMAT:
+    if facts.get("format") not in _READABLE:
         raise ValueError(f"{path} was not written as rollouts of format {FORMAT}; use the version that wrote it")
     # What a later version has added to a sample has its default in older files.
     names = [field.name for field in fields(TrainingSample) if field.name in table.column_names]
@@ -91,25 +118,67 @@ def load_step(output_dir: str, step: int) -> StoredStep:
     )
 
 
-def _readable(group: JudgedGroup, index: int, part_names: Sequence[str]) -> dict[str, Any]:
-    completion = group.completions[index]
-    parts = group.reward_parts[index] if group.reward_parts else {}
-    return {
-        "prompt_uid": group.prompt.uid,
-        "sample_index": completion.sample_index,
-        "policy_version": completion.policy_version,
-        "prompt": storable(group.prompt.text),
-        "answer": storable(group.prompt.answer),
-        "completion": storable(completion.text),
-        "finish_reason": completion.finish_reason,
-        "num_tokens": len(completion.token_ids),
-        "reward": group.rewards[index],
-        **{f"rewards/{name}": parts.get(name) for name in part_names},
-    }
+def _store_whole(output_dir: str, spec: ExperimentSpec, trained: StepToStore) -> None:
+    rows = _trained_rows(trained)
+    table = rows_table(
+        rows,
+        step=trained.step,
+        trained_version=trained.trained_version,
+        part_names=reward_part_names(_rl(spec).reward),
+    )
+    facts = {"spec": spec.model_dump(mode="json"), "metrics": dict(trained.metrics)}
+    _write(stored_step_path(output_dir, trained.step, "whole"), table, facts | {"step": trained.step})
 
 
-def _columns(sample: TrainingSample) -> dict[str, Any]:
-    return {field.name: getattr(sample, field.name) for field in fields(TrainingSample)}
+def _store_sample(output_dir: str, spec: ExperimentSpec, trained: StepToStore) -> None:
+    rows = _generated_rows(trained)
+    drawn = _draw(rows, trained, spec)
+    table = rows_table(
+        [rows[one.index] for one in drawn],
+        step=trained.step,
+        trained_version=trained.trained_version,
+        part_names=reward_part_names(_rl(spec).reward),
+        weights=[one.weight for one in drawn],
+    )
+    facts = {"step": trained.step, "num_generated": len(rows)}
+    _write(stored_step_path(output_dir, trained.step, "sample"), table, facts)
+
+
+def _draw(rows: Sequence[StoredCompletion], trained: StepToStore, spec: ExperimentSpec) -> list[Drawn]:
+    kinds = [
+        Kind(
+            reward=row.reward,
+            num_tokens=len(row.completion.token_ids),
+            age=trained.trained_version - row.completion.policy_version,
+            is_cut=row.completion.finish_reason == "length",
+        )
+        for row in rows
+    ]
+    return draw_sample(kinds, _rl(spec).rollout_sample_size, derive_seed(spec.seed, "rollout sample", trained.step))
+
+
+def _trained_rows(trained: StepToStore) -> list[StoredCompletion]:
+    """A row for each sample, in order: a copy of a group has rows of its own."""
+    places = [(group, index) for group in trained.groups for index in range(len(group.completions))]
+    return [
+        StoredCompletion(group=group, index=index, sample=sample)
+        for (group, index), sample in zip(places, trained.samples, strict=True)
+    ]
+
+
+def _generated_rows(trained: StepToStore) -> list[StoredCompletion]:
+    """A row for each completion, whether it was trained or not."""
+    by_place = {(id(row.group), row.index): row for row in reversed(_trained_rows(trained))}
+    generated = chain.from_iterable(
+        [StoredCompletion(group=group, index=index, sample=None) for index in range(len(group.completions))]
+        for group in trained.generated
+    )
+    return [by_place.get((id(row.group), row.index), row) for row in generated]
+
+
+def _rl(spec: ExperimentSpec) -> RlSpec:
+    assert spec.rl is not None, "only such a stage stores steps"
+    return spec.rl
 
 
 def _sample(columns: Mapping[str, Any]) -> TrainingSample:
@@ -119,9 +188,21 @@ def _sample(columns: Mapping[str, Any]) -> TrainingSample:
     return TrainingSample(**values)
 
 
-def _write_whole(url: str, content: bytes) -> None:
+def _write(url: str, table: Any, facts: Mapping[str, Any]) -> None:
+    """Write a table with facts beside it, which appears when it is whole."""
+    about = json.dumps({"format": FORMAT, **facts}).encode()
+    sink = pa.BufferOutputStream()
+    pq.write_table(
+        table.replace_schema_metadata({_METADATA: about}),
+        sink,
+        compression="zstd",
+        row_group_size=_ROW_GROUP_SIZE,
+        write_statistics=_STATISTICS,
+        use_dictionary=_REPEATING,
+        use_byte_stream_split=_FLOATS,
+    )
     filesystem, path = fsspec.core.url_to_fs(url)
     folder, name = path.rsplit("/", 1)
     filesystem.makedirs(folder, exist_ok=True)
-    filesystem.pipe_file(f"{folder}/{_ASIDE}{name}", content)
+    filesystem.pipe_file(f"{folder}/{_ASIDE}{name}", sink.getvalue().to_pybytes())
     filesystem.mv(f"{folder}/{_ASIDE}{name}", path)

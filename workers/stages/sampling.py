@@ -59,8 +59,34 @@ def make_requests(
     return requests
 
 
-def verify_completions(requests: list[GenerationRequest], completions: list[Completion], policy_version: int) -> None:
+def verify_completions(
+    requests: Sequence[GenerationRequest], completions: Sequence[Completion], policy_version: int
+) -> None:
     """Raise RolloutMismatch unless each request has its completion, in order, non-empty and from the right policy."""
+    verify_answers(requests, completions)
+    verify_versions(completions, range(policy_version, policy_version + 1))
+
+
+def verify_versions(completions: Sequence[Completion], allowed: range) -> None:
+    """Raise RolloutMismatch unless policies of the allowed versions alone have drawn all tokens."""
+    wrong = {span.version for completion in completions for span in completion.spans if span.version not in allowed}
+    if wrong:
+        asked = f"version {allowed.start}" if len(allowed) == 1 else f"versions {allowed.start} to {allowed.stop - 1}"
+        raise RolloutMismatch(
+            f"completions of policy version {sorted(wrong)} received where {asked} was asked: "
+            "the engine missed a weight update or took one while it generated"
+        )
+
+
+def verify_answers(requests: Sequence[GenerationRequest], completions: Sequence[Completion]) -> None:
+    """Raise RolloutMismatch unless each request has its completion, in order, non-empty and with all that belongs to
+    each token."""
+    _verify_order(requests, completions)
+    for completion in completions:
+        _verify_tokens(completion)
+
+
+def _verify_order(requests: Sequence[GenerationRequest], completions: Sequence[Completion]) -> None:
     asked = [(request.prompt.uid, request.sample_index) for request in requests]
     got = [(completion.prompt_uid, completion.sample_index) for completion in completions]
     if asked != got:
@@ -69,19 +95,25 @@ def verify_completions(requests: list[GenerationRequest], completions: list[Comp
             f"{len(asked)} completions asked, {len(got)} received; first difference (asked, received): {wrong}; "
             "rewards would go to the wrong samples, so the step is not trained"
         )
-    stale = {completion.policy_version for completion in completions} - {policy_version}
-    if stale:
+
+
+def _verify_tokens(completion: Completion) -> None:
+    which = f"completion {completion.sample_index} of prompt {completion.prompt_uid}"
+    num_tokens = len(completion.token_ids)
+    if not num_tokens or num_tokens != len(completion.logprobs):
         raise RolloutMismatch(
-            f"completions of policy version {sorted(stale)} received where version {policy_version} was asked: "
-            "the engine missed a weight update or took one while it generated"
+            f"{which} has {num_tokens} tokens and {len(completion.logprobs)} log-probs: both must be equal, and at "
+            "least one"
         )
-    for completion in completions:
-        if not completion.token_ids or len(completion.token_ids) != len(completion.logprobs):
-            raise RolloutMismatch(
-                f"completion {completion.sample_index} of prompt {completion.prompt_uid} has "
-                f"{len(completion.token_ids)} tokens and {len(completion.logprobs)} log-probs: both must be equal, "
-                "and at least one"
-            )
+    spans = completion.spans
+    ends = [0, *(span.end for span in spans)]
+    versions = [span.version for span in spans]
+    is_whole = [span.start for span in spans] == ends[:-1] and ends[-1] == num_tokens
+    if not is_whole or versions != sorted(versions) or versions[0] != completion.policy_version:
+        raise RolloutMismatch(
+            f"{which} of version {completion.policy_version} and {num_tokens} tokens is said to be made of {spans}: "
+            "spans must lie end to end over all tokens, the oldest version first"
+        )
 
 
 def judge(prompts: Sequence[Prompt], completions: list[Completion], reward: Reward) -> list[JudgedGroup]:

@@ -1,12 +1,16 @@
 """What all stages of one attempt share."""
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from service.contract.spec import ExperimentSpec
 from service.contract.stages import StageName
 from workers.stages.roles import Engine, LoadPrompts, Reports, Trainer, WeightSync
+from workers.stages.run_check import RunCheck
+
+NO_WEIGHTS = -1
+"""The version of an engine that has dropped its weights."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -33,8 +37,8 @@ class StageContext:
     sync_weights: WeightSync
     reports: Reports
     load_prompts: LoadPrompts
-    check: Callable[[], None]
-    """Raises when the run must end now; called in every wait that is not one of the seams' own."""
+    check: RunCheck
+    """Raises when the run must end now; called in every wait, those of the seams included."""
     versions: PolicyVersions = field(default_factory=PolicyVersions)
 
     def checkpoint_root(self, stage: StageName) -> str:
@@ -63,13 +67,13 @@ class StageContext:
         """The version of the policy after one of the `sampled_sft_steps`, or after any step of RL."""
         return self.sampled_sft_steps.index(step) + 1 if stage == "sft" else self.num_sft_versions + step
 
-    def bring_engine_up_to_date(self) -> bool:
-        """Give the engine the trainer's weights if it has others; says whether it had."""
+    def bring_engine_up_to_date(self) -> Mapping[str, float]:
+        """Give the engine the trainer's weights if it has others; returns what that took, by metric name."""
         if self.versions.engine == self.versions.trainer:
-            return False
-        self.sync_weights(self.versions.trainer)
+            return {}
+        metrics = self.sync_weights(self.versions.trainer)
         self.versions.engine = self.versions.trainer
-        return True
+        return metrics
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ from sqlalchemy import func, select
 from service import auth
 from service.embedded.prepare_database import LOCAL_USER, ensure_token
 from service.storage.database import Sessions
-from service.storage.tables import ApiToken
+from service.storage.token_tables import ApiToken
 
 pytestmark = pytest.mark.anyio
 
@@ -18,7 +18,8 @@ async def test_the_first_start_issues_a_private_token_that_works(
     file = tmp_path / "api_token"
     await ensure_token(database_url, file)
     async with sessions() as session:
-        assert (await auth.authenticate(session, file.read_text())).name == LOCAL_USER
+        local = await auth.authenticate(session, file.read_text())
+        assert (local.name, local.governs) == (LOCAL_USER, True)
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 

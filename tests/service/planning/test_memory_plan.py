@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from service.contract.memory_sizes import LOSS_CHUNK_BYTES
+from service.contract.memory_sizes import GPU_MEMORY_UTILIZATION, LOSS_CHUNK_BYTES
 from service.contract.plan import MemoryPlan
 from service.contract.spec import ExperimentSpec
 from service.planning.memory_checks import find_memory_beyond, warn_of_memory
@@ -172,6 +172,13 @@ def test_the_reference_of_rl_is_a_copy_of_what_is_trained_divided_among_the_rank
         assert parts["reference_weights"] == 4 * qwen().num_parameters // num_ranks
 
 
+def test_adapters_that_are_off_for_the_reference_of_rl_take_no_memory() -> None:
+    for kl_reference, is_held in (("start", True), ("adapters_off", False)):
+        rl = make_rl(beta=0.1, kl_reference=kl_reference, max_completion_length=64)
+        spec = make_spec(model={"lora": {"rank": 4}}).model_copy(update={"sft": None, "rl": rl})
+        assert ("reference_weights" in trainer_plan(spec).parts) == is_held
+
+
 def test_a_gradient_of_the_entropy_takes_one_more_chunk() -> None:
     plain, with_entropy = (
         trainer_plan(make_spec().model_copy(update={"sft": None, "rl": make_rl(entropy_coef=coef)})).parts["loss"]
@@ -222,6 +229,52 @@ def test_ranks_that_fit_alone_but_not_together_are_refused() -> None:
     [finding] = find_memory_beyond(spec, qwen(), memory, plan_memory(spec, qwen(), memory))
     assert finding.field == "resources"
     assert "together" in finding.problem
+
+
+def test_each_engine_counts_towards_the_memory_of_all_machines() -> None:
+    evaluation = {"data": {"path": "/e"}, "reward": {"type": "exact_match"}, "max_completion_length": 16}
+    body = make_spec().model_dump(mode="json") | {"sft": None, "evaluation": evaluation}
+    spec = ExperimentSpec.model_validate(body | {"resources": {"rollout": {"num_engines": 4}}})
+    each = plan_memory(spec, qwen(), Memory())[0].total_bytes
+    for room, is_enough in ((4.1, True), (3.9, False)):
+        memory = Memory(node_bytes=each * 2.0, total_bytes=each * room)
+        found = list(find_memory_beyond(spec, qwen(), memory, plan_memory(spec, qwen(), memory)))
+        assert (found == []) == is_enough
+    assert "4 rollout engines need about" in found[0].problem
+
+
+def test_an_engine_divides_its_weights_over_its_gpus() -> None:
+    evaluation = {"data": {"path": "/e"}, "reward": {"type": "exact_match"}, "max_completion_length": 16}
+    body = make_spec().model_dump(mode="json") | {"sft": None, "evaluation": evaluation}
+    one, two = (
+        ExperimentSpec.model_validate(
+            body | {"resources": {"rollout": {"num_engines": 3, "num_gpus": size, "tensor_parallel_size": size}}}
+        )
+        for size in (1, 2)
+    )
+    parts = [plan_memory(spec, qwen(), Memory())[0].parts["parameters"] for spec in (one, two)]
+    assert parts[1] == parts[0] // 2
+
+
+def sharing(rollout_share: float) -> ExperimentSpec:
+    body = make_spec().model_dump(mode="json")
+    evaluation = {"data": {"path": "/e"}, "reward": {"type": "exact_match"}, "max_completion_length": 16}
+    shares = {"trainer": {"num_gpus": 0.1}, "rollout": {"num_gpus": rollout_share}, "placement": "colocated"}
+    return ExperimentSpec.model_validate(body | {"evaluation": evaluation, "resources": shares})
+
+
+def test_by_turns_the_trainer_has_the_whole_gpu_and_the_engine_its_share() -> None:
+    plans = plan_memory(sharing(0.5), qwen(), Memory(gpu_bytes=80.0 * GIB))
+    assert [plan.available_bytes for plan in plans] == [80 * GIB, int(0.5 * GPU_MEMORY_UTILIZATION * 80 * GIB)]
+
+
+def test_a_trainer_that_leaves_the_engine_no_room_to_wake_up_is_refused() -> None:
+    memory = Memory(gpu_bytes=40.0 * GIB)
+    for share, is_enough in ((0.5, True), (0.9, False)):
+        spec = sharing(share)
+        found = list(find_memory_beyond(spec, qwen(), memory, plan_memory(spec, qwen(), memory)))
+        assert (found == []) == is_enough
+    assert found[0].field == "resources.rollout.num_gpus" and "while the engine is awake" in found[0].problem
 
 
 def test_little_room_is_warned_of() -> None:

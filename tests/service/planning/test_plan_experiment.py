@@ -32,8 +32,9 @@ async def test_numbers_follow_from_the_files(body: dict[str, Any]) -> None:
         "total_samples": 160,
         "epochs_over_prompts": 2.0,
         "max_tokens_per_microbatch": 16384,
+        "engines": 1,
     }
-    assert stages["evaluate_base"].numbers == {"prompts": 6, "samples_per_prompt": 8, "samples": 48}
+    assert stages["evaluate_base"].numbers == {"prompts": 6, "samples_per_prompt": 8, "samples": 48, "engines": 1}
     assert (plan.num_cpus, plan.num_gpus, plan.warnings) == (2.0, 0.0, [])
 
 
@@ -42,6 +43,18 @@ async def test_a_filter_owns_the_prompts_of_all_its_generations(body: dict[str, 
     plan = await plan_experiment(ExperimentSpec.model_validate(body), ROOM)
     numbers = next(stage.numbers for stage in plan.stages if stage.stage == "rl")
     assert (numbers["max_gen_batches_per_step"], numbers["epochs_over_prompts"]) == (3, 6.0)
+
+
+async def test_a_run_ahead_says_how_far(body: dict[str, Any]) -> None:
+    body["rl"] |= {"mode": "async", "max_staleness": 2}
+    plan = await plan_experiment(ExperimentSpec.model_validate(body), ROOM)
+    numbers = next(stage.numbers for stage in plan.stages if stage.stage == "rl")
+    assert {name: numbers[name] for name in ("mode", "max_staleness", "max_samples_ahead")} == {
+        "mode": "async",
+        "max_staleness": 2,
+        "max_samples_ahead": 64,
+    }
+    assert plan.warnings == []
 
 
 async def test_all_findings_come_at_once(body: dict[str, Any], tmp_path: Path) -> None:

@@ -210,6 +210,60 @@ async def test_ranks_are_counted_in_the_sum(body: dict[str, Any]) -> None:
     assert "needs 9 CPUs in sum" in (await findings_of(body))["resources"]
 
 
+def write_sizes(folder: Path, **config: int) -> None:
+    """So that the model's shape is known; its weights then follow from its sizes."""
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 6, "intermediate_size": 12, **config}
+    known = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(known | sizes))
+
+
+async def test_engines_are_counted_in_the_sum_and_in_the_numbers(body: dict[str, Any]) -> None:
+    body["resources"] = {"rollout": {"num_engines": 3, "num_cpus": 2}}
+    plan = await plan_experiment(ExperimentSpec.model_validate(body), ROOM)
+    assert plan.num_cpus == 7.0
+    assert {stage.numbers["engines"] for stage in plan.stages if stage.stage != "sft"} == {3}
+    body["resources"]["rollout"]["num_engines"] = 4
+    assert "needs 9 CPUs in sum" in (await findings_of(body))["resources"]
+
+
+async def test_gpus_that_an_engine_would_leave_idle_are_refused(body: dict[str, Any]) -> None:
+    body["resources"] = {"rollout": {"num_gpus": 2}}
+    found = await findings_of(body, Capacity(num_cpus=8, num_gpus=8))
+    assert "set tensor_parallel_size 2" in found["resources.rollout.num_gpus"]
+
+
+@pytest.mark.parametrize(
+    ("parts", "config", "problem"),
+    [
+        (4, {}, "6 attention heads"),
+        (4, {"num_attention_heads": 8, "num_key_value_heads": 6}, "6 key-value heads"),
+        (8, {"num_attention_heads": 8, "num_key_value_heads": 2}, "feed-forward layers of width 12"),
+    ],
+)
+async def test_layers_that_cannot_be_divided_are_refused(
+    body: dict[str, Any], parts: int, config: dict[str, int], problem: str
+) -> None:
+    write_sizes(Path(body["model"]["path"]), **config)
+    body["resources"] = {"rollout": {"num_gpus": parts, "tensor_parallel_size": parts}}
+    found = await findings_of(body, Capacity(num_cpus=8, num_gpus=8))
+    assert problem in found["resources.rollout.tensor_parallel_size"]
+
+
+async def test_key_value_heads_may_be_copied_to_more_gpus_than_there_are_heads(body: dict[str, Any]) -> None:
+    write_sizes(Path(body["model"]["path"]), num_attention_heads=8, num_key_value_heads=2)
+    body["resources"] = {"rollout": {"num_gpus": 4, "tensor_parallel_size": 4}}
+    await plan_experiment(ExperimentSpec.model_validate(body), Capacity(num_cpus=8, num_gpus=8))
+
+
+async def test_engines_without_work_are_warned_of(body: dict[str, Any]) -> None:
+    body["resources"] = {"rollout": {"num_engines": 6}}
+    [only] = await warnings_of(body)
+    assert "2 engines have none" in only
+    del body["rl"], body["evaluation"]
+    [only] = await warnings_of(body)
+    assert "no stage samples" in only
+
+
 async def test_weights_that_do_not_sum_to_one_are_warned_of(body: dict[str, Any]) -> None:
     part = {"name": "a", "weight": 0.5, "reward": {"type": "countdown"}}
     body["rl"]["reward"] = {"type": "combined", "parts": [part]}

@@ -14,7 +14,9 @@ def warnings_of(**changes: Any) -> list[str]:
     return list(warn_of_rl(spec))
 
 
-@pytest.mark.parametrize("changes", [SEVERAL, {"policy_loss": "reinforce"}, {"preset": "dapo", **SEVERAL}])
+@pytest.mark.parametrize(
+    "changes", [SEVERAL, {"mode": "async", **SEVERAL}, {"policy_loss": "reinforce"}, {"preset": "dapo", **SEVERAL}]
+)
 def test_what_is_meant_gives_no_warning(changes: dict[str, Any]) -> None:
     assert warnings_of(**changes) == []
 
@@ -24,6 +26,8 @@ def test_what_is_meant_gives_no_warning(changes: dict[str, Any]) -> None:
     [
         ({}, "never act"),
         ({"policy_loss": "reinforce", **SEVERAL}, "moves away"),
+        ({"mode": "async", "rollout_correction": {"mode": "none"}, **SEVERAL}, "up to 1 versions old"),
+        ({"mode": "async", "max_staleness": 5, **SEVERAL}, "is no bound for 5 steps"),
         ({"policy_loss": "gspo", **SEVERAL}, "3e-4 and 4e-4"),
         (
             {"preset": "dapo", "epsilon_high": 0.4, **SEVERAL},

@@ -1,4 +1,4 @@
-"""A task of one choice, a bandit with three arms, is solved by every estimator and every policy loss."""
+"""A task of one choice, a bandit with three arms, is solved by every estimator and policy loss, in step and ahead."""
 
 import math
 from pathlib import Path
@@ -9,6 +9,7 @@ import pytest
 
 from service.contract.rl import RolloutCorrection
 from service.contract.stages import OptimizerSpec
+from tests.workers.bandit_world import BanditRun, make_spec
 from tests.workers.tiny_model import make_rl_spec, make_trainer
 from workers.actors.trainer import Trainer
 from workers.rollouts import Completion, Prompt
@@ -85,3 +86,13 @@ def test_the_best_arm_is_found(model_folder: Path, tmp_path: Path, changes: dict
         selection.add([pull(trainer, uid, generator) for uid in range(spec.num_prompts_per_step)])
         trainer.rl_step(step, selection.samples(selection.result().groups), temperature=1.0)
     assert chances_of(trainer)[1] > 0.9
+
+
+@pytest.mark.parametrize("changes", CASES.values(), ids=CASES)
+def test_the_best_arm_is_found_with_rollouts_of_policies_up_to_two_steps_old(
+    model_folder: Path, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    run = BanditRun(make_spec(mode="async", max_staleness=2, **changes), model_folder, tmp_path)
+    run.run()
+    assert max(run.reports.values["async/staleness/max"].values()) == 2.0
+    assert run.engine.policy[0] == 25 and run.engine.policy[1][1] > 0.9

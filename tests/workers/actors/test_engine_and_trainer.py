@@ -18,7 +18,7 @@ from tests.workers.tiny_model import make_sft_spec
 from workers.actors.rollout import RolloutEngine
 from workers.actors.trainer import Trainer
 from workers.rollouts import GenerationRequest, Prompt, SamplingParameters
-from workers.weight_sync import WeightSource
+from workers.weight_sync import UpdateOrder
 
 pytestmark = [
     pytest.mark.slow,
@@ -77,7 +77,9 @@ async def compare(model: ModelSpec, data: str, folder: Path) -> tuple[float, flo
         trainer.prepare_sft(make_sft_spec(data), str(folder / "sft"))
         trainer.sft_steps(max_steps=100, max_seconds=100.0)
         path = str(folder / "weights.safetensors")
-        await engine.update_weights(WeightSource(path=path, manifest=trainer.write_weights(path)), 1, deadline_s=120.0)
+        order = UpdateOrder(version=1, manifest=trainer.write_weights(path), path=path, deadline_s=120.0)
+        await engine.update_weights(order)
+        await engine.confirm_weights(1)
         return before, await largest_gap(engine, trainer)
     finally:
         await engine.shutdown()

@@ -73,15 +73,38 @@ def test_an_adapter_is_uploaded_in_its_folder(model_folder: Path) -> None:
     assert names == {"adapter_config.json", "adapter_model.safetensors"}
 
 
-def test_weight_file_matches_its_manifest(model_folder: Path, tmp_path: Path) -> None:
-    trainer = make_trainer(model_folder)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("lora", [None, LoraSpec(rank=2)])
+def test_weight_file_and_content_hold_what_leaves(
+    model_folder: Path, tmp_path: Path, dtype: str, lora: LoraSpec | None
+) -> None:
+    trainer = make_trainer(model_folder, dtype=dtype, lora=lora)
     path = tmp_path / "weights.safetensors"
     manifest = trainer.write_weights(str(path))
     assert_same_weights(load_file(path), weights_of(trainer))
-    assert manifest.num_tensors == len(load_file(path))
-    assert manifest.num_bytes == path.stat().st_size
-    assert manifest.checksum == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert (manifest.num_tensors, manifest.num_bytes) == (len(load_file(path)), path.stat().st_size)
     assert os.listdir(tmp_path) == ["weights.safetensors"]
+    same, content = trainer.weight_content()
+    assert same == manifest and content.tobytes() == path.read_bytes()
+
+
+def test_digests_are_those_of_the_tensors(model_folder: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(model_folder, dtype="bfloat16")
+    path = str(tmp_path / "weights.safetensors")
+    assert trainer.write_weights(path).digests is None
+    found = trainer.write_weights(path, with_digests=True).digests
+    assert found == trainer.weight_content(with_digests=True)[0].digests
+    assert found == {
+        name: hashlib.sha256(tensor.view(torch.int16).numpy().tobytes()).hexdigest()
+        for name, tensor in load_file(path).items()
+    }
+
+
+def test_a_weight_file_without_a_place_leaves_nothing(model_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "weights").mkdir()
+    with pytest.raises(IsADirectoryError):
+        make_trainer(model_folder).write_weights(str(tmp_path / "weights"))
+    assert os.listdir(tmp_path) == ["weights"]
 
 
 def test_weights_are_copies(model_folder: Path) -> None:

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors import SafetensorError
 
 from service.contract.data import SupervisedData
 from service.contract.objectives import CrossEntropyObjective, EksftObjective, GemObjective, SedObjective
@@ -243,7 +242,7 @@ def test_results_leave_by_the_first_rank(two: TrainerRanks, model_folder: Path, 
 def test_what_fails_on_the_first_rank_fails_on_all(two: TrainerRanks, model_folder: Path, tmp_path: Path) -> None:
     two.load(**make_settings(model_folder))
     (tmp_path / "file").touch()
-    with pytest.raises(SafetensorError, match="Not a directory"):
+    with pytest.raises(NotADirectoryError):
         two.call("write_weights", str(tmp_path / "file" / "weights"))
     # Nobody waits for anybody: both answer the next call.
     assert len(two.call("logprobs", [([3], [4])], temperature=1.0)) == 2

@@ -9,8 +9,6 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 
 import psutil
@@ -25,7 +23,7 @@ from workers.actors.rollout import RolloutEngine
 from workers.actors.vllm_adapter import EngineFailed
 from workers.config_error import ConfigError
 from workers.rollouts import Completion, GenerationRequest, Prompt, SamplingParameters
-from workers.weight_sync import WeightSource, WeightSyncFailed, tensor_shapes
+from workers.weight_sync import UpdateOrder, UpdateReport, WeightManifest, WeightSyncFailed, tensor_shapes
 
 pytestmark = [
     pytest.mark.slow,
@@ -62,13 +60,6 @@ if __name__ == "__main__":
 """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Manifest:
-    num_tensors: int
-    num_bytes: int
-    checksum: str
-
-
 class Lab:
     """A started engine, the loop it lives on, and the model that it was started from."""
 
@@ -83,9 +74,12 @@ class Lab:
     def generate(self, requests: list[GenerationRequest], sampling: SamplingParameters = SAMPLING) -> list[Completion]:
         return self.loop.run(self.engine.generate(requests, sampling, deadline_s=STEP_S))
 
-    def update(self, model: Qwen3ForCausalLM, version: int) -> dict[str, float]:
-        source = write_weights(model_tensors(model), self.folder / "update.safetensors")
-        return self.loop.run(self.engine.update_weights(source, version, deadline_s=STEP_S))
+    def update(self, model: Qwen3ForCausalLM, version: int) -> None:
+        self.take(an_order(model_tensors(model), self.folder / "update.safetensors", version))
+        self.loop.run(self.engine.confirm_weights(version))
+
+    def take(self, order: UpdateOrder) -> UpdateReport:
+        return self.loop.run(self.engine.update_weights(order))
 
 
 def a_model(seed: int) -> Qwen3ForCausalLM:
@@ -104,18 +98,17 @@ def save_model(model: Qwen3ForCausalLM, folder: Path) -> None:
 
 def an_engine(folder: Path) -> RolloutEngine:
     model = ModelSpec(path=str(folder), max_model_len=64)
-    return RolloutEngine(model=model, seed=0, num_cpus=1.0, num_gpus=0.0, chats=(CHAT,))
+    return RolloutEngine(model=model, seed=0, num_cpus=1.0, num_gpus=0.0, works_by_turns=True, chats=(CHAT,))
 
 
 def model_tensors(model: Qwen3ForCausalLM) -> dict[str, torch.Tensor]:
     return {name: parameter.detach().contiguous() for name, parameter in model.named_parameters()}
 
 
-def write_weights(tensors: dict[str, torch.Tensor], path: Path) -> WeightSource:
+def an_order(tensors: dict[str, torch.Tensor], path: Path, version: int) -> UpdateOrder:
     save_file(tensors, path, metadata={"format": "pt"})
-    content = path.read_bytes()
-    manifest = Manifest(num_tensors=len(tensors), num_bytes=len(content), checksum=sha256(content).hexdigest())
-    return WeightSource(path=str(path), manifest=manifest)
+    manifest = WeightManifest(num_tensors=len(tensors), num_bytes=path.stat().st_size)
+    return UpdateOrder(version=version, manifest=manifest, path=str(path), deadline_s=STEP_S)
 
 
 def some_requests(num_prompts: int = 8, num_samples: int = 4) -> list[GenerationRequest]:
@@ -199,14 +192,13 @@ def test_importance_ratio_against_plain_transformers_is_1(lab: Lab, temperature:
 
 def test_update_makes_the_log_probs_those_of_the_new_model(lab: Lab) -> None:
     requests, new_model = some_requests(), a_model(seed=1)
-    seconds = lab.update(new_model, version=7)
+    lab.update(new_model, version=7)
     completions = lab.generate(requests)
     new_ratios = importance_ratios(new_model, requests, completions, 1.0)
     old_ratios = importance_ratios(lab.model, requests, completions, 1.0)
     assert new_ratios.min() > 0.99 and new_ratios.max() < 1.01
     assert (old_ratios - 1).abs().max() > 0.5
     assert {done.policy_version for done in completions} == {7}
-    assert seconds["total_s"] < 10.0 and list(seconds)[:2] == ["check_s", "pause_s"]
 
 
 def test_update_can_be_repeated(lab: Lab) -> None:
@@ -218,25 +210,61 @@ def test_update_can_be_repeated(lab: Lab) -> None:
         assert ratios.min() > 0.99 and ratios.max() < 1.01
 
 
-def test_update_during_generation_loses_no_request(lab: Lab) -> None:
-    requests = some_requests(num_prompts=16, num_samples=16)
+def test_update_in_the_middle_of_completions_gives_them_two_spans_each_of_its_own_policy(lab: Lab) -> None:
+    requests, old, new = some_requests(num_prompts=16, num_samples=16), a_model(seed=0), a_model(seed=4)
+    sampling = SamplingParameters(temperature=1.0, max_completion_length=56)
+    lab.update(old, version=9)
 
     async def both() -> list[Completion]:
-        sampling = SamplingParameters(temperature=1.0, max_completion_length=40)
         generating = asyncio.create_task(lab.engine.generate(requests, sampling, deadline_s=STEP_S))
-        await asyncio.sleep(0.2)
-        source = write_weights(model_tensors(lab.model), lab.folder / "during.safetensors")
-        await lab.engine.update_weights(source, 10, deadline_s=STEP_S)
+        while lab.engine.num_unfinished_requests == 0:
+            await asyncio.sleep(0.0)
+        await asyncio.sleep(0.1)
+        order = an_order(model_tensors(new), lab.folder / "during.safetensors", 10)
+        await lab.engine.update_weights(order)
+        while lab.engine.num_unfinished_requests:
+            await asyncio.sleep(0.05)
+        assert not generating.done(), "nothing leaves before the update is confirmed"
+        await lab.engine.confirm_weights(10)
         return await generating
 
-    assert {done.policy_version for done in lab.loop.run(both())} <= {9, 10}
+    completions = lab.loop.run(both())
+    split = [(asked, done) for asked, done in zip(requests, completions, strict=True) if len(done.version_spans) > 1]
+    assert split
+    for asked, done in split:
+        before, after = done.version_spans
+        assert (before.version, before.start, after.version, after.end) == (9, 0, 10, len(done.token_ids))
+        assert before.end == after.start and done.policy_version == 9
+        under_old, under_new = (importance_ratios(model, [asked], [done], 1.0) for model in (old, new))
+        # The first span's keys and values are computed again, so the second knows nothing of the old policy.
+        ours = torch.cat((under_old[: before.end], under_new[before.end :]))
+        assert ours.min() > 0.99 and ours.max() < 1.01
+
+
+def test_an_engine_that_sleeps_answers_when_it_wakes_up_or_has_new_weights(lab: Lab) -> None:
+    requests = some_requests(num_prompts=4)
+
+    async def asleep() -> list[int]:
+        await lab.engine.sleep(1, deadline_s=STEP_S)
+        waiting = asyncio.create_task(lab.engine.generate(requests, SAMPLING, deadline_s=STEP_S))
+        await asyncio.sleep(0.5)
+        assert not waiting.done()
+        await lab.engine.wake_up(deadline_s=STEP_S)
+        first = await waiting
+        await lab.engine.sleep(2, deadline_s=STEP_S)
+        order = an_order(model_tensors(a_model(seed=5)), lab.folder / "asleep.safetensors", 10)
+        await lab.engine.update_weights(order, deadline_s=STEP_S)
+        await lab.engine.confirm_weights(10)
+        second = await lab.engine.generate(requests, SAMPLING, deadline_s=STEP_S)
+        return [len(first), len(second)]
+
+    assert lab.loop.run(asleep()) == [len(requests)] * 2
 
 
 def test_tensor_unknown_to_the_model_is_refused_and_the_engine_lives_on(lab: Lab) -> None:
     tensors = {**model_tensors(lab.model), "model.layers.9.ghost.weight": torch.ones(2)}
-    source = write_weights(tensors, lab.folder / "ghost.safetensors")
     with pytest.raises(WeightSyncFailed, match=r"model\.layers\.9\.ghost\.weight"):
-        lab.loop.run(lab.engine.update_weights(source, 11, deadline_s=STEP_S))
+        lab.take(an_order(tensors, lab.folder / "ghost.safetensors", 11))
     assert lab.generate(some_requests(num_prompts=1))[0].policy_version == 10
 
 
@@ -259,6 +287,27 @@ def test_cancelled_call_gives_its_requests_up(lab: Lab) -> None:
     assert lab.engine.num_unfinished_requests == 0
 
 
+def test_a_busy_engine_shows_that_it_lives_and_a_stopped_one_is_told_from_it(lab: Lab) -> None:
+    requests, (core, *_) = some_requests(num_prompts=16, num_samples=32), vllm_processes()
+
+    async def watch() -> list[Completion]:
+        sampling = SamplingParameters(temperature=1.0, max_completion_length=50)
+        generating = asyncio.create_task(lab.engine.generate(requests, sampling, deadline_s=STEP_S))
+        await asyncio.sleep(0.05)
+        await lab.engine.ping(STEP_S)
+        assert not generating.done() and lab.engine.num_unfinished_requests <= len(requests)
+        core.suspend()
+        try:
+            with pytest.raises(EngineFailed, match=r"no token of .* requests came for 1 s"):
+                await asyncio.sleep(0.5)  # what it has sent before still arrives
+                await lab.engine.ping(1.0)
+        finally:
+            core.resume()
+        return await generating
+
+    assert len(lab.loop.run(watch())) == len(requests)
+
+
 def test_prompt_without_room_for_the_completion_is_a_configuration_error(lab: Lab) -> None:
     with pytest.raises(ConfigError, match="max_model_len"):
         lab.generate(some_requests(), SamplingParameters(temperature=1.0, max_completion_length=60))
@@ -274,11 +323,12 @@ def test_checksums_follow_the_weights(lab: Lab) -> None:
 
 def test_layer_that_gets_no_weights_breaks_the_engine(lab: Lab) -> None:
     tensors = {name: tensor for name, tensor in model_tensors(lab.model).items() if "layers.1.mlp.down" not in name}
-    source = write_weights(tensors, lab.folder / "short.safetensors")
+    order = an_order(tensors, lab.folder / "short.safetensors", 13)
     # The check before the update would refuse the file; this one reaches the check inside vLLM.
-    lab.engine._expected_shapes = tensor_shapes(Path(source.path))
+    assert lab.engine._weights is not None
+    lab.engine._weights._shapes = tensor_shapes(Path(order.path))
     with pytest.raises(WeightSyncFailed, match=r"layers\.1\.mlp\.down_proj"):
-        lab.loop.run(lab.engine.update_weights(source, 13, deadline_s=STEP_S))
+        lab.take(order)
     with pytest.raises(EngineFailed, match="unusable"):
         lab.generate(some_requests(num_prompts=1))
 

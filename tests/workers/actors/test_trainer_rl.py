@@ -14,6 +14,7 @@ from tests.workers.tiny_model import (
     assert_same_weights,
     make_rl_spec,
     make_samples,
+    make_sft_spec,
     make_trainer,
     weights_of,
 )
@@ -177,6 +178,29 @@ def test_the_reference_is_the_policy_with_which_the_stage_began(
     # A stage that begins later has another reference.
     trainer.prepare_rl(spec, str(tmp_path / "later"))
     assert run(trainer, 1, 1)[0]["actor/kl_loss"] == 0.0
+
+
+def test_with_adapters_off_the_reference_is_the_base_model_in_a_resumed_run_too(
+    model_folder: Path, ten_pairs: str, tmp_path: Path
+) -> None:
+    spec = make_rl_spec(beta=0.1, kl_reference="adapters_off")
+    trainer = make_trainer(model_folder, lora=LoraSpec(rank=2))
+    trainer.prepare_sft(make_sft_spec(ten_pairs), str(tmp_path / "sft"))
+    trainer.sft_steps(max_steps=100, max_seconds=100.0)
+    trainer.end_sft()
+    sequences = [(list(s.prompt_token_ids), list(s.completion_token_ids)) for s in make_samples(1)]
+    begun, base = (one.logprobs(sequences, temperature=0.8) for one in (trainer, make_trainer(model_folder)))
+    gaps = [r - p for own, other in zip(begun, base, strict=True) for p, r in zip(own, other, strict=True)]
+    trainer.prepare_rl(spec, str(tmp_path / "rl"))
+    expected = run(trainer, 1, 1)
+    assert expected[0]["actor/kl_loss"] == pytest.approx(sum(math.expm1(d) - d for d in gaps) / len(gaps), rel=1e-4)
+    saved = trainer.save_rl(1, policy_version=1)
+    assert "reference." not in Path(saved, "tensors.json").read_text()
+    expected += run(trainer, 2, 2)
+
+    resumed = make_trainer(model_folder, lora=LoraSpec(rank=2))
+    resumed.prepare_rl(spec, str(tmp_path / "rl"))
+    assert run(resumed, 2, 2) == expected[1:]
 
 
 def test_a_strong_pull_towards_the_reference_keeps_the_policy_near_it(model_folder: Path, tmp_path: Path) -> None:

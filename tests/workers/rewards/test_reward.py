@@ -29,7 +29,7 @@ def judged(body: dict[str, Any], completions: list[str], answer: str = "1.0") ->
     spec: RewardSpec = TypeAdapter(RewardSpec).validate_python(body)
     samples = [make_sample(text, answer, uid=7, index=index) for index, text in enumerate(completions)]
     with open_reward(spec, lambda: None) as reward:
-        verdicts, metrics = reward.judge(samples), reward.take_metrics()
+        verdicts, metrics = reward.judge(samples), reward.metrics_of(reward.take_tally())
     assert all(describe_metric(name) and describe_metric(f"eval/test/{name}") for name in metrics)
     return verdicts, metrics
 

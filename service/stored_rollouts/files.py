@@ -1,23 +1,21 @@
 """The rollouts that an experiment keeps in its folder: which steps there are, and their files as they lie there."""
 
-import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO, TypeVar, cast
+from typing import BinaryIO, cast
 
 import fsspec
 
 from service.contract.stored_rollouts import (
+    StoreName,
     step_of_stored_rollouts,
     stored_rollouts_folder,
     stored_rollouts_name,
 )
-from service.errors import NotFound, StorageUnavailable
+from service.errors import NotFound
+from service.stored_rollouts.storage import from_storage
 
-STORAGE_S = 20.0
 _CHUNK_BYTES = 1 << 20
-
-Found = TypeVar("Found")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,27 +43,17 @@ class OpenStep:
 
 async def list_steps(output_dir: str) -> list[StoredStep]:
     """The stored steps, oldest first; none where nothing is stored. Raises StorageUnavailable. Hold no session."""
-    return await _from_storage(lambda: _list(output_dir))
+    return await from_storage(lambda: find_steps(output_dir, "whole"))
 
 
 async def open_step(output_dir: str, step: int) -> OpenStep:
     """Raises NotFound if the step is not stored, StorageUnavailable if the storage does not answer. Hold no session."""
-    return await _from_storage(lambda: _open(output_dir, step))
+    return await from_storage(lambda: _open(output_dir, step))
 
 
-async def _from_storage(read: Callable[[], Found]) -> Found:
-    try:
-        return await asyncio.wait_for(asyncio.to_thread(read), STORAGE_S)
-    except (OSError, TimeoutError, ImportError, ValueError) as error:
-        why = f"no answer within {STORAGE_S:.0f} s" if isinstance(error, TimeoutError) else str(error)
-        raise StorageUnavailable(
-            f"the storage of the experiments' outputs cannot be read by the service: {why}; try again, or read the "
-            "files there"
-        ) from error
-
-
-def _list(output_dir: str) -> list[StoredStep]:
-    filesystem, folder = fsspec.core.url_to_fs(stored_rollouts_folder(output_dir))
+def find_steps(output_dir: str, store: StoreName) -> list[StoredStep]:
+    """The steps of one store, oldest first. Blocks; errors of the storage come through."""
+    filesystem, folder = fsspec.core.url_to_fs(stored_rollouts_folder(output_dir, store))
     filesystem.invalidate_cache()
     if not filesystem.isdir(folder):
         return []
@@ -76,7 +64,7 @@ def _list(output_dir: str) -> list[StoredStep]:
 
 def _open(output_dir: str, step: int) -> OpenStep:
     name = stored_rollouts_name(step)
-    filesystem, path = fsspec.core.url_to_fs(f"{stored_rollouts_folder(output_dir)}/{name}")
+    filesystem, path = fsspec.core.url_to_fs(f"{stored_rollouts_folder(output_dir, 'whole')}/{name}")
     try:
         num_bytes = int(filesystem.size(path))
         return OpenStep(name=name, num_bytes=num_bytes, file=cast(BinaryIO, filesystem.open(path, "rb")))

@@ -1,0 +1,181 @@
+"""Who may do what: every operation of the service by name, and what each caller gets. A new route needs its line here.
+
+`OUTCOMES` says for each rule which callers are answered otherwise than with success; `OPERATIONS` gives each operation
+its rule, the target that it needs and a request that succeeds.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.factories import make_finish, make_report, make_stage_result, spec_body
+
+PROJECT = "team"
+SPEC = spec_body(project=PROJECT)
+
+UNKNOWN_CALLERS = ("none", "garbage", "expired", "revoked", "disabled", "attempt")
+"""No token, or none that people's routes accept."""
+BLIND = ("outsider", "stranger", "bound_elsewhere")
+"""Valid tokens that do not open the project."""
+CALLERS = (
+    *UNKNOWN_CALLERS,
+    *BLIND,
+    "viewer",
+    "member",
+    "owner",
+    "maintainer",
+    "maintainer_read",
+    "maintainer_write",
+    "bound_here",
+    "service",
+    "admin",
+    "admin_read",
+    "admin_bound",
+)
+"""`owner` is a member whose experiments and tokens are the targets; `bound_here` a maintainer whose token opens this
+project only, `bound_elsewhere` the same maintainer whose token opens another; `service` a service account, a member,
+with a token of scope `write`; `admin_bound` an admin whose token opens this project only."""
+_ALL_REFUSED = dict.fromkeys(UNKNOWN_CALLERS, 401)
+
+
+def _but(blind: int | None, **others: int) -> dict[str, int]:
+    """Unknown callers get 401, those who do not see the project `blind`, the others named what is said."""
+    return {**_ALL_REFUSED, **(dict.fromkeys(BLIND, blind) if blind else {}), **others}
+
+
+_BELOW_MAINTAINER = dict.fromkeys(("viewer", "member", "owner", "service"), 403)
+_BELOW_ADMIN_SCOPE = dict.fromkeys(("maintainer_read", "maintainer_write", "service", "admin_read"), 403)
+_NO_ADMIN = {name: 403 for name in CALLERS if name not in (*UNKNOWN_CALLERS, "admin", "admin_read")}
+_OTHERS_TOKEN = {name: 404 for name in CALLERS if name not in (*UNKNOWN_CALLERS, "owner", "admin", "admin_read")}
+_ISSUE = {**_ALL_REFUSED, **_BELOW_ADMIN_SCOPE, "bound_here": 403, "bound_elsewhere": 403, "admin_bound": 403}
+_OWNERS_TOKEN = {**_ALL_REFUSED, **_OTHERS_TOKEN, "admin_read": 403}
+
+OUTCOMES: dict[str, dict[str, int]] = {
+    "public": {},
+    "anyone": _ALL_REFUSED,
+    "read": _but(404),
+    "submit": _but(422, viewer=403, maintainer_read=403, admin_read=403),
+    # The target is the owner's, so another member is refused; the service account is one.
+    "control": _but(404, viewer=403, member=403, service=403, maintainer_read=403, admin_read=403),
+    "oversee": _but(404, **_BELOW_MAINTAINER),
+    "manage": _but(404, **(_BELOW_MAINTAINER | _BELOW_ADMIN_SCOPE)),
+    "admin_read": {**_ALL_REFUSED, **_NO_ADMIN},
+    "admin": {**_ALL_REFUSED, **_NO_ADMIN, "admin_read": 403},
+    # A new token for oneself that opens all of one's projects.
+    "issue": _ISSUE,
+    # The owner's token; admin_read finds it, and is for less.
+    "owners_token": _OWNERS_TOKEN,
+    "attempt": {name: 401 for name in CALLERS if name != "attempt"},
+    # A person without a valid token is sent to the log-in.
+    "page": dict.fromkeys(UNKNOWN_CALLERS, 303),
+    "issue_page": _ISSUE | dict.fromkeys(UNKNOWN_CALLERS, 303),
+    "owners_token_page": _OWNERS_TOKEN | dict.fromkeys(UNKNOWN_CALLERS, 303),
+    "read_page": dict.fromkeys(UNKNOWN_CALLERS, 303) | dict.fromkeys(BLIND, 404),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """One operation: its rule, and a request that succeeds for whoever may make it."""
+
+    rule: str
+    success: int = 200
+    target: str | None = None
+    """What is made anew before each request, because the request uses it up."""
+    json: Any = None
+    form: dict[str, str] | None = None
+    query: dict[str, Any] = field(default_factory=dict)
+    audited: bool = False
+    """Whether success leaves an entry in the audit log."""
+
+
+def _read(rule: str = "read", **query: Any) -> Operation:
+    return Operation(rule=rule, query=query)
+
+
+def _change(rule: str, *, target: str | None = None, success: int = 200, json: Any = None) -> Operation:
+    return Operation(rule=rule, target=target, success=success, json=json, audited=True)
+
+
+_EXPERIMENT = "/api/v1/experiments/{experiment_id}"
+_PROJECT = "/api/v1/projects/{project}"
+_WEBHOOK = _PROJECT + "/webhooks/{webhook_id}"
+_ATTEMPT = "/api/v1/attempts/{attempt_id}"
+_NEW_WEBHOOK = {"name": "{fresh}", "url": "https://hooks.example.org/in", "events": ["experiment.failed"]}
+
+OPERATIONS: dict[str, Operation] = {
+    "GET /livez": _read("public"),
+    "GET /readyz": _read("public"),
+    "GET /api/v1/schema/experiment": _read("public"),
+    "POST /api/v1/experiments": _change("submit", success=201, json=SPEC),
+    "GET /api/v1/experiments": _read("anyone"),
+    "GET /api/v1/queue": _read("anyone"),
+    "POST /api/v1/data/preview": Operation(rule="submit", json=SPEC),
+    f"GET {_EXPERIMENT}": _read(),
+    f"POST {_EXPERIMENT}/cancel": _change("control", target="queued_experiment", success=202),
+    f"POST {_EXPERIMENT}/retry": _change("control", target="cancelled_experiment", success=202),
+    f"GET {_EXPERIMENT}/events": _read(),
+    f"GET {_EXPERIMENT}/metrics": _read(),
+    f"GET {_EXPERIMENT}/metrics/names": _read(),
+    f"GET {_EXPERIMENT}/logs": _read(),
+    f"GET {_EXPERIMENT}/logs/sources": _read(),
+    f"GET {_EXPERIMENT}/logs/download": _read(),
+    f"GET {_EXPERIMENT}/attempts/{{attempt_number}}/certificate": _read(),
+    f"GET {_EXPERIMENT}/rollouts": _read(),
+    f"GET {_EXPERIMENT}/rollouts/search": _read(),
+    f"GET {_EXPERIMENT}/rollouts/stored": _read(),
+    f"GET {_EXPERIMENT}/rollouts/stored/{{step}}": _read(),
+    f"GET {_EXPERIMENT}/token-views": _read(),
+    f"GET {_EXPERIMENT}/token-views/{{stage}}/{{step}}/{{sample_index}}": _read(),
+    f"GET {_EXPERIMENT}/stream": _read(),
+    "GET /api/v1/projects": _read("anyone"),
+    "POST /api/v1/projects": _change("admin", success=201, json={"name": "{fresh}"}),
+    f"GET {_PROJECT}": _read(),
+    f"PATCH {_PROJECT}": _change("manage", json={"description": "{fresh}"}),
+    f"GET {_PROJECT}/members": _read(),
+    f"PUT {_PROJECT}/members/{{name}}": _change("manage", target="user", json={"role": "viewer"}),
+    f"DELETE {_PROJECT}/members/{{name}}": _change("manage", target="fresh_member"),
+    f"POST {_PROJECT}/service-accounts": _change("manage", success=201, json={"name": "{fresh}"}),
+    f"DELETE {_PROJECT}/service-accounts/{{name}}": _change("manage", target="service_account"),
+    f"GET {_PROJECT}/retention": _read(),
+    f"PUT {_PROJECT}/retention": _change("manage", json={"logs": 30}),
+    f"DELETE {_PROJECT}/retention": _change("manage"),
+    "GET /api/v1/retention": _read("admin_read"),
+    f"GET {_PROJECT}/audit": _read("oversee"),
+    f"GET {_PROJECT}/webhooks": _read("oversee"),
+    f"POST {_PROJECT}/webhooks": _change("manage", target="webhook", success=201, json=_NEW_WEBHOOK),
+    f"GET {_WEBHOOK}": Operation(rule="oversee", target="webhook"),
+    f"PATCH {_WEBHOOK}": _change("manage", target="webhook", json={"is_active": False}),
+    f"DELETE {_WEBHOOK}": _change("manage", target="webhook"),
+    f"POST {_WEBHOOK}/rotate-secret": _change("manage", target="webhook"),
+    f"POST {_WEBHOOK}/test": _change("manage", target="webhook", success=202),
+    f"GET {_WEBHOOK}/deliveries": Operation(rule="oversee", target="webhook"),
+    f"POST {_WEBHOOK}/deliveries/{{delivery_id}}/redeliver": _change("manage", target="dead_delivery", success=202),
+    "GET /api/v1/users": _read("admin_read"),
+    "POST /api/v1/users": _change("admin", success=201, json={"name": "{fresh}"}),
+    "PATCH /api/v1/users/{name}": _change("admin", target="user", json={"disabled": True}),
+    "GET /api/v1/audit": _read("admin_read"),
+    "GET /api/v1/me": _read("anyone"),
+    "GET /api/v1/tokens": _read("anyone"),
+    "POST /api/v1/tokens": _change("issue", success=201, json={"name": "ci"}),
+    "DELETE /api/v1/tokens/{token_id}": _change("owners_token", target="token"),
+    "POST /api/v1/tokens/{token_id}/rotate": _change("owners_token", target="token", success=201, json={}),
+    f"POST {_ATTEMPT}/start": Operation(rule="attempt"),
+    f"POST {_ATTEMPT}/reports": Operation(rule="attempt", json=make_report().model_dump(mode="json")),
+    f"POST {_ATTEMPT}/stage-results": Operation(
+        rule="attempt", success=204, json=make_stage_result().model_dump(mode="json")
+    ),
+    f"POST {_ATTEMPT}/finish": Operation(rule="attempt", success=204, json=make_finish().model_dump(mode="json")),
+    "GET /openapi.json": _read("public"),
+    "GET /static/plotly.min.js": _read("public"),
+    "GET /login": _read("public"),
+    "POST /login": Operation(rule="public", success=401),
+    "POST /logout": Operation(rule="public", success=303),
+    # No issuer is set here; with one they are public too.
+    "GET /login/oidc": Operation(rule="public", success=404),
+    "GET /login/oidc/callback": Operation(rule="public", success=404),
+    "GET /": _read("page"),
+    "GET /account": _read("page"),
+    "POST /account/tokens": Operation(rule="issue_page", form={"name": "a", "scope": "read", "days": "1"}),
+    "POST /account/tokens/{token_id}/revoke": Operation(rule="owners_token_page", target="token", success=303),
+    "GET /experiments/{experiment_id}": _read("read_page"),
+}
