@@ -1,4 +1,4 @@
-"""What the database says about the service as a whole, for Prometheus: read by the scheduler that leads, a few seconds apart.
+"""What the database says about the service as a whole, for Prometheus: read by the scheduler that leads.
 
 Counts, never lists: each is one cheap statement.
 """
@@ -44,6 +44,15 @@ class Cluster:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseFigures:
+    """Who may schedule."""
+
+    token: int
+    remaining_s: float
+    """Negative: nobody leads."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
     """All of it at one moment."""
 
@@ -56,9 +65,7 @@ class Figures:
     cluster: Cluster | None
     processes: dict[str, int]
     """Living processes by role."""
-    lease_token: int
-    lease_remaining_s: float
-    """Negative: nobody leads."""
+    lease: LeaseFigures
     log_lines: int
     """Rows that are not in the storage yet; an estimate of PostgreSQL's."""
     database_bytes: int
@@ -73,7 +80,7 @@ async def read_figures(session: AsyncSession) -> Figures:
         ends=await _ends(session),
         cluster=await _cluster(session),
         processes=await _processes(session),
-        **await _lease(session),
+        lease=await _lease(session),
         log_lines=await _estimate(session),
         database_bytes=await session.scalar(select(func.pg_database_size(func.current_database()))) or 0,
     )
@@ -83,7 +90,9 @@ async def _experiments(session: AsyncSession) -> dict[tuple[str, str], int]:
     counts = select(Experiment.status, Experiment.priority_rank, func.count()).group_by(
         Experiment.status, Experiment.priority_rank
     )
-    found = {(status.value, name): 0 for status in ExperimentStatus for name in PRIORITY_RANK}
+    found: dict[tuple[str, str], int] = {
+        (status.value, name): 0 for status in ExperimentStatus for name in PRIORITY_RANK
+    }
     for status, rank, count in await session.execute(counts):
         found[status, _PRIORITY[rank]] = count
     return found
@@ -153,10 +162,10 @@ async def _processes(session: AsyncSession) -> dict[str, int]:
     return {"api": 0, "scheduler": 0, **{role: count for role, count in await session.execute(counts)}}
 
 
-async def _lease(session: AsyncSession) -> dict[str, int | float]:
+async def _lease(session: AsyncSession) -> LeaseFigures:
     remaining = func.extract("epoch", SchedulerLease.expires_at - func.clock_timestamp())
     row = (await session.execute(select(SchedulerLease.token, remaining))).first()
-    return {"lease_token": row[0] if row else 0, "lease_remaining_s": float(row[1]) if row else -1.0}
+    return LeaseFigures(token=row[0], remaining_s=float(row[1])) if row else LeaseFigures(token=0, remaining_s=-1.0)
 
 
 async def _estimate(session: AsyncSession) -> int:

@@ -16,7 +16,7 @@ _state: dict[str, Any] = {}
 
 
 def configure_tracing(role: str, endpoint: str | None) -> None:
-    """Sends this process's spans to `endpoint`; called once, in a process's main. Raises ValueError without the extra."""
+    """Sends this process's spans to `endpoint`; called once, in its main. Raises ValueError without the extra."""
     if endpoint is None:
         return
     if find_spec("opentelemetry.sdk") is None or find_spec("opentelemetry.exporter") is None:
