@@ -23,6 +23,7 @@ from api.routers import (
     metrics,
     projects,
     queue,
+    queue_orders,
     rollouts,
     stream,
     token_views,
@@ -67,7 +68,8 @@ def create_app(
     app.state.failed_logins = FailedLogins()
     app.state.oidc = None
     people = (projects, users, tokens, audit, webhooks)
-    for module in (experiments, data, queue, metrics, logs, rollouts, token_views, stream, *people, attempts):
+    runs = (experiments, data, queue, queue_orders, metrics, logs, rollouts, token_views, stream)
+    for module in (*runs, *people, attempts):
         app.include_router(module.router, prefix=PREFIX)
     for module in (health, login, single_sign_on, pages, account, static_files):
         app.include_router(module.router)

@@ -22,6 +22,7 @@ from pydantic import BaseModel
 
 from api.access_client import AuditLog, Projects, Tokens, Users, Webhooks
 from api.access_schemas import Me
+from api.queue_client import QueueCalls
 from api.schemas import (
     EventPage,
     Experiment,
@@ -81,7 +82,7 @@ class StreamMessage:
     id: str | None
 
 
-class SedrayClient:
+class SedrayClient(QueueCalls):
     """Synchronous client. Submissions always carry an idempotency key, so they may be repeated safely; what may not be
     repeated, such as issuing a token, is sent once."""
 

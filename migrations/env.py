@@ -8,7 +8,13 @@ from alembic import context
 from sqlalchemy import create_engine, pool, text
 
 from migrations.apply import MigrationSettings
-from service.storage import audit_tables, membership_tables, token_tables, webhook_tables  # noqa: F401
+from service.storage import (  # noqa: F401
+    audit_tables,
+    membership_tables,
+    scheduling_tables,
+    token_tables,
+    webhook_tables,
+)
 from service.storage.tables import Base
 
 _LOCK_KEY = 0x5ED_0001

@@ -4,8 +4,9 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from service import attempts, log_store, metric_store, token_views
-from service.contract.messages import ReportAck, WorkerReport
+from service.contract.messages import LentEngine, ReportAck, WorkerReport
 from service.contract.status import ExperimentStatus
+from service.storage.scheduling_tables import AttemptHolding
 from service.storage.tables import Attempt, Experiment
 from service.storage.transitions import notify
 
@@ -24,5 +25,20 @@ async def take_report(session: AsyncSession, attempt: Attempt, report: WorkerRep
         await token_views.store_views(session, attempt, report.token_views)
         await attempts.record_run_events(session, attempt, report.events)
         await notify(session, attempt.experiment_id)
-    status = await session.scalar(select(Experiment.status).where(Experiment.id == attempt.experiment_id))
-    return ReportAck(seq=report.seq, duplicate=duplicate, cancel=status == ExperimentStatus.CANCELLING.value)
+    wishes = await session.execute(
+        select(Experiment.status, AttemptHolding.preempt_requested_at, AttemptHolding.bundles)
+        .outerjoin(AttemptHolding, AttemptHolding.attempt_id == attempt.id)
+        .where(Experiment.id == attempt.experiment_id)
+    )
+    status, preempt_requested_at, bundles = wishes.one()
+    return ReportAck(
+        seq=report.seq,
+        duplicate=duplicate,
+        cancel=status == ExperimentStatus.CANCELLING.value,
+        preempt=preempt_requested_at is not None,
+        lent_engines=[
+            LentEngine(id=bundle["lent"], node=bundle["node"])
+            for bundle in bundles or []
+            if bundle.get("state") == "held"
+        ],
+    )

@@ -12,10 +12,11 @@ from typing import Any, Self
 import httpx
 
 from service.errors import RayUnreachable
-from service.scheduler.node_memory import read_node_memory
+from service.scheduler.node_memory import read_gpu_type, read_node_memory
 from service.scheduler.ray_jobs import (
     ClusterView,
     ForeignJob,
+    NodeView,
     RayJob,
     RayJobRequest,
     RayJobStatus,
@@ -102,6 +103,7 @@ class RayDashboard:
                 node_num_cpus=max(cpus, default=0.0),
                 node_num_gpus=max(gpus, default=0.0),
                 memory=read_node_memory(nodes),
+                nodes=tuple(_node_view(node) for node in living),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise _not_understood("the list of nodes") from error
@@ -138,6 +140,16 @@ class RayDashboard:
                 f"Ray's dashboard refuses the token in {self._token_file}; put the cluster's token there"
             )
         return response
+
+
+def _node_view(node: Mapping[str, Any]) -> NodeView:
+    resources = node["resources_total"]
+    return NodeView(
+        id=node["node_id"],
+        num_cpus=float(resources.get("CPU", 0)),
+        num_gpus=float(resources.get("GPU", 0)),
+        gpu_type=read_gpu_type(resources),
+    )
 
 
 def _ours(job: RayJob, request: RayJobRequest) -> RayJob:

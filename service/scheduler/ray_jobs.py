@@ -52,6 +52,17 @@ class RayJob:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NodeView:
+    """What one living node has."""
+
+    id: str
+    num_cpus: float
+    num_gpus: float
+    gpu_type: str = ""
+    """Ray's name of its kind of GPU; empty where it has none or does not say."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterView:
     """What Ray has, in sum over its living nodes."""
 
@@ -64,6 +75,7 @@ class ClusterView:
     """Of the node that has most."""
     node_num_gpus: float = 0.0
     memory: NodeMemory = UNKNOWN_MEMORY
+    nodes: tuple[NodeView, ...] = ()
 
 
 class RayGateway(Protocol):

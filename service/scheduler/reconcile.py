@@ -18,11 +18,13 @@ from service import attempts, log_store
 from service.contract.messages import LogLine
 from service.contract.status import AttemptStatus, ExperimentStatus
 from service.errors import NotAllowedNow, RayUnreachable, StaleAttempt
+from service.scheduler import ledger
 from service.scheduler.capacity import Bounds, database_now, record_sight, record_silence
 from service.scheduler.launch import remove_token
 from service.scheduler.lease import Lease, hold_lease
 from service.scheduler.ray_jobs import ClusterView, RayGateway, RayJob
 from service.scheduler.sightings import ApiWatch, Sightings
+from service.scheduler.situation import policy_of
 from service.scheduler.verdict import (
     AskToStop,
     AttemptFacts,
@@ -37,6 +39,7 @@ from service.scheduler.verdict import (
 )
 from service.settings import SchedulerSettings
 from service.storage.database import Sessions
+from service.storage.scheduling_tables import AttemptHolding
 from service.storage.tables import Attempt, Experiment, ServiceProcess
 from service.storage.transitions import lock_experiment, record_event
 
@@ -73,6 +76,7 @@ class Reconciler:
         self._worker_dir = settings.worker_dir
         self._bounds = Bounds(num_cpus=settings.num_cpus, num_gpus=settings.num_gpus)
         self._limits = limits_of(settings)
+        self._policy = policy_of(settings)
         self._sightings = Sightings()
         self._api = api_watch
         self._places = asyncio.Semaphore(_AT_ONCE)
@@ -112,11 +116,13 @@ class Reconciler:
             rows = (await session.execute(_UNRELEASED)).all()
             api = await session.get(ServiceProcess, "api")
         up_since = self._api.up_since(api.started_at if api else None, api.seen_at if api else None, now)
-        self._sightings.keep_only({attempt.id for attempt, _ in rows})
-        looks = await asyncio.gather(*(self._look(attempt, view, now) for attempt, _ in rows))
+        self._sightings.keep_only({attempt.id for attempt, *_ in rows})
+        looks = await asyncio.gather(*(self._look(attempt, view, now) for attempt, *_ in rows))
         return [
-            _Case(attempt=attempt, facts=_facts(attempt, experiment), seen=seen, now=now, api_up_since=up_since)
-            for (attempt, experiment), seen in zip(rows, looks, strict=True)
+            _Case(
+                attempt=attempt, facts=_facts(attempt, experiment, holding), seen=seen, now=now, api_up_since=up_since
+            )
+            for (attempt, experiment, holding), seen in zip(rows, looks, strict=True)
         ]
 
     async def _look(self, attempt: Attempt, view: ClusterView | None, now: datetime) -> Observation:
@@ -186,7 +192,9 @@ class Reconciler:
     async def _release(self, lease: Lease, case: _Case) -> None:
         async with self._sessions.begin() as session:
             await hold_lease(session, lease)
-            await attempts.release(session, case.attempt, await database_now(session))
+            now = await database_now(session)
+            await attempts.release(session, case.attempt, now)
+            await ledger.charge(session, case.attempt, self._policy, now)
         await asyncio.to_thread(remove_token, self._worker_dir, case.attempt.id)
         logger.info("resources released", extra={"attempt_id": case.attempt.id})
 
@@ -197,6 +205,7 @@ def limits_of(settings: SchedulerSettings) -> Limits:
         start_deadline_s=settings.start_deadline_s,
         heartbeat_lease_s=settings.heartbeat_lease_s,
         cancel_grace_s=settings.cancel_grace_s,
+        preempt_grace_s=settings.preempt_grace_s,
         stop_wait_s=float(settings.stop_wait_s),
         # A submission is up to three requests to Ray, one after the other.
         submit_grace_s=3 * settings.ray_timeout_s,
@@ -204,8 +213,9 @@ def limits_of(settings: SchedulerSettings) -> Limits:
 
 
 _UNRELEASED = (
-    select(Attempt, Experiment)
+    select(Attempt, Experiment, AttemptHolding)
     .join(Experiment, Experiment.id == Attempt.experiment_id)
+    .outerjoin(AttemptHolding, AttemptHolding.attempt_id == Attempt.id)
     .where(Attempt.released_at.is_(None))
     .order_by(Attempt.created_at, Attempt.id)
 )
@@ -216,10 +226,10 @@ async def _reread(session: AsyncSession, attempt: Attempt) -> tuple[Attempt, Att
     experiment = await lock_experiment(session, attempt.experiment_id)
     assert experiment is not None, "experiments are never deleted"
     current = await session.get_one(Attempt, attempt.id)
-    return current, _facts(current, experiment)
+    return current, _facts(current, experiment, await session.get(AttemptHolding, attempt.id))
 
 
-def _facts(attempt: Attempt, experiment: Experiment) -> AttemptFacts:
+def _facts(attempt: Attempt, experiment: Experiment, holding: AttemptHolding | None) -> AttemptFacts:
     cancelling = experiment.status == ExperimentStatus.CANCELLING
     return AttemptFacts(
         status=AttemptStatus(attempt.status),
@@ -232,6 +242,7 @@ def _facts(attempt: Attempt, experiment: Experiment) -> AttemptFacts:
         heartbeat_at=attempt.heartbeat_at,
         stop_requested_at=attempt.stop_requested_at,
         ended_at=attempt.ended_at,
+        preempt_requested_at=holding.preempt_requested_at if holding else None,
     )
 
 

@@ -22,6 +22,7 @@ from service.contract.status import EndReason
 from workers.log_capture import LogCapture
 from workers.pipeline.interrupts import Interrupts, Terminated
 from workers.reporter.attempt_service import AttemptOver, AttemptService, ServiceRefused, Unreachable
+from workers.reporter.give_way import Preempted
 from workers.reporter.reporter import Cancelled, Reporter
 from workers.reporter.text import storable
 from workers.settings import WorkerSettings
@@ -94,6 +95,8 @@ def _work(
             raise
         except Cancelled as error:
             return _failure(EndReason.CANCELLED_BY_USER, error, reporter, capture)
+        except Preempted as error:
+            return _failure(EndReason.PREEMPTED, error, reporter, capture)
         except Exception as error:
             return _failure(reason_of(error), error, reporter, capture)
 
@@ -137,7 +140,7 @@ def _failure(reason: EndReason, error: Exception, reporter: Reporter, capture: L
             "versions": _versions(),
         },
     )
-    if reason is not EndReason.CANCELLED_BY_USER:
+    if reason not in (EndReason.CANCELLED_BY_USER, EndReason.PREEMPTED):
         logger.error("run failed", extra={"reason": reason.value}, exc_info=error)
     return report
 
