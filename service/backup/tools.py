@@ -73,7 +73,7 @@ def _without_password(url: URL) -> str:
 
 def _require_new_enough(tool: Path, url: URL) -> None:
     told = subprocess.run([str(tool), "--version"], capture_output=True, text=True, timeout=30, check=True).stdout
-    found = re.search(r"(\d+)(?:\.\d+)*\s*$", told.split("(")[0].strip())
+    found = re.search(r"\) (\d+)", told)  # pg_dump (PostgreSQL) 18.1
     have = int(found[1]) if found else 0
     with psycopg.connect(plain_url(url.render_as_string(hide_password=False)), connect_timeout=10) as connection:
         need = connection.info.server_version // 10_000

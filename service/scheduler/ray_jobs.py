@@ -92,6 +92,7 @@ class ClusterView:
     memory: NodeMemory = UNKNOWN_MEMORY
     node_ids: frozenset[str] = frozenset()
     """Of the living nodes."""
+    node_ips: frozenset[str] = frozenset()
     supervisors: Mapping[str, str] = field(default_factory=dict)
     """By submission id, the state of the actor that watches a job's driver: `ALIVE` or `PENDING_CREATION`."""
 
@@ -129,6 +130,9 @@ class RayGateway(Protocol):
 
     async def placement_groups(self, ray_job_id: str) -> list[str]:
         """The ids of the driver's placement groups that still hold or ask for resources."""
+
+    async def open_doors(self, view: ClusterView) -> list[str]:
+        """Where Ray takes orders from strangers: whoever finds such a door runs code on the cluster."""
 
     async def poke(self) -> None:
         """Makes Ray look at its jobs anew: after a restart with a lasting store it does so only when asked for one."""

@@ -66,6 +66,7 @@ def parse_cluster(
             node_num_gpus=max(gpus, default=0.0),
             memory=read_node_memory(resources),
             node_ids=frozenset(node["node_id"] for node in living),
+            node_ips=frozenset(str(node["node_ip"]) for node in living if node.get("node_ip")),
             supervisors={
                 actor.name.removeprefix(SUPERVISOR_PREFIX): actor.state
                 for actor in supervisors

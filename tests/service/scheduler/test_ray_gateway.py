@@ -83,6 +83,7 @@ async def test_only_living_nodes_count(ray: FakeRay, gateway: RayDashboard) -> N
         node_num_gpus=1.0,
         memory=memory,
         node_ids=frozenset({"n1"}),
+        node_ips=frozenset({"10.0.0.1"}),
     )
     assert await gateway.cluster() == view
 
