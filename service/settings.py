@@ -110,6 +110,8 @@ class SchedulerSettings(ServiceSettings):
     """Where the drivers reach the API from inside the cluster."""
     worker_dir: Path
     """Folder that the scheduler and the drivers share: attempt token files and the drivers' spool."""
+    driver_labels: dict[str, str] = {}
+    """Labels of the Ray nodes on which drivers may run, as a JSON object; without any they run on the head."""
     worker_python: str = "python"
     """The interpreter of the workers' environment on the cluster."""
     num_cpus: float | None = None

@@ -142,7 +142,7 @@ class RayDashboard:
 
     async def _post_job(self, request: RayJobRequest) -> str:
         """Posts the job; returns what Ray said, or why there was no answer: only the look-up afterwards decides."""
-        body = {
+        body: dict[str, object] = {
             "submission_id": request.submission_id,
             "entrypoint": request.entrypoint,
             # The driver holds nothing; its placement group takes what the ledger has set aside.
@@ -150,6 +150,8 @@ class RayDashboard:
             "runtime_env": {"env_vars": dict(request.env_vars)},
             "metadata": dict(request.metadata),
         }
+        if request.labels:
+            body["entrypoint_label_selector"] = dict(request.labels)
         try:
             response = await self._http.call("POST", "/api/jobs/", json=body)
         except RayUnreachable as error:

@@ -34,6 +34,8 @@ class RayJobRequest:
     """Readable by everybody who reaches Ray's API: no secrets."""
     metadata: Mapping[str, str]
     """By `attempt` and `spec_sha256` a job is recognised as ours."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """Of the nodes on which its driver may run; without any it runs on the head."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
