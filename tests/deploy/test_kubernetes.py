@@ -45,7 +45,7 @@ def environment_of(pod: dict[str, Any]) -> set[str]:
     return {*shared, *(entry["name"] for entry in container.get("env", []))}
 
 
-@pytest.mark.parametrize("manifest", manifests(), ids=lambda one: f"{one['kind']} {one['metadata']['name']}")
+@pytest.mark.parametrize("manifest", list(manifests()), ids=lambda one: f"{one['kind']} {one['metadata']['name']}")
 def test_each_manifest_is_what_kubernetes_understands(manifest: dict[str, Any]) -> None:
     if manifest["kind"] != "RayCluster":  # a custom resource: its operator brings the schema
         kubernetes_validate.validate(manifest, kubernetes_validate.latest_version(), strict=True)
