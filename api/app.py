@@ -25,6 +25,7 @@ from api.routers import (
     metrics,
     projects,
     queue,
+    queue_orders,
     retention,
     rollouts,
     stream,
@@ -72,20 +73,20 @@ def create_app(
     app.state.failed_logins = FailedLogins()
     app.state.oidc = None
     people = (projects, users, tokens, audit, webhooks)
-    for module in (
+    runs = (
         experiments,
         certificates,
-        retention,
         data,
         queue,
+        queue_orders,
         metrics,
         logs,
         rollouts,
         token_views,
         stream,
-        *people,
-        attempts,
-    ):
+        retention,
+    )
+    for module in (*runs, *people, attempts):
         app.include_router(module.router, prefix=PREFIX)
     for module in (health, login, single_sign_on, pages, account, static_files):
         app.include_router(module.router)

@@ -23,6 +23,7 @@ from pydantic import BaseModel
 from api.access_client import AuditLog, Projects, Tokens, Users, Webhooks
 from api.access_schemas import Me
 from api.operation_client import OperationCalls
+from api.queue_client import QueueCalls
 from api.schemas import (
     EventPage,
     Experiment,
@@ -82,7 +83,7 @@ class StreamMessage:
     id: str | None
 
 
-class SedrayClient(OperationCalls):
+class SedrayClient(QueueCalls, OperationCalls):
     """Synchronous client. Submissions always carry an idempotency key, so they may be repeated safely; what may not be
     repeated, such as issuing a token, is sent once."""
 

@@ -27,6 +27,7 @@ MEDIA_TYPE = "application/problem+json"
 STATUS_OF: dict[type[errors.SedrayError], int] = {
     errors.Unauthenticated: 401,
     errors.CrossSiteRequest: 403,
+    errors.QuotaExceeded: 403,
     errors.Forbidden: 403,
     errors.LoginFailed: 403,
     errors.NotFound: 404,

@@ -15,7 +15,7 @@ from service.experiments import ExperimentHistory, ExperimentView
 from service.queue import Taken
 from service.storage import tables
 
-_PRIORITY_NAME = {rank: name for name, rank in PRIORITY_RANK.items()}
+PRIORITY_NAME = {rank: name for name, rank in PRIORITY_RANK.items()}
 
 
 def to_summary(view: ExperimentView) -> ExperimentSummary:
@@ -83,7 +83,7 @@ def _summary_fields(view: ExperimentView) -> dict[str, Any]:
         "message": row.message,
         "waiting_reason": row.waiting_reason,
         "queue_position": view.queue_position,
-        "priority": _PRIORITY_NAME[row.priority_rank],
+        "priority": PRIORITY_NAME[row.priority_rank],
         "num_cpus": row.num_cpus,
         "num_gpus": row.num_gpus,
     }

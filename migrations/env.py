@@ -11,7 +11,13 @@ import service.storage.certificate_tables
 import service.storage.log_tables
 import service.storage.retention_tables  # noqa: F401  (their tables belong to the schema)
 from migrations.apply import MigrationSettings
-from service.storage import audit_tables, membership_tables, token_tables, webhook_tables  # noqa: F401
+from service.storage import (  # noqa: F401
+    audit_tables,
+    membership_tables,
+    scheduling_tables,
+    token_tables,
+    webhook_tables,
+)
 from service.storage.tables import Base
 
 _LOCK_KEY = 0x5ED_0001

@@ -44,6 +44,13 @@ class IdempotencyConflict(SedrayError):
     title = "The idempotency key was used with another body"
 
 
+class QuotaExceeded(SedrayError):
+    """A project or a user has as much as it may; `limit` names what of, with `allowed` and `present`."""
+
+    code = "quota_exceeded"
+    title = "The quota is used up"
+
+
 class NotAllowedNow(SedrayError):
     """The experiment's status does not allow this."""
 

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, func, select, tuple_
+from sqlalchemy import ColumnElement, Select, func, select, tuple_
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import defer
 
 from service import audit
 from service.access import EVERYTHING, Actor, Visible, no_experiment, project_named
@@ -16,7 +17,9 @@ from service.contract.spec import PRIORITY_RANK, ExperimentSpec
 from service.contract.status import EndReason, ExperimentStatus
 from service.errors import IdempotencyConflict, NotAllowedNow
 from service.storage.identifiers import new_id
-from service.storage.queue_order import QUEUE_ORDER, queue_position
+from service.storage.queue_entries import add_queue_entry
+from service.storage.queue_order import BY_CLASS_AND_AGE, position_at, queue_position, snapshot_places
+from service.storage.quotas import refuse_beyond, submission_limits
 from service.storage.stage_results import read_stage_results
 from service.storage.tables import Attempt, Experiment, ExperimentEvent, Project, User
 from service.storage.transitions import lock_experiment, move_experiment, record_event
@@ -73,10 +76,14 @@ async def submit(
     """Queues an experiment; returns it and whether it is the first answer to the same key, replayed.
 
     Of any number of equal requests at once exactly one inserts: the others wait for its commit at the unique key and
-    then find its row. Raises InvalidSpec for a project that is unknown or archived, IdempotencyConflict for a key used
-    with another body. Whether the user may submit there was asked before (`access.require_submission`).
+    then find its row. Raises InvalidSpec for a project that is unknown or archived and for an unknown dependency,
+    QuotaExceeded, and IdempotencyConflict for a key used with another body. Whether the user may submit there was asked
+    before (`access.require_submission`).
     """
     project = await project_named(session, spec.project, EVERYTHING)
+    limits = await submission_limits(session, project.id, user.id)
+    if limits.default_max_runtime_s is not None and "max_runtime_s" not in spec.model_fields_set:
+        spec = spec.model_copy(update={"max_runtime_s": limits.default_max_runtime_s})
     row = _row_of(user, project, spec, plan, body_sha256, idempotency_key)
     unless_repeated = (
         insert(Experiment).values(row).on_conflict_do_nothing(index_elements=["user_id", "idempotency_key"])
@@ -87,6 +94,9 @@ async def submit(
         first = await find_replay(session, user=user, idempotency_key=idempotency_key, body_sha256=body_sha256)
         assert first is not None, "experiments are never deleted"
         return first, True
+    # Behind the insertion: of equal requests at once the others are answered with the first, whatever the quota says.
+    await refuse_beyond(session, limits)
+    await add_queue_entry(session, experiment, spec)
     # A new row is nobody else's yet.
     told = f"submitted by {user.name}"
     await record_event(session, experiment.id, "status", told, detail={"to": "queued"}, is_held=True)
@@ -142,7 +152,8 @@ async def list_page(
     session: AsyncSession, *, visible: Visible, wanted: ExperimentFilter, limit: int, start: PageStart | None
 ) -> tuple[list[ExperimentView], PageStart | None]:
     """Up to `limit` experiments after `start`, newest first, and where the next page starts, if there is one."""
-    statement = _narrowed(_select_views(visible), wanted).order_by(Experiment.submitted_at.desc(), Experiment.id.desc())
+    statement = _narrowed(_select_views(visible), wanted).options(*_SHORT)
+    statement = statement.order_by(Experiment.submitted_at.desc(), Experiment.id.desc())
     if start is not None:
         statement = statement.where(
             tuple_(Experiment.submitted_at, Experiment.id) < tuple_(start.submitted_at, start.id)
@@ -156,14 +167,21 @@ async def list_page(
 
 async def list_queued(session: AsyncSession, *, visible: Visible) -> list[ExperimentView]:
     """Everybody visible who waits, first in line first; their positions count everybody."""
-    queued = Experiment.status == ExperimentStatus.QUEUED.value
-    return await _views(session, _select_views(visible).where(queued).order_by(*QUEUE_ORDER))
+    places = snapshot_places()
+    statement = (
+        _select_views(visible, position_at(places.c.place))
+        .outerjoin(places, places.c.id == Experiment.id)
+        .where(Experiment.status == ExperimentStatus.QUEUED.value)
+        .options(*_SHORT)
+        .order_by(places.c.place.asc().nulls_last(), *BY_CLASS_AND_AGE)
+    )
+    return await _views(session, statement)
 
 
 async def list_live(session: AsyncSession, *, visible: Visible) -> list[ExperimentView]:
     """Everything visible that is admitted, running or cancelling, oldest first."""
     live = (ExperimentStatus.ADMITTED, ExperimentStatus.RUNNING, ExperimentStatus.CANCELLING)
-    statement = _select_views(visible).where(Experiment.status.in_([status.value for status in live]))
+    statement = _select_views(visible).where(Experiment.status.in_([status.value for status in live])).options(*_SHORT)
     return await _views(session, statement.order_by(Experiment.started_at.asc().nulls_last(), Experiment.id))
 
 
@@ -301,11 +319,14 @@ async def _locked(session: AsyncSession, experiment_id: str) -> Experiment:
 
 
 _Views = Select[Experiment, str, str, int | None]
+_SHORT = (defer(Experiment.spec, raiseload=True), defer(Experiment.plan, raiseload=True))
+"""Lists leave out what is long and not shown in them."""
 
 
-def _select_views(visible: Visible) -> _Views:
+def _select_views(visible: Visible, position: ColumnElement[int | None] | None = None) -> _Views:
+    """`position` where a statement knows the places itself; else each row looks up its own."""
     return (
-        select(Experiment, Project.name, User.name, queue_position())
+        select(Experiment, Project.name, User.name, queue_position() if position is None else position)
         .join(Project, Project.id == Experiment.project_id)
         .join(User, User.id == Experiment.user_id)
         .where(visible.where(Experiment.project_id))

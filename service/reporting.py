@@ -4,9 +4,10 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from service import attempts, log_store, metric_store, sentinels, token_views
-from service.contract.messages import MetricColumns, ReportAck, WorkerReport
+from service.contract.messages import LentEngine, MetricColumns, ReportAck, WorkerReport
 from service.contract.sentinels import Limit
 from service.contract.status import EndReason, ExperimentStatus
+from service.storage.scheduling_tables import AttemptHolding
 from service.storage.tables import Attempt, Experiment
 from service.storage.transitions import lock_experiment, notify, record_event
 
@@ -32,9 +33,23 @@ async def take_report(session: AsyncSession, attempt: Attempt, report: WorkerRep
         await attempts.record_run_events(session, attempt, report.events)
         stopped = await _heed_sentinels(session, attempt, limits, columns)
         await notify(session, attempt.experiment_id)
-    status = await session.scalar(select(Experiment.status).where(Experiment.id == attempt.experiment_id))
-    cancel = stopped or status == ExperimentStatus.CANCELLING.value
-    return ReportAck(seq=report.seq, duplicate=duplicate, cancel=cancel)
+    wishes = await session.execute(
+        select(Experiment.status, AttemptHolding.preempt_requested_at, AttemptHolding.bundles)
+        .outerjoin(AttemptHolding, AttemptHolding.attempt_id == attempt.id)
+        .where(Experiment.id == attempt.experiment_id)
+    )
+    status, preempt_requested_at, bundles = wishes.one()
+    return ReportAck(
+        seq=report.seq,
+        duplicate=duplicate,
+        cancel=stopped or status == ExperimentStatus.CANCELLING.value,
+        preempt=preempt_requested_at is not None,
+        lent_engines=[
+            LentEngine(id=bundle["lent"], node=bundle["node"])
+            for bundle in bundles or []
+            if bundle.get("state") == "held"
+        ],
+    )
 
 
 async def _heed_sentinels(

@@ -136,3 +136,15 @@ class SchedulerSettings(ServiceSettings):
     """Time for a driver to stop by itself before Ray is asked to stop it."""
     stop_wait_s: int = 10
     """Seconds between Ray's SIGTERM and SIGKILL to a driver."""
+    usage_half_life_s: float = Field(default=7 * 86400.0, gt=0)
+    """Use of the cluster counts half after so long."""
+    gpu_weights: dict[str, float] = {}
+    """What a GPU of a kind (Ray's name) counts in usage, as JSON; 1 unless said otherwise."""
+    cpu_weight: float = Field(default=0.05, gt=0)
+    """What a CPU counts in usage, where an experiment holds no GPU."""
+    preempt_exempt_s: float = Field(default=1800.0, ge=0)
+    """No experiment is stopped for one of a higher class so soon after its start, unless that one is urgent."""
+    preempt_patience_s: float = Field(default=300.0, ge=0)
+    """No experiment is stopped for one that would start within that time anyway."""
+    preempt_grace_s: float = Field(default=900.0, gt=0)
+    """Time for a driver to reach a checkpoint and stop, before Ray is asked to stop it."""

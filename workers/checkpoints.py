@@ -96,6 +96,12 @@ def load_checkpoint(root: str, name: str) -> Checkpoint:
     return Checkpoint(name=name, location=f"{root.rstrip('/')}/{name}", facts=facts)
 
 
+def verify_checkpoint(location: str) -> None:
+    """Read a whole checkpoint once more; raises DamagedCheckpoint."""
+    root, _, name = location.rpartition("/")
+    load_checkpoint(root, name)
+
+
 def is_local(url: str) -> bool:
     """Whether a path or fsspec URL lies on a local or mounted file system."""
     filesystem, _ = fsspec.core.url_to_fs(url)

@@ -34,6 +34,8 @@ _INSPECT_S = 90.0
 """A worker process to start, and py-spy on several processes."""
 
 LOOPBACK = "127.0.0.1"
+NODE_ID_LABEL = "ray.io/node-id"
+"""Every node of Ray carries its id under this label."""
 
 Check = Callable[[], None]
 """Raises when the run must end now; called at least twice a second in every wait."""
@@ -176,9 +178,12 @@ class Placement:
             ray.cancel(call, force=True)
         return [state for call in answered for state in fetch(call, Role.ROLLOUT)]
 
-    def add_engine(self, *, deadline_s: float, check: Check) -> int:
-        """Reserve a bundle for one more engine; returns its number. Raises NoPlacement at the deadline."""
-        group = _reserve([_bundle(self.resources.rollout)], deadline_s, check)
+    def add_engine(self, *, node: str = "", deadline_s: float, check: Check) -> int:
+        """Reserve a bundle for one more engine, on the node that the scheduler has chosen; returns its number.
+
+        Raises NoPlacement at the deadline.
+        """
+        group = _reserve([_bundle(self.resources.rollout)], [node], deadline_s, check)
         number = next(self._engine_numbers)
         self._bundles[Role.ROLLOUT, number] = Bundle(group=group, index=0)
         return number
@@ -198,10 +203,13 @@ class Placement:
             remove_placement_group(group)
 
 
-def place(resources: ResourcesSpec, *, deadline_s: float, check: Check) -> Placement:
-    """Reserve a bundle for each actor, together or not at all. Raises NoPlacement at the deadline."""
+def place(resources: ResourcesSpec, *, nodes: Sequence[str] = (), deadline_s: float, check: Check) -> Placement:
+    """Reserve a bundle for each actor, together or not at all. Raises NoPlacement at the deadline.
+
+    `nodes` are Ray's ids of the nodes that the scheduler has chosen, one for each bundle; none: wherever there is room.
+    """
     bundles = [_bundle(demand) for demand in resources.bundles]
-    placement = Placement(_reserve(bundles, deadline_s, check), resources)
+    placement = Placement(_reserve(bundles, nodes, deadline_s, check), resources)
     logger.info("actors placed", extra={"bundles": bundles, "same_node": placement.same_node})
     return placement
 
@@ -276,8 +284,8 @@ def kill(actor: Any) -> None:
     ray.kill(actor, no_restart=True)
 
 
-def _reserve(bundles: list[dict[str, float]], deadline_s: float, check: Check) -> PlacementGroup:
-    group = placement_group(bundles, strategy="PACK")
+def _reserve(bundles: list[dict[str, float]], nodes: Sequence[str], deadline_s: float, check: Check) -> PlacementGroup:
+    group = placement_group(bundles, strategy="PACK", bundle_label_selector=_pinned(bundles, nodes))
     try:
         _wait_placed(group, bundles, deadline_s, check)
     except BaseException:
@@ -309,6 +317,14 @@ def _death_among(calls: Sequence[tuple[int, Any]], role: Role) -> ActorDied | No
             except Exception as error:  # whatever else it says, it is not the death that is looked for
                 logger.info("another rank failed too", extra={"rank": rank, "error": str(error)})
     return None
+
+
+def _pinned(bundles: list[dict[str, float]], nodes: Sequence[str]) -> list[dict[str, str]] | None:
+    """Where the scheduler's ledger has them; anywhere else its sums would not be those of the nodes."""
+    if not nodes or not all(nodes):
+        return None
+    assert len(nodes) == len(bundles), "a node for each bundle"
+    return [{NODE_ID_LABEL: node} for node in nodes]
 
 
 def _of_role(resources: ResourcesSpec, role: Role) -> RoleResources:

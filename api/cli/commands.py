@@ -19,6 +19,8 @@ from api.cli.data_preview import preview_view
 from api.cli.demo import run_demo
 from api.cli.doctor import diagnosis_view, examine, is_well
 from api.cli.log_printer import LogPrinter
+from api.cli.queue_commands import add_queue_commands
+from api.cli.queue_tables import orders_view
 from api.cli.spec_files import apply_overrides, load_spec
 from api.cli.tables import experiment_view, experiments_table, plan_view, queue_table, results_table
 from api.cli.token_text import token_text
@@ -37,6 +39,7 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Look at data before a run.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
+add_queue_commands(app)
 app.add_typer(admin_app, name="admin")
 
 ExperimentId = Annotated[str, typer.Argument(help="The experiment's id, as `sedray ls` shows it.", show_default=False)]
@@ -136,7 +139,10 @@ def queue(context: typer.Context, as_json: AsJson = False) -> None:
     """Show capacity, what runs, what waits, and why."""
     with client_of(context) as client:
         reply = client.queue()
-        console.print(queue_table(reply)) if not as_json else print_json(reply)
+        if as_json:
+            print_json(reply)
+            return
+        console.print(orders_view(client.queue_orders()), queue_table(reply), sep="")
 
 
 @app.command()

@@ -26,7 +26,7 @@ def load_spec(file: Path) -> dict[str, Any]:
     Raises UnreadableSpec with the line where the YAML breaks.
     """
     try:
-        spec = yaml.safe_load(file.read_text())
+        spec = _read_yaml(file.read_text())
     except OSError as error:
         raise UnreadableSpec(f"cannot read {file}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -35,6 +35,10 @@ def load_spec(file: Path) -> dict[str, Any]:
         raise UnreadableSpec(f"{file} must hold one object with keys such as name, model, sft, rl; see `sedray schema`")
     for path in _PATHS:
         _make_absolute(spec, path, file.resolve().parent)
+    evaluation = spec.get("evaluation")
+    further = evaluation.get("further_sets") if isinstance(evaluation, dict) else None
+    for one in further if isinstance(further, list) else []:
+        _make_absolute(one, ("data", "path"), file.resolve().parent)
     return spec
 
 
@@ -51,10 +55,24 @@ def apply_overrides(spec: dict[str, Any], overrides: list[str]) -> None:
             if not isinstance(child, dict):
                 raise UnreadableSpec(f"--set {dotted}: {key} holds {json.dumps(child)}, not an object")
             node = child
-        node[last] = yaml.safe_load(value)
+        node[last] = _read_yaml(value)
 
 
-def _make_absolute(spec: dict[str, Any], path: tuple[str, ...], folder: Path) -> None:
+class _Loader(yaml.SafeLoader):
+    """Times stay the text that the service reads; JSON has no other form of them."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def _read_yaml(text: str) -> Any:
+    return yaml.load(text, Loader=_Loader)
+
+
+def _make_absolute(spec: Any, path: tuple[str, ...], folder: Path) -> None:
     node: Any = spec
     for key in path[:-1]:
         node = node.get(key) if isinstance(node, dict) else None

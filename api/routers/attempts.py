@@ -5,7 +5,7 @@ from fastapi import APIRouter
 from api.deps import CurrentAttempt, SessionDep, SettingsDep
 from api.problems import problem_responses
 from service import attempts, reporting
-from service.contract.messages import FinishReport, ReportAck, StageResult, StartReply, WorkerReport
+from service.contract.messages import FinishReport, ReportAck, ReusedStage, StageResult, StartReply, WorkerReport
 from service.contract.spec import ExperimentSpec
 from service.telemetry import LINES, POINTS, REPORTS
 
@@ -25,6 +25,11 @@ async def start_attempt(attempt: CurrentAttempt, session: SessionDep, settings: 
         output_dir=settings.output_dir(started.experiment.id),
         completed_stages=started.completed_stages,
         report_interval_s=settings.report_interval_s,
+        nodes=started.nodes,
+        reused_stages=[
+            ReusedStage(stage=stage, experiment_id=source, output_dir=settings.output_dir(source))
+            for stage, source in started.reused_stages.items()
+        ],
     )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func
+from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from service.attempts.lasting_progress import made_lasting_progress
@@ -15,6 +15,7 @@ from service.contract.messages import FinishReport
 from service.contract.status import AttemptStatus, EndReason, ExperimentStatus
 from service.errors import NotAllowedNow
 from service.storage.json_values import storable_text, storable_value
+from service.storage.scheduling_tables import AttemptHolding
 from service.storage.stage_results import read_stage_results
 from service.storage.tables import Attempt, Experiment
 from service.storage.transitions import move_attempt, move_experiment, notify, record_event
@@ -52,12 +53,16 @@ async def end_attempt(
 
     The attempt's resources still count as taken until `release`. An ended attempt is never changed: StaleAttempt.
     """
+    assert reason.ends_attempts, "an attempt cannot end with it"
     experiment, current = await lock_both(session, attempt)
     refuse_ended(current)
     if reason is EndReason.CANCELLED_BY_USER and experiment.status != ExperimentStatus.CANCELLING.value:
         # Somebody stopped the job in Ray itself, so to us it was lost.
         reason = EndReason.RAY_JOB_FAILED
         message = f"the driver was stopped, but nobody asked the service for it; {message}".rstrip("; ")
+    if reason is EndReason.PREEMPTED and not await _was_asked_to_give_way(session, current):
+        reason = EndReason.RAY_JOB_FAILED
+        message = f"the driver gave way, but nobody asked the service for it; {message}".rstrip("; ")
     message = storable_text(message)
     values = {"evidence": storable_value(evidence)}
     current = await move_attempt(
@@ -120,6 +125,10 @@ async def _move_on(
     if retry is not None:
         values = _retry_values(attempt, counts, experiment.num_failed_attempts if counts else 0, reason, retry)
         message = f"attempt {attempt.number} ended ({reason.value}); {retry}"
+    if to is ExperimentStatus.QUEUED and reason is EndReason.PREEMPTED:
+        # No failure: no back-off, none of its retries used, and `queued_at` as it was.
+        values |= {"not_before": None, "waiting_reason": f"waits until Ray let go of attempt {attempt.number}"}
+        message = f"attempt {attempt.number} gave way: {message}"
     elif to is ExperimentStatus.SUCCEEDED:
         message = "all stages are done"
     end = EndReason.CANCELLED_BY_USER if to is ExperimentStatus.CANCELLED else reason
@@ -160,6 +169,11 @@ def _retry_values(
         "not_before": func.now() + retry.wait,
         "waiting_reason": f"attempt {attempt.number} ended ({reason.value}): {wait}",
     }
+
+
+async def _was_asked_to_give_way(session: AsyncSession, attempt: Attempt) -> bool:
+    asked = select(AttemptHolding.preempt_requested_at).where(AttemptHolding.attempt_id == attempt.id)
+    return await session.scalar(asked) is not None
 
 
 async def _missing(session: AsyncSession, experiment: Experiment, report: FinishReport) -> str:

@@ -8,8 +8,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from service.attempts.rows import lock_both, lock_known_experiment, refuse_ended, update_attempt
 from service.contract.messages import StageResult
+from service.contract.stages import StageName
 from service.contract.status import AttemptStatus, ExperimentStatus
 from service.errors import NotAllowedNow
+from service.storage.scheduling_tables import AttemptHolding
 from service.storage.stage_results import read_stage_results
 from service.storage.tables import Attempt, Experiment
 from service.storage.transitions import move_attempt, move_experiment
@@ -22,6 +24,14 @@ class Started:
     experiment: Experiment
     attempt: Attempt
     completed_stages: list[StageResult]
+    nodes: list[str]
+    """Where the scheduler has placed each bundle; empty where it does not know."""
+
+    @property
+    def reused_stages(self) -> dict[StageName, str]:
+        """Of the completed stages those that another experiment has run, with its id."""
+        lineages = ((result.stage, result.detail.get("reused_from")) for result in self.completed_stages)
+        return {stage: str(lineage["experiment_id"]) for stage, lineage in lineages if lineage}
 
 
 async def open_attempt(session: AsyncSession, experiment: Experiment, now: datetime) -> Attempt:
@@ -100,5 +110,14 @@ async def start(session: AsyncSession, attempt: Attempt) -> Started:
             values={"started_at": func.coalesce(Experiment.started_at, func.now())},
         )
     return Started(
-        experiment=experiment, attempt=current, completed_stages=await read_stage_results(session, experiment.id)
+        experiment=experiment,
+        attempt=current,
+        completed_stages=await read_stage_results(session, experiment.id),
+        nodes=await _nodes(session, current),
     )
+
+
+async def _nodes(session: AsyncSession, attempt: Attempt) -> list[str]:
+    bundles = await session.scalar(select(AttemptHolding.bundles).where(AttemptHolding.attempt_id == attempt.id))
+    nodes = [str(bundle["node"]) for bundle in bundles or [] if "lent" not in bundle]
+    return nodes if all(nodes) else []

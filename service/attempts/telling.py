@@ -8,10 +8,19 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from service.attempts.rows import lock_attempt, lock_both, refuse_ended, stage_names
-from service.contract.messages import SERVICE_EVENT_KINDS, RunEvent, StageResult, WorkerReport
+from service.contract.messages import (
+    ENGINE_NOT_ADDED,
+    ENGINE_RETURNED,
+    PREEMPTION_ACKNOWLEDGED,
+    SERVICE_EVENT_KINDS,
+    RunEvent,
+    StageResult,
+    WorkerReport,
+)
 from service.contract.status import AttemptStatus
 from service.errors import InvalidReport, NotAllowedNow, ReportGap
 from service.storage.json_values import storable_model, storable_text, storable_value
+from service.storage.scheduling_tables import AttemptHolding
 from service.storage.tables import Attempt, ExperimentEvent, StageResultRow
 from service.storage.transitions import record_event
 
@@ -70,6 +79,7 @@ async def record_run_events(session: AsyncSession, attempt: Attempt, events: Seq
     if num_told <= MAX_RUN_EVENTS < num_told + len(events):
         message = f"attempt {attempt.number} tells of more than {MAX_RUN_EVENTS:,} events; the rest is left out"
         kept.append(RunEvent(ts=events[-1].ts, kind="events_left_out", message=message))
+    await _note_answers(session, attempt, events)
     for event in kept:
         await record_event(
             session,
@@ -80,6 +90,22 @@ async def record_run_events(session: AsyncSession, attempt: Attempt, events: Seq
             detail=storable_value(event.detail),
             ts=event.ts,
         )
+
+
+async def _note_answers(session: AsyncSession, attempt: Attempt, events: Sequence[RunEvent]) -> None:
+    """What the driver says to the scheduler's wishes: where it gives way, and which lent engines it has no more."""
+    mine = AttemptHolding.attempt_id == attempt.id
+    for event in events:
+        if event.kind == PREEMPTION_ACKNOWLEDGED:
+            heard = {"preempt_heard_at": func.clock_timestamp(), "preempt_step": storable_value(event.detail)}
+            await session.execute(update(AttemptHolding).where(mine).values(heard))
+        elif event.kind in (ENGINE_RETURNED, ENGINE_NOT_ADDED):
+            bundles = await session.scalar(select(AttemptHolding.bundles).where(mine).with_for_update())
+            gone = [
+                bundle | {"state": "gone"} if bundle.get("lent") == event.detail.get("id") else bundle
+                for bundle in bundles or []
+            ]
+            await session.execute(update(AttemptHolding).where(mine).values(bundles=gone))
 
 
 async def record_stage_result(session: AsyncSession, attempt: Attempt, result: StageResult) -> bool:
@@ -96,7 +122,12 @@ async def record_stage_result(session: AsyncSession, attempt: Attempt, result: S
     new = await session.scalar(
         insert(StageResultRow)
         .values(**row, result=storable_model(result), created_at=func.clock_timestamp())
-        .on_conflict_do_nothing()
+        # What was to be reused, and could not be, gives way to the experiment's own.
+        .on_conflict_do_update(
+            index_elements=[StageResultRow.experiment_id, StageResultRow.stage],
+            set_={"result": storable_model(result), "attempt_id": current.id, "created_at": func.clock_timestamp()},
+            where=StageResultRow.result["detail"].has_key("reused_from"),
+        )
         .returning(StageResultRow.stage)
     )
     if new is None:

@@ -64,8 +64,9 @@ _CLASS_OF: dict[EndReason, FailureClass] = {
     EndReason.HEARTBEAT_LOST: FailureClass.LOST,
     EndReason.NO_PROGRESS: FailureClass.LOST,
     EndReason.NO_CAPACITY: FailureClass.CAPACITY,
+    EndReason.PREEMPTED: FailureClass.PREEMPTED,
 }
-NO_FAILURE = frozenset({EndReason.COMPLETED, EndReason.CANCELLED_BY_USER})
+NO_FAILURE = frozenset({EndReason.COMPLETED, EndReason.CANCELLED_BY_USER, EndReason.DEPENDENCY_FAILED})
 
 
 def class_of(reason: EndReason) -> FailureClass | None:

@@ -116,8 +116,31 @@ class TokenView(WireModel):
         return self
 
 
-SERVICE_EVENT_KINDS = frozenset({"status", "attempt", "stage", "cancel_requested", "note", "sentinel"})
+SERVICE_EVENT_KINDS = frozenset(
+    {
+        "status",
+        "attempt",
+        "stage",
+        "cancel_requested",
+        "note",
+        "sentinel",
+        "held",
+        "released",
+        "priority",
+        "preempt_requested",
+        "resize_requested",
+        "stage_reused",
+    }
+)
 """Kinds of events that the service itself writes; readers trust their `detail`."""
+PREEMPTION_ACKNOWLEDGED = "preemption_acknowledged"
+"""Kind of the event by which a driver says after which stage and step it gives way."""
+REUSE_DECLINED = "reuse_declined"
+"""Kind of the event by which a driver says that it runs stages itself which others have run."""
+ENGINE_LENT = "engine_lent"
+ENGINE_RETURNED = "engine_returned"
+ENGINE_NOT_ADDED = "engine_not_added"
+"""Kinds of the events by which a driver says what became of a lent engine, by its `id`."""
 MAX_DETAIL_CHARACTERS = 20_000
 
 
@@ -173,6 +196,15 @@ class StageResult(WireModel):
     """Facts of the stage: tau and its histogram, dropped samples, per-prompt counts of correct completions."""
 
 
+class ReusedStage(WireModel):
+    """Where a stage was run whose result is reused."""
+
+    stage: StageName
+    experiment_id: str
+    output_dir: str
+    """Of that experiment; to be read only."""
+
+
 class StartReply(WireModel):
     """All that a driver needs to know, in one answer."""
 
@@ -184,6 +216,11 @@ class StartReply(WireModel):
     """Folder or fsspec URL of the experiment; shared by its attempts."""
     completed_stages: list[StageResult]
     report_interval_s: float
+    nodes: list[str] = []
+    """Ray's ids of the nodes that the scheduler has chosen: one for each of the trainer's ranks, then for each rollout
+    engine; none: anywhere."""
+    reused_stages: list[ReusedStage] = []
+    """Of `completed_stages`, those that another experiment has run."""
 
 
 class WorkerReport(WireModel):
@@ -218,6 +255,14 @@ class WorkerReport(WireModel):
         return [*singles, *self.series]
 
 
+class LentEngine(WireModel):
+    """A rollout engine that idle capacity lends, and takes back when somebody else needs it."""
+
+    id: str
+    node: str
+    """Ray's id of the node on which it lies; empty: any."""
+
+
 class ReportAck(WireModel):
     """The service's answer to a report."""
 
@@ -225,6 +270,10 @@ class ReportAck(WireModel):
     duplicate: bool
     cancel: bool
     """A person wants the run to stop."""
+    preempt: bool = False
+    """Another experiment needs the resources: stop where nothing is lost, and say so (`preemption_acknowledged`)."""
+    lent_engines: list[LentEngine] = []
+    """Rollout engines beyond those of the specification that the run shall have: others of this kind go."""
 
 
 class FinishReport(WireModel):

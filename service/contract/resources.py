@@ -12,6 +12,14 @@ class RoleResources(StrictModel):
 
     num_cpus: float = Field(default=1.0, gt=0.0, allow_inf_nan=False)
     num_gpus: float = Field(default=0.0, ge=0.0, allow_inf_nan=False)
+    gpu_types: list[str] = Field(default=[], max_length=8)
+    """Kinds of GPU that will do, by Ray's names, such as `H100`; none named: any. All actors of a role get one kind."""
+
+    @model_validator(mode="after")
+    def _kinds_need_a_gpu(self) -> Self:
+        if self.gpu_types and not self.num_gpus:
+            raise ValueError(f"gpu_types {self.gpu_types} but num_gpus 0; ask for a GPU, or leave gpu_types out")
+        return self
 
 
 class TrainerResources(RoleResources):
@@ -26,6 +34,8 @@ class RolloutResources(RoleResources):
 
     num_engines: int = Field(default=1, ge=1, le=256)
     """Engines that share the rollouts between them, each with the whole model."""
+    max_num_engines: int | None = Field(default=None, ge=1, le=256)
+    """Idle capacity may lend further engines up to this number; they are asked back when somebody else needs it."""
     tensor_parallel_size: int = Field(default=1, ge=1, le=64)
     """GPUs over which one engine divides each layer; above 1 an engine holds exactly so many."""
 
@@ -36,6 +46,12 @@ class RolloutResources(RoleResources):
                 f"tensor_parallel_size {self.tensor_parallel_size} needs num_gpus {self.tensor_parallel_size} for each "
                 f"engine, not {self.num_gpus:g}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _most_is_not_below_least(self) -> Self:
+        if self.max_num_engines is not None and self.max_num_engines < self.num_engines:
+            raise ValueError(f"max_num_engines {self.max_num_engines} is below num_engines {self.num_engines}")
         return self
 
 
@@ -61,6 +77,7 @@ class ResourcesSpec(StrictModel):
         shared = RoleResources(
             num_cpus=max(self.trainer.num_cpus, self.rollout.num_cpus),
             num_gpus=self.trainer.num_gpus + self.rollout.num_gpus,
+            gpu_types=self.trainer.gpu_types,
         )
         others = [self.trainer] * (self.trainer.num_ranks - num_shared)
         return [shared] * num_shared + others + [self.rollout] * (self.rollout.num_engines - num_shared)
@@ -79,6 +96,13 @@ class ResourcesSpec(StrictModel):
     def _can_share(self) -> Self:
         if self.placement == "disaggregated":
             return self
+        if self.trainer.gpu_types != self.rollout.gpu_types:
+            raise ValueError(
+                f"placement 'colocated' lets a rank and an engine share one GPU, so trainer.gpu_types "
+                f"{self.trainer.gpu_types} and rollout.gpu_types {self.rollout.gpu_types} must be the same"
+            )
+        if self.rollout.max_num_engines is not None:
+            raise ValueError("rollout.max_num_engines needs placement 'disaggregated': a lent engine works by no turns")
         shares = (self.trainer.num_gpus, self.rollout.num_gpus)
         if any(shares) and (not all(shares) or sum(shares) > 1):
             raise ValueError(

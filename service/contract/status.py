@@ -96,6 +96,10 @@ class EndReason(StrEnum):
     RAY_JOB_LOST = "ray_job_lost"
     """Ray no longer knows the job: its cluster was restarted or the job deleted."""
     HEARTBEAT_LOST = "heartbeat_lost"
+    PREEMPTED = "preempted"
+    """Asked to give way to another experiment; goes on later from its checkpoint, and keeps its place in the queue."""
+    DEPENDENCY_FAILED = "dependency_failed"
+    """An experiment that had to succeed first did not, and this one was to be cancelled then."""
     NO_PROGRESS = "no_progress"
     """The driver reports, but its steps stand still."""
     NO_CAPACITY = "no_capacity"
@@ -103,12 +107,17 @@ class EndReason(StrEnum):
     SENTINEL = "sentinel"
     """A limit that the specification sets on its metrics was passed."""
 
+    @property
+    def ends_attempts(self) -> bool:
+        """Whether an attempt can end with it; the others end experiments that never started."""
+        return self is not EndReason.DEPENDENCY_FAILED
+
     def to_status(self) -> ExperimentStatus:
         """The experiment's status when no further attempt follows."""
         match self:
             case EndReason.COMPLETED:
                 return ExperimentStatus.SUCCEEDED
-            case EndReason.CANCELLED_BY_USER:
+            case EndReason.CANCELLED_BY_USER | EndReason.DEPENDENCY_FAILED:
                 return ExperimentStatus.CANCELLED
             case _:
                 return ExperimentStatus.FAILED

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 from difflib import get_close_matches
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 Node = dict[str, Any]
@@ -22,6 +22,10 @@ class StrictModel(BaseModel):
         validate_by_alias=True,
         serialize_by_alias=True,
     )
+
+
+Moment = Annotated[AwareDatetime, Field(strict=False)]
+"""A moment with its time zone, in JSON as ISO 8601 text; the one type that a strict model reads from text."""
 
 
 class WireModel(BaseModel):

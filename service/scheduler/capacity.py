@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from service.scheduler.admission import Capacity, Resources
+from service.scheduler.decision.facts import Cluster, Node
+from service.scheduler.decision.resources import Resources
 from service.scheduler.ray_jobs import ClusterView
 from service.storage.tables import ClusterState
 
@@ -41,6 +43,7 @@ async def record_sight(session: AsyncSession, view: ClusterView, bounds: Bounds,
         memory_bytes=view.memory.total_bytes,
         gpu_memory_bytes=view.memory.gpu_bytes,
         message=f"{view.num_nodes} node{'' if view.num_nodes == 1 else 's'}",
+        nodes=_bounded_nodes(view, bounds),
     )
 
 
@@ -58,17 +61,26 @@ async def record_silence(session: AsyncSession, message: str, now: datetime) -> 
     )
 
 
-async def read_capacity(session: AsyncSession, now: datetime) -> Capacity:
-    """The capacity for an admission now; unknown when Ray does not answer or was last seen too long ago."""
+async def read_cluster(session: AsyncSession, now: datetime) -> Cluster:
+    """The nodes for an admission now; unknown when Ray does not answer or was last seen too long ago."""
     seen = await session.scalar(select(ClusterState).execution_options(populate_existing=True))
     if seen is None:
-        return Capacity(total=None, unknown_because="Ray has not been seen yet")
+        return Cluster(unknown_because="Ray has not been seen yet")
     if not seen.reachable or now - seen.observed_at > TRUSTED_FOR:
-        return Capacity(
-            total=None,
-            unknown_because=f"Ray does not answer since {seen.observed_at:%H:%M:%S} UTC; nothing starts until it does",
+        since = f"{seen.observed_at:%H:%M:%S} UTC"
+        return Cluster(unknown_because=f"Ray does not answer since {since}; nothing starts until it does")
+    # Of a cluster of which only the sum is known, nothing can be pinned to a node.
+    nodes = seen.nodes or [{"id": "", "num_cpus": seen.num_cpus, "num_gpus": seen.num_gpus, "gpu_type": ""}]
+    return Cluster(
+        nodes=tuple(
+            Node(
+                id=node["id"],
+                total=Resources.supply(node["num_cpus"], node["num_gpus"]),
+                gpu_type=node["gpu_type"],
+            )
+            for node in nodes
         )
-    return Capacity(total=Resources.supply(seen.num_cpus, seen.num_gpus))
+    )
 
 
 async def database_now(session: AsyncSession) -> datetime:
@@ -80,6 +92,18 @@ async def database_now(session: AsyncSession) -> datetime:
 async def _write(session: AsyncSession, **values: object) -> None:
     row = insert(ClusterState).values(id=1, **values)
     await session.execute(row.on_conflict_do_update(index_elements=[ClusterState.id], set_=values))
+
+
+def _bounded_nodes(view: ClusterView, bounds: Bounds) -> list[dict[str, Any]]:
+    """The nodes, of which the last ones are cut down until the sum is within the operator's bounds."""
+    left_cpus, left_gpus = bounds.num_cpus, bounds.num_gpus
+    nodes = []
+    for node in sorted(view.nodes, key=lambda node: node.id):
+        cpus, gpus = _bounded(node.num_cpus, left_cpus), _bounded(node.num_gpus, left_gpus)
+        left_cpus = None if left_cpus is None else left_cpus - cpus
+        left_gpus = None if left_gpus is None else left_gpus - gpus
+        nodes.append({"id": node.id, "num_cpus": cpus, "num_gpus": gpus, "gpu_type": node.gpu_type})
+    return nodes
 
 
 def _bounded(there: float, bound: float | None) -> float:

@@ -54,6 +54,12 @@ def read_node_memory(nodes: Sequence[Mapping[str, float]]) -> NodeMemory:
     )
 
 
+def read_gpu_type(node: Mapping[str, float]) -> str:
+    """Ray's name of a node's kind of GPU, from its total resources by name; empty where it says none."""
+    kinds = sorted(name.removeprefix(_KIND) for name in node if name.startswith(_KIND))
+    return kinds[0] if kinds and node.get("GPU") else ""
+
+
 def _gpu_bytes(nodes: Sequence[Mapping[str, float]]) -> float | None:
     with_gpus = [node for node in nodes if node.get("GPU")]
     kinds = [[name.removeprefix(_KIND) for name in node if name.startswith(_KIND)] for node in with_gpus]

@@ -18,9 +18,12 @@ from service.scheduler.admission_pass import run_admission
 from service.scheduler.figure_gauges import clear_gauges, update_gauges
 from service.scheduler.launch import Launcher
 from service.scheduler.lease import Lease, acquire_lease, renew_lease, resign_lease
+from service.scheduler.output_census import measure_outputs
 from service.scheduler.ray_jobs import RayGateway
 from service.scheduler.reconcile import Reconciler
 from service.scheduler.sightings import ApiWatch
+from service.scheduler.situation import policy_of
+from service.scheduler.stage_contents import StageContents
 from service.scheduler.upkeep import Upkeep
 from service.scheduler.wakeups import wait_for_any
 from service.settings import SchedulerSettings
@@ -35,6 +38,7 @@ logger = logging.getLogger(__name__)
 _SETTLE_S = 0.2
 """Reports of running attempts wake the loops too; so many a second are enough."""
 _RETRY_LAUNCH_S = 2.0
+_CENSUS_S = 60.0
 _STOP_PATIENCE_S = 3.0
 """On a stop, a request that is on its way may still end: a submission that is cut off leaves an orphan in Ray."""
 
@@ -102,13 +106,18 @@ class SchedulerProcess:
         async def reconcile() -> None:
             await reconciler.run_once(lease)
 
+        policy, contents = policy_of(self._settings), StageContents()
+
         async def admit() -> None:
-            if await run_admission(self._sessions, lease):
+            if await run_admission(self._sessions, lease, policy, contents):
                 self._claimed.set()
 
         async def launch() -> None:
             if await self._launcher.launch_all(lease):
                 await wait_for_any([self._stop], _RETRY_LAUNCH_S)
+
+        async def measure() -> None:
+            await measure_outputs(self._sessions, lease, self._settings.output_dir)
 
         async def show_figures() -> None:
             await update_gauges(self._sessions)
@@ -118,6 +127,7 @@ class SchedulerProcess:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._repeat("reconcile", reconcile, self._settings.reconcile_s))
             group.create_task(self._repeat("admit", admit, self._settings.tick_s, self.changed))
+            group.create_task(self._repeat("census", measure, _CENSUS_S))
             group.create_task(self._repeat("launch", launch, self._settings.tick_s, self._claimed))
             group.create_task(self._repeat("upkeep", self._upkeep.run_once, self._settings.upkeep_s))
             if self._settings.metrics_port is not None:

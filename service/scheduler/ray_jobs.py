@@ -80,6 +80,17 @@ class RayActor:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NodeView:
+    """What one living node has."""
+
+    id: str
+    num_cpus: float
+    num_gpus: float
+    gpu_type: str = ""
+    """Ray's name of its kind of GPU; empty where it has none or does not say."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterView:
     """What Ray has, in sum over its living nodes."""
 
@@ -92,6 +103,7 @@ class ClusterView:
     """Of the node that has most."""
     node_num_gpus: float = 0.0
     memory: NodeMemory = UNKNOWN_MEMORY
+    nodes: tuple[NodeView, ...] = ()
     node_ids: frozenset[str] = frozenset()
     """Of the living nodes."""
     node_ips: frozenset[str] = frozenset()

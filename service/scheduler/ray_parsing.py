@@ -4,9 +4,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from service.scheduler.node_memory import read_node_memory
+from service.scheduler.node_memory import read_gpu_type, read_node_memory
 from service.scheduler.ray_http import not_understood
-from service.scheduler.ray_jobs import SUPERVISOR_PREFIX, ClusterView, RayActor, RayJob, RayJobStatus
+from service.scheduler.ray_jobs import SUPERVISOR_PREFIX, ClusterView, NodeView, RayActor, RayJob, RayJobStatus
 
 _DEATH_CHARACTERS = 1000
 
@@ -65,6 +65,7 @@ def parse_cluster(
             node_num_cpus=max(cpus, default=0.0),
             node_num_gpus=max(gpus, default=0.0),
             memory=read_node_memory(resources),
+            nodes=tuple(_node_view(node) for node in living),
             node_ids=frozenset(node["node_id"] for node in living),
             node_ips=frozenset(str(node["node_ip"]) for node in living if node.get("node_ip")),
             supervisors={
@@ -75,6 +76,16 @@ def parse_cluster(
         )
     except (KeyError, TypeError, ValueError) as error:
         raise not_understood("the list of nodes") from error
+
+
+def _node_view(node: Mapping[str, Any]) -> NodeView:
+    resources = node["resources_total"]
+    return NodeView(
+        id=node["node_id"],
+        num_cpus=float(resources.get("CPU", 0)),
+        num_gpus=float(resources.get("GPU", 0)),
+        gpu_type=read_gpu_type(resources),
+    )
 
 
 def _death(cause: Any) -> str:

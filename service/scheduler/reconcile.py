@@ -18,12 +18,14 @@ from service import attempts, certificates, log_store
 from service.contract.messages import LogLine
 from service.contract.status import AttemptStatus, ExperimentStatus
 from service.errors import NotAllowedNow, RayUnreachable, StaleAttempt
+from service.scheduler import ledger
 from service.scheduler.autopsy import examine, job_facts, refine
 from service.scheduler.capacity import Bounds, database_now, record_sight, record_silence
 from service.scheduler.launch import remove_token
 from service.scheduler.lease import Lease, hold_lease
 from service.scheduler.ray_jobs import ClusterView, RayGateway
 from service.scheduler.sightings import ApiWatch, Sightings
+from service.scheduler.situation import policy_of
 from service.scheduler.sweeping import Sweeper
 from service.scheduler.verdict import (
     AskToStop,
@@ -42,6 +44,7 @@ from service.scheduler.verdict import (
 from service.settings import SchedulerSettings
 from service.storage.database import Sessions
 from service.storage.processes import uptime_of
+from service.storage.scheduling_tables import AttemptHolding
 from service.storage.tables import Attempt, Experiment
 from service.storage.transitions import lock_experiment, record_event
 
@@ -77,6 +80,7 @@ class Reconciler:
         self._worker_dir = settings.worker_dir
         self._bounds = Bounds(num_cpus=settings.num_cpus, num_gpus=settings.num_gpus)
         self._limits = limits_of(settings)
+        self._policy = policy_of(settings)
         self._sightings = Sightings()
         self._api = api_watch
         self._places = asyncio.Semaphore(_AT_ONCE)
@@ -136,11 +140,13 @@ class Reconciler:
             now = await database_now(session)
             rows = (await session.execute(_UNRELEASED)).all()
             up_since = self._api.up_since(await uptime_of(session, "api"), now)
-        self._sightings.keep_only({attempt.id for attempt, _ in rows})
-        looks = await asyncio.gather(*(self._look(attempt, view, now) for attempt, _ in rows))
+        self._sightings.keep_only({attempt.id for attempt, *_ in rows})
+        looks = await asyncio.gather(*(self._look(attempt, view, now) for attempt, *_ in rows))
         return [
-            _Case(attempt=attempt, facts=_facts(attempt, experiment), seen=seen, now=now, api_up_since=up_since)
-            for (attempt, experiment), seen in zip(rows, looks, strict=True)
+            _Case(
+                attempt=attempt, facts=_facts(attempt, experiment, holding), seen=seen, now=now, api_up_since=up_since
+            )
+            for (attempt, experiment, holding), seen in zip(rows, looks, strict=True)
         ]
 
     async def _look(self, attempt: Attempt, view: ClusterView | None, now: datetime) -> Observation:
@@ -241,6 +247,7 @@ class Reconciler:
             now = await database_now(session)
             await attempts.add_evidence(session, case.attempt, facts)
             await certificates.issue(session, await attempts.release(session, case.attempt, now), now)
+            await ledger.charge(session, case.attempt, self._policy, now)
         await asyncio.to_thread(remove_token, self._worker_dir, case.attempt.id)
         logger.info("resources released", extra={"attempt_id": case.attempt.id})
 
@@ -251,6 +258,7 @@ def limits_of(settings: SchedulerSettings) -> Limits:
         start_deadline_s=settings.start_deadline_s,
         heartbeat_lease_s=settings.heartbeat_lease_s,
         cancel_grace_s=settings.cancel_grace_s,
+        preempt_grace_s=settings.preempt_grace_s,
         stop_wait_s=float(settings.stop_wait_s),
         # A submission is up to three requests to Ray, one after the other.
         submit_grace_s=3 * settings.ray_timeout_s,
@@ -258,8 +266,9 @@ def limits_of(settings: SchedulerSettings) -> Limits:
 
 
 _UNRELEASED = (
-    select(Attempt, Experiment)
+    select(Attempt, Experiment, AttemptHolding)
     .join(Experiment, Experiment.id == Attempt.experiment_id)
+    .outerjoin(AttemptHolding, AttemptHolding.attempt_id == Attempt.id)
     .where(Attempt.released_at.is_(None))
     .order_by(Attempt.created_at, Attempt.id)
 )
@@ -270,10 +279,10 @@ async def _reread(session: AsyncSession, attempt: Attempt) -> tuple[Attempt, Att
     experiment = await lock_experiment(session, attempt.experiment_id)
     assert experiment is not None, "experiments are never deleted"
     current = await session.get_one(Attempt, attempt.id)
-    return current, _facts(current, experiment)
+    return current, _facts(current, experiment, await session.get(AttemptHolding, attempt.id))
 
 
-def _facts(attempt: Attempt, experiment: Experiment) -> AttemptFacts:
+def _facts(attempt: Attempt, experiment: Experiment, holding: AttemptHolding | None) -> AttemptFacts:
     cancelling = experiment.status == ExperimentStatus.CANCELLING
     return AttemptFacts(
         status=AttemptStatus(attempt.status),
@@ -288,5 +297,6 @@ def _facts(attempt: Attempt, experiment: Experiment) -> AttemptFacts:
         progress_at=attempt.progress_at,
         stop_requested_at=attempt.stop_requested_at,
         ended_at=attempt.ended_at,
+        preempt_requested_at=holding.preempt_requested_at if holding else None,
         to_sweep=attempt.swept_at is None and attempts.ended_hard(attempt),
     )

@@ -6,7 +6,8 @@
     live, Ray job gone         lost, when seen twice and old enough not to be on its way
     "running", nobody watches  poke Ray, whose word is old; lost, when it still says so and the driver is silent
     live, Ray job over         failed, cancelled or incomplete: the driver should have reported its end, and did not
-    live, Ray job alive        silent, not started, standing still or beyond its time for too long: ended, then stopped
+    live, Ray job alive        silent, not started, standing still or beyond its time for too long: ended, then stopped;
+                               so is one that was asked to give way and does not
 
 The driver's own report is the truth: an attempt that it ended is never judged again. An attempt that must be stopped
 is ended *first*: from then on its driver is refused whatever it writes, dead or not, and its resources still count as
@@ -42,6 +43,8 @@ class AttemptFacts:
     """When it was last seen to move."""
     stop_requested_at: datetime | None
     ended_at: datetime | None
+    preempt_requested_at: datetime | None = None
+    """When it was asked to give way."""
     to_sweep: bool = False
     """It ended hard, and nobody has looked yet for what that left on the nodes."""
 
@@ -91,6 +94,8 @@ class Limits:
     heartbeat_lease_s: float
     cancel_grace_s: float
     stop_wait_s: float
+    preempt_grace_s: float = 900.0
+    """Time for a driver to reach a checkpoint, when it was asked to give way."""
     submit_grace_s: float
     """A request to submit may still be on its way for so long."""
     finish_grace_s: float = 10.0
@@ -159,6 +164,8 @@ def judge(
     if facts.status is AttemptStatus.LAUNCHING and facts.cancel_requested_at is not None:
         # Needs no answer from Ray: should the job be on its way after all, its driver is refused, and stopped.
         return End(reason=EndReason.CANCELLED_BY_USER, message="cancelled before Ray had the job")
+    if facts.status is AttemptStatus.LAUNCHING and facts.preempt_requested_at is not None:
+        return End(reason=EndReason.PREEMPTED, message="gave way before Ray had the job")
     if isinstance(seen, Unreachable):
         return Wait(note=f"Ray has not answered for {_seconds(seen.since, now):.0f} s; nothing is concluded")
     if facts.status is AttemptStatus.ENDED:
@@ -242,6 +249,12 @@ def _judge_alive(
     if _seconds(facts.since, now) > facts.max_runtime_s:
         message = f"the attempt took longer than max_runtime_s = {facts.max_runtime_s:g}; raise it or plan fewer steps"
         return End(reason=EndReason.MAX_RUNTIME_EXCEEDED, message=message, stop=True)
+    if facts.preempt_requested_at is not None and _seconds(facts.preempt_requested_at, now) > limits.preempt_grace_s:
+        message = (
+            f"the driver did not stop at a checkpoint within {limits.preempt_grace_s:g} s of being asked to give way; "
+            "it goes on later from its last one"
+        )
+        return End(reason=EndReason.PREEMPTED, message=message, stop=True)
     heard_at = facts.heartbeat_at or facts.started_at
     if seen.times_unwatched >= _POKE_AT:
         return _judge_unwatched(heard_at or facts.since, seen, now, limits, api_up_since)

@@ -380,4 +380,6 @@ class ClusterState(Base):
     """Of all nodes."""
     gpu_memory_bytes: Mapped[float | None]
     """Of one GPU."""
+    nodes: Mapped[list[Any]] = mapped_column(JSONB, server_default=text("'[]'::jsonb"))
+    """Each node's `id`, `num_cpus`, `num_gpus` and `gpu_type`; empty where only the sum is known."""
     message: Mapped[str] = mapped_column(server_default="")

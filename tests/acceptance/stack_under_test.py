@@ -123,6 +123,8 @@ def small_spec(**changes: Any) -> dict[str, Any]:
         "rl": rl,
         "evaluation": evaluation,
         "max_runtime_s": 900,
+        # Each test runs all that it looks at.
+        "reuse": "never",
     }
     return {**spec, **changes}
 

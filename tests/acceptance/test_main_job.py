@@ -160,6 +160,57 @@ def test_a_killed_driver_is_followed_by_an_attempt_that_goes_on(stack: Stack) ->
     assert rewards.attempts[-1].first_step > 5, "the second attempt began anew instead of at the checkpoint"
 
 
+def test_an_urgent_experiment_takes_the_place_of_a_preemptible_one_and_its_finished_sft(stack: Stack) -> None:
+    rl = {**small_spec()["rl"], "num_steps": 12}
+    low = stack.client.submit(small_spec(name="gives way", priority="backfill", evaluation=None, rl=rl))
+    wait_for_stage_step(stack, low.id, "rl", 2)
+    shared = {"priority": "urgent", "evaluation": None, "reuse": "auto"}
+    urgent = stack.client.submit(small_spec(name="urgent", rl={**rl, "num_steps": 2}, **shared))
+
+    first = wait_for_end(stack, urgent.id)
+    last = wait_for_end(stack, low.id)
+
+    assert (first.status, last.status) == (ExperimentStatus.SUCCEEDED, ExperimentStatus.SUCCEEDED)
+    assert first.stage_results[0].detail["reused_from"]["experiment_id"] == low.id
+    assert steps_of(stack, first, "sft/nll") == [], "its SFT did not run again"
+    assert steps_of(stack, first, "reward/mean") == [1, 2]
+    assert [attempt.end_reason for attempt in last.attempts] == [EndReason.PREEMPTED, EndReason.COMPLETED]
+    assert first.ended_at is not None and last.ended_at is not None and first.ended_at < last.ended_at
+    assert steps_of(stack, last, "reward/mean") == list(range(1, 13))
+    kinds = [event.kind for event in stack.client.events(low.id).items]
+    assert kinds.index("preempt_requested") < kinds.index("preemption_acknowledged")
+
+
+def sedray(stack: Stack, *arguments: str) -> str:
+    """What a command prints."""
+    command = [sys.executable, "-m", "api.cli", "--data", str(stack.data), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_queue_is_ordered_about_from_the_command_line(stack: Stack) -> None:
+    assert "the queue is paused by local" in sedray(stack, "pause", "--reason", "disks")
+    experiment = stack.client.submit(small_spec(name="waits"))
+    try:
+        wait_until(lambda: stack.client.priority(experiment.id).waiting_code, what="a reason", deadline_s=30)
+        why = sedray(stack, "why", experiment.id)
+        assert "the queue is paused: disks (local) (paused)" in why and "1. class" in why
+        assert "is held" in sedray(stack, "hold", experiment.id)
+        assert "is released" in sedray(stack, "release", experiment.id)
+        assert "is of class high" in sedray(stack, "priority", experiment.id, "high")
+        window = sedray(stack, "maintenance", "add", "2099-01-01T00:00", "2099-01-02T00:00").split()[0]
+        assert "disks" in sedray(stack, "queue") and window in sedray(stack, "queue")
+        assert "is taken back" in sedray(stack, "maintenance", "cancel", window)
+        sedray(stack, "quota", "set", "default", "--max-running", "5")
+        assert "0 of 5" in sedray(stack, "quota", "ls")
+        sedray(stack, "quota", "set", "default")
+    finally:
+        stack.client.cancel(experiment.id)
+        sedray(stack, "resume")
+    assert stack.client.queue_orders().pauses == []
+
+
 def test_a_driver_killed_right_after_a_checkpoint_of_sft_takes_no_metric_along(stack: Stack) -> None:
     experiment = stack.client.submit(long_sft_spec(40))
     wait_for_checkpoint(stack, experiment.id, "sft", 100)

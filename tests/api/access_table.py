@@ -101,6 +101,7 @@ _PROJECT = "/api/v1/projects/{project}"
 _WEBHOOK = _PROJECT + "/webhooks/{webhook_id}"
 _ATTEMPT = "/api/v1/attempts/{attempt_id}"
 _NEW_WEBHOOK = {"name": "{fresh}", "url": "https://hooks.example.org/in", "events": ["experiment.failed"]}
+_WINDOW = {"starts_at": "2099-01-01T00:00:00Z", "ends_at": "2099-01-02T00:00:00Z"}
 
 OPERATIONS: dict[str, Operation] = {
     "GET /livez": _read("public"),
@@ -113,6 +114,20 @@ OPERATIONS: dict[str, Operation] = {
     f"GET {_EXPERIMENT}": _read(),
     f"POST {_EXPERIMENT}/cancel": _change("control", target="queued_experiment", success=202),
     f"POST {_EXPERIMENT}/retry": _change("control", target="cancelled_experiment", success=202),
+    f"GET {_EXPERIMENT}/priority": _read(),
+    f"POST {_EXPERIMENT}/priority": _change("control", target="queued_experiment", json={"priority": "high"}),
+    f"POST {_EXPERIMENT}/hold": _change("control", target="queued_experiment", json={}),
+    f"POST {_EXPERIMENT}/release": _change("control", target="held_experiment"),
+    "GET /api/v1/queue/orders": _read("anyone"),
+    "GET /api/v1/queue/quotas": _read("anyone"),
+    "POST /api/v1/queue/pause": _change("admin", json={"reason": "{fresh}"}),
+    "POST /api/v1/queue/resume": _change("admin", target="paused_queue"),
+    "POST /api/v1/queue/maintenance": _change("admin", success=201, json=_WINDOW),
+    "DELETE /api/v1/queue/maintenance/{window_id}": _change("admin", target="window"),
+    f"POST {_PROJECT}/pause": _change("manage", json={"reason": "{fresh}"}),
+    f"POST {_PROJECT}/resume": _change("manage", target="paused_project"),
+    f"PUT {_PROJECT}/quota": _change("admin", json={"max_running": 9}),
+    f"PUT {_PROJECT}/users/{{user_name}}/quota": _change("manage", json={"max_running": 9}),
     f"GET {_EXPERIMENT}/events": _read(),
     f"GET {_EXPERIMENT}/metrics": _read(),
     f"GET {_EXPERIMENT}/metrics/names": _read(),

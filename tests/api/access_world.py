@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from service import attempts, auth, experiments, reporting
 from service.contract.access import ProjectRole, TokenScope
 from service.contract.status import EndReason
 from service.contract.stored_rollouts import stored_rollouts_folder, stored_rollouts_name
+from service.queue import controls
 from service.storage.database import Sessions
 from service.storage.tables import User
 from service.storage.webhook_tables import Webhook
@@ -46,6 +48,10 @@ class World:
         """The places of a path, with a target of this kind made anew."""
         makers: dict[str, Callable[[], Awaitable[dict[str, str]]]] = {
             "queued_experiment": self._queued_experiment,
+            "held_experiment": self._held_experiment,
+            "paused_queue": self._paused_queue,
+            "paused_project": self._paused_project,
+            "window": self._window,
             "cancelled_experiment": self._cancelled_experiment,
             "user": self._user,
             "fresh_member": self._member,
@@ -67,6 +73,33 @@ class World:
             owner = await users.get_user(session, "owner")
             await experiments.cancel(session, places["experiment_id"], user=owner)
         return places
+
+    async def _held_experiment(self) -> dict[str, str]:
+        places = await self._queued_experiment()
+        async with self.sessions.begin() as session:
+            owner = await users.get_user(session, "owner")
+            await controls.hold(session, places["experiment_id"], user=owner, reason="")
+        return places
+
+    async def _paused_queue(self) -> dict[str, str]:
+        async with self.sessions.begin() as session:
+            await controls.pause(session, None, user=await users.get_user(session, "admin"), reason="")
+        return {}
+
+    async def _paused_project(self) -> dict[str, str]:
+        async with self.sessions.begin() as session:
+            project, admin = await find_project(session, PROJECT), await users.get_user(session, "admin")
+            await controls.pause(session, project, user=admin, reason="")
+        return {}
+
+    async def _window(self) -> dict[str, str]:
+        begin = datetime(2099, 1, 1, tzinfo=UTC)
+        async with self.sessions.begin() as session:
+            admin = await users.get_user(session, "admin")
+            window = await controls.add_window(
+                session, starts_at=begin, ends_at=begin + timedelta(days=1), reason="", user=admin
+            )
+            return {"window_id": window.id}
 
     async def _user(self) -> dict[str, str]:
         async with self.sessions.begin() as session:
@@ -130,6 +163,7 @@ async def make_world(sessions: Sessions, secret: bytes, output_root: Path) -> Wo
         "project": PROJECT,
         "experiment_id": done.experiment_id,
         "attempt_id": live.id,
+        "user_name": "owner",
         "attempt_number": "1",
         "stage": "sft",
         "step": "1",

@@ -42,7 +42,7 @@ async def test_a_whole_life(anonymous: httpx.AsyncClient, sessions: Sessions) ->
     assert (reply.attempt_number, reply.output_dir) == (1, f"/outputs/{attempt.experiment_id}")
     point = {"name": "sft/loss", "step": 1, "value": "NaN", "ts": "2026-03-01T12:00:00Z"}
     ack = await driver.post("/reports", {"seq": 1, "points": [point]})
-    assert ack.json() == {"seq": 1, "duplicate": False, "cancel": False}
+    assert ack.json() == {"seq": 1, "duplicate": False, "cancel": False, "preempt": False, "lent_engines": []}
     result = make_stage_result().model_dump(mode="json")
     assert (await driver.post("/stage-results", result)).status_code == 204
     for _ in range(2):

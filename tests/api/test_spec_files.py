@@ -19,6 +19,13 @@ def test_relative_paths_are_seen_from_the_file(tmp_path: Path) -> None:
     assert spec["rl"]["data"]["path"] == "s3://b/rl.jsonl"
 
 
+def test_a_time_stays_the_text_that_was_written(tmp_path: Path) -> None:
+    file = tmp_path / "spec.yaml"
+    file.write_text("scheduling:\n  not_before: 2026-05-01T22:00:00Z\n")
+
+    assert load_spec(file) == {"scheduling": {"not_before": "2026-05-01T22:00:00Z"}}
+
+
 def test_malformed_parts_are_left_for_the_service_to_judge(tmp_path: Path) -> None:
     file = tmp_path / "spec.yaml"
     file.write_text("model: 3\nsft: [1]\nrl: {data: null}\n")

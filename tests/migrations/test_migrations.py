@@ -1,5 +1,6 @@
 """The schema's history against a real PostgreSQL."""
 
+from datetime import timedelta
 from hashlib import sha256
 
 import pytest
@@ -11,14 +12,27 @@ from service import attempts, auth, certificates, reporting
 from service.contract.messages import LogLine, MetricPoint, RolloutSample, WorkerReport
 from service.contract.status import EndReason
 from service.retention import Policy, set_policy
+from service.storage import scheduling_tables as queue
 from service.storage.database import Sessions, create_sessions
 from service.storage.database import create_engine as create_async
 from service.storage.log_tables import LogChunkRow
 from service.storage.processes import record_life
+from service.storage.queue_entries import roles_of
 from service.storage.retention_tables import RemovalRow
-from service.storage.tables import Base, ClusterState, SchedulerLease
+from service.storage.tables import Attempt, Base, ClusterState, Experiment, SchedulerLease
 from service.webhooks import registry
-from tests.factories import NOW, find_project, make_attempt, make_report, make_stage_result, make_token_view, make_user
+from tests.factories import (
+    NOW,
+    experiment_of,
+    find_project,
+    make_attempt,
+    make_experiment,
+    make_report,
+    make_spec,
+    make_stage_result,
+    make_token_view,
+    make_user,
+)
 
 
 def table_names(url: str) -> set[str]:
@@ -73,6 +87,7 @@ async def test_down_and_up_again_on_a_populated_database(database_url: str, sess
         session.add(RemovalRow(experiment_id=attempt.experiment_id, kind="logs", removed_at=NOW))
         await set_policy(session, None, default, Policy(logs=7))
         session.add(SchedulerLease(name="scheduler", holder="h", token=1, expires_at=NOW))
+        session.add_all(queue_rows(await experiment_of(session, attempt), attempt))
         await attempts.end_attempt(session, attempt, EndReason.STAGE_FAILED, "no", {})
         await certificates.issue(session, await attempts.release(session, attempt, NOW), NOW)
     assert_every_table_but_chunks_has_rows(database_url)
@@ -124,6 +139,40 @@ def a_full_report() -> WorkerReport:
     point = MetricPoint(name="sft/loss", step=1, value=1.0, ts=NOW)
     lines = [LogLine(ts=NOW, text="hello")]
     return make_report(points=[point], log_lines=lines, rollouts=[rollout], token_views=[make_token_view()])
+
+
+def queue_rows(experiment: Experiment, attempt: Attempt) -> list[Base]:
+    """One row of each of the queue's tables but `queue_entries`, which a submission writes."""
+    account = {"project_id": experiment.project_id, "user_id": experiment.user_id}
+    return [
+        queue.AttemptHolding(attempt_id=attempt.id, bundles=[], rate=1.0, penalty=1.0, charged_until=NOW, **account),
+        queue.UsageTotal(value=1.0, as_of=NOW, **account),
+        queue.UsageRecord(started_at=NOW, ended_at=NOW, num_cpus=1.0, num_gpus=0.0, rate=1.0, **account),
+        queue.Quota(updated_by="ada", **account),
+        queue.QueuePause(scope="", drains=False, reason="", by_user="ada"),
+        queue.MaintenanceWindow(
+            id="window-1", starts_at=NOW, ends_at=NOW + timedelta(hours=1), reason="", by_user="ada"
+        ),
+        queue.QueueSnapshot(id=1, decided_at=NOW, experiment_ids=[], starts=[], facts={}),
+        queue.StartForecast(experiment_id=experiment.id, made_at=NOW, predicted_at=NOW),
+        queue.StageKey(
+            experiment_id=experiment.id, stage="sft", project_id=experiment.project_id, settings_key="0" * 64
+        ),
+        queue.ContentDigest(path="/data", stamp="s", sha256="0" * 64),
+        queue.OutputSize(experiment_id=experiment.id, num_bytes=1, measured_at=NOW),
+    ]
+
+
+@pytest.mark.anyio
+async def test_experiments_of_before_get_their_rows_in_the_queue(database_url: str, sessions: Sessions) -> None:
+    async with sessions.begin() as session:
+        experiment = await make_experiment(session, priority="low", resources={"trainer": {"num_ranks": 2}})
+    apply.downgrade(database_url, "0005")
+    apply.upgrade(database_url)
+    async with sessions() as session:
+        entry = await session.get_one(queue.QueueEntry, experiment.id)
+    assert entry.roles == roles_of(make_spec(resources={"trainer": {"num_ranks": 2}}).resources)
+    assert (entry.max_runtime_s, entry.preemptible) == (4 * 3600, True)
 
 
 def a_log_chunk(experiment_id: str) -> LogChunkRow:

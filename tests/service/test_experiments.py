@@ -11,6 +11,8 @@ from service.access import EVERYTHING
 from service.contract.status import EndReason, ExperimentStatus
 from service.errors import IdempotencyConflict, InvalidSpec, NotAllowedNow, NotFound
 from service.experiments import ExperimentFilter, ExperimentView, PageStart
+from service.queue.reasons import WaitingReason, write_reasons
+from service.queue.snapshot import write_snapshot
 from service.storage.database import Sessions
 from service.storage.tables import Experiment
 from tests.factories import NOW, PLAN, make_attempt, make_experiment, make_spec, make_user
@@ -118,16 +120,15 @@ async def test_filters_narrow_the_list(sessions: Sessions, wanted: ExperimentFil
         assert sorted(view.experiment.name for view in views) == names
 
 
-async def test_queue_order_is_priority_then_age_then_id(sessions: Sessions) -> None:
+async def test_until_the_scheduler_has_looked_places_follow_class_age_and_id(sessions: Sessions) -> None:
     for name, priority in (("c", "normal"), ("d", "normal"), ("a", "urgent"), ("e", "backfill"), ("b", "high")):
         async with sessions.begin() as session:
             await make_experiment(session, name=name, priority=priority)
     async with sessions.begin() as session:
-        order = await queue.queued_in_order(session, NOW)
-        assert "".join(row.name for row in order) == "abcde"
-        assert [await queue.position(session, row) for row in order] == [1, 2, 3, 4, 5]
-        queued = await experiments.list_queued(session, visible=EVERYTHING)
-        assert [view.queue_position for view in queued] == [1, 2, 3, 4, 5]
+        views = await experiments.list_queued(session, visible=EVERYTHING)
+        assert "".join(view.experiment.name for view in views) == "abcde"
+        assert [await queue.position(session, view.experiment) for view in views] == [1, 2, 3, 4, 5]
+        assert [view.queue_position for view in views] == [1, 2, 3, 4, 5]
 
 
 async def test_admitted_experiments_have_no_position(sessions: Sessions) -> None:
@@ -141,14 +142,25 @@ async def test_admitted_experiments_have_no_position(sessions: Sessions) -> None
         assert [view.experiment.id for view in live] == [attempt.experiment_id]
 
 
-async def test_waiting_reason_is_written_only_when_it_changes(sessions: Sessions) -> None:
+async def test_places_are_those_that_the_scheduler_saw_last(sessions: Sessions) -> None:
     async with sessions.begin() as session:
-        experiment = await make_experiment(session)
-        written = [await queue.set_waiting_reason(session, experiment, reason) for reason in ("a", "a", "b", None)]
-        assert written == [True, False, True, True]
-        attempt = await make_attempt(session, experiment)
-        await session.refresh(experiment)
-        assert not await queue.set_waiting_reason(session, experiment, f"late word on {attempt.id}")
+        rows = [await make_experiment(session, name=name) for name in "abc"]
+        order = [rows[1].id, rows[0].id]
+        await write_snapshot(session, now=NOW, experiment_ids=order, facts={})
+        assert [await queue.position(session, row) for row in rows] == [2, 1, 3]
+        views = await experiments.list_queued(session, visible=EVERYTHING)
+        assert [(view.experiment.name, view.queue_position) for view in views] == [("b", 1), ("a", 2), ("c", 3)]
+
+
+async def test_reasons_are_written_for_those_that_still_wait(sessions: Sessions) -> None:
+    async with sessions.begin() as session:
+        waiting, gone = await make_experiment(session), await make_experiment(session)
+        await make_attempt(session, gone)
+        late = [WaitingReason(experiment_id=row.id, code="held", text="by ada") for row in (waiting, gone)]
+        await write_reasons(session, late)
+        for row in (waiting, gone):
+            await session.refresh(row)
+        assert (waiting.waiting_reason, gone.waiting_reason) == ("by ada", None)
 
 
 async def test_cancel_ends_a_queued_experiment_at_once(sessions: Sessions) -> None:

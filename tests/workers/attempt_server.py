@@ -43,6 +43,7 @@ class AttemptServer:
         self.over = False
         self.refused_status: int | None = None
         self.cancel = False
+        self.preempt = False
         self.let_go = Event()
         """Ends all hanging calls."""
         self.num_calls = 0
@@ -147,7 +148,8 @@ class AttemptServer:
                 *report.events,
             ]
             self.progress = report.progress or self.progress
-        return 200, ReportAck(seq=report.seq, duplicate=duplicate, cancel=self.cancel).model_dump_json()
+        answer = ReportAck(seq=report.seq, duplicate=duplicate, cancel=self.cancel, preempt=self.preempt)
+        return 200, answer.model_dump_json()
 
 
 def _points(report: WorkerReport) -> list[MetricPoint]:

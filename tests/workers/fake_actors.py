@@ -106,6 +106,10 @@ class FakeTrainer:
                 self._save(self._step, 0)
         return SftSlice(steps=tuple(steps))
 
+    def save_sft(self) -> str:
+        self._save(self._step, 0)
+        return f"{self._root}/{self._step}"
+
     def end_sft(self) -> SftEnd:
         """With the last step's weights, or with those of the oldest checkpoint, which shall be the best."""
         assert self._sft is not None
@@ -114,6 +118,9 @@ class FakeTrainer:
         best = min(self.disk.checkpoints[self._root])
         self.logit = self.disk.checkpoints[self._root][best][0]
         return SftEnd(exported_step=best)
+
+    def take_weights(self, checkpoint_root: str, step: int) -> None:
+        self.logit = self.disk.checkpoints[checkpoint_root][step][0]
 
     def prepare_rl(self, spec: RlSpec, checkpoint_root: str) -> RlPlan:
         self._root = checkpoint_root

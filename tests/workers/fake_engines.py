@@ -135,7 +135,7 @@ class FakeHost:
         self.engines.append(engine)
         return engine
 
-    def add(self, check: Check) -> int:
+    def add(self, check: Check, node: str = "") -> int:
         check()
         self._num_added += 1
         return self.num_engines + self._num_added - 1

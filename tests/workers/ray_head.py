@@ -126,3 +126,13 @@ def _stop(head: "subprocess.Popen[bytes]") -> None:
     with suppress(ProcessLookupError):
         os.killpg(head.pid, signal.SIGKILL)
     head.wait(timeout=15.0)
+
+
+def only_node(cluster: str) -> str:
+    """Ray's id of the cluster's node, asked in a process of its own: this one must not join a cluster."""
+    code = "import ray; ray.init(logging_level='ERROR'); print(ray.nodes()[0]['NodeID'])"
+    environment = ray_environment() | {"RAY_ADDRESS": cluster}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120, check=True
+    )
+    return done.stdout.split()[-1]

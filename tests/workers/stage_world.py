@@ -77,20 +77,25 @@ class World:
         output_dir: Path | str = "/out/",
         crash_in_sft_step: int | None = None,
         crash_in_rl_step: int | None = None,
+        preempt_in_sft_step: int | None = None,
+        preempt_in_rl_step: int | None = None,
     ) -> None:
-        def crash_at(wanted: int | None, step: int) -> None:
+        def crash_at(wanted: int | None, step: int, preempted: int | None) -> None:
             if step == wanted:
                 raise Crash
+            if step == preempted:
+                self.context.give_way.ask()
 
         self.disk = disk or Disk()
         self.trainer = FakeTrainer(
             self.disk,
-            before_sft_step=lambda step: crash_at(crash_in_sft_step, step),
-            before_rl_step=lambda step: crash_at(crash_in_rl_step, step),
+            before_sft_step=lambda step: crash_at(crash_in_sft_step, step, preempt_in_sft_step),
+            before_rl_step=lambda step: crash_at(crash_in_rl_step, step, preempt_in_rl_step),
         )
         self.engine = FakeEngine()
         self.reports = RecordedReports()
         self.finished: list[StageResult] = []
+        self.verified: list[str] = []
         self.context = StageContext(
             spec=spec,
             output_dir=str(output_dir),
@@ -99,7 +104,8 @@ class World:
             sync_weights=FakeSync(self.trainer, self.engine),
             reports=self.reports,
             load_prompts=fake_prompts,
-            check=RunCheck(lambda: None),
+            check=RunCheck(lambda: self.context.give_way.check()),
+            verify_checkpoint=self.verified.append,
         )
 
     def run(self, completed: list[StageResult] | None = None) -> list[StageResult]:

@@ -13,12 +13,12 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from service.contract.messages import StageResult
+from service.contract.messages import PREEMPTION_ACKNOWLEDGED, StageResult
 from service.contract.metric_names import describe_metric
 from service.contract.spec import ExperimentSpec
 from service.contract.status import EndReason
 from tests.workers.attempt_server import ATTEMPT_ID, TOKEN, AttemptServer, orders_of, serving
-from tests.workers.ray_head import actor_processes, ray_environment, ray_head
+from tests.workers.ray_head import actor_processes, only_node, ray_environment, ray_head
 from workers.data.prompt_dataset import prompt_indices_for_step
 from workers.replay import replay
 from workers.stages.rollout_store import stored_step_path
@@ -252,6 +252,27 @@ def test_lost_actors_are_replaced_within_an_attempt_and_the_runs_equal_the_whole
     taken_up_at = min(dict(second.points("reward/mean")))
     assert taken_up_at > SAVE_STEPS
     assert_equal_from(taken_up_at, second, whole_run)
+    assert comparable(second.stage_results()[-1]) == pytest.approx(comparable(whole_run.stage_results()[-1]))
+
+
+def test_a_run_that_gave_way_equals_one_that_did_not(cluster: str, whole_run: AttemptServer, tmp_path: Path) -> None:
+    spec, output_dir = make_spec(tmp_path), str(tmp_path / "out")
+    with serving(orders_of(spec, output_dir)) as first, driver(cluster, first, tmp_path) as process:
+        first.wait_until(lambda: first.points("reward/mean"), timeout_s=600)
+        first.preempt = True
+        process.wait(timeout=120)
+        assert (process.returncode, first.finished[0].reason) == (1, EndReason.PREEMPTED), first.finished
+    (heard,) = [event for event in first.events() if event.kind == PREEMPTION_ACKNOWLEDGED]
+    assert first.points("reward/mean")[-1][0] == heard.detail["step"] < NUM_RL_STEPS
+    left = orders_of(spec, output_dir, first.stage_results())
+    pinned = left.model_copy(update={"nodes": [only_node(cluster)] * len(spec.resources.bundles)})
+    with serving(pinned) as second, driver(cluster, second, tmp_path) as again:
+        again.wait(timeout=600)
+        assert again.returncode == 0, second.finished
+    for name in ("sft/loss", "reward/mean", "actor/grad_norm", "training/num_tokens"):
+        merged = dict(first.points(name)) | dict(second.points(name))
+        assert merged == pytest.approx(dict(whole_run.points(name)), abs=1e-4), name
+    assert second.points("reward/mean")[0][0] == heard.detail["step"] + 1, "no step was run twice"
     assert comparable(second.stage_results()[-1]) == pytest.approx(comparable(whole_run.stage_results()[-1]))
 
 

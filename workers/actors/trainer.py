@@ -125,6 +125,11 @@ class Trainer:
         assert self._sft is not None, "prepare_sft comes first"
         return self._sft.steps(max_steps=max_steps, max_seconds=max_seconds)
 
+    def save_sft(self) -> str:
+        """Write the checkpoint after the last step done, also where none is due; returns its place."""
+        assert self._sft is not None, "prepare_sft comes first"
+        return self._sft.save()
+
     def end_sft(self) -> SftEnd:
         """Take the weights with which the stage ends: the last step's, or those of the best checkpoint.
 

@@ -84,6 +84,10 @@ class SftRun:
                 break
         return SftSlice(steps=tuple(steps), evaluations=tuple(evaluations), token_views=tuple(views))
 
+    def save(self) -> str:
+        """Write the checkpoint after the last step done. The stage goes on from it as if it had never stopped."""
+        return self._save()
+
     def end(self) -> SftEnd:
         """Take the weights with which the stage ends, all steps done. Raises ConfigError if none can be loaded."""
         assert self._step == self._num_steps, "the stage ends with its last step"
@@ -147,7 +151,7 @@ class SftRun:
         self._tail.add(metrics)
         return metrics
 
-    def _save(self) -> None:
+    def _save(self) -> str:
         facts = {
             "stage": "sft",
             "fingerprint": self._fingerprint,
@@ -157,7 +161,7 @@ class SftRun:
             "consumed_samples": self._consumed_samples(),
             "best_checkpoints": self._best.as_facts(),
         }
-        save_training_state(
+        location = save_training_state(
             self._root,
             self._step,
             self._policy,
@@ -167,6 +171,7 @@ class SftRun:
             protect=self._best.names,
         )
         self._tail.checkpointed()
+        return location
 
     def _consumed_samples(self) -> dict[str, int]:
         """Samples trained in all, and how many of them in which epoch (from 0). The order is that of the seed."""

@@ -14,9 +14,11 @@ from workers.pipeline.interrupts import Interrupts
 from workers.pipeline.stage_runner import run_stages
 from workers.pipeline.stall_watchdog import Remedies, StallWatchdog
 from workers.placement import place
+from workers.reporter.give_way import Preempted
 from workers.reporter.reporter import Cancelled, Reporter
 from workers.rollouts import Prompt
 from workers.stages.engine_pool import EnginePool
+from workers.stages.lent_engines import LentEngines
 from workers.stages.open_transport import open_transport
 from workers.stages.remote_actors import RemoteTrainer
 from workers.stages.remote_engine import EngineHost
@@ -41,7 +43,7 @@ def drive(orders: StartReply, reporter: Reporter, interrupts: Interrupts) -> lis
     reporter.progress(None, "connecting to ray", 0, 0)
     with _connected(orders, interrupts), ExitStack() as cleanup:
         reporter.progress(None, "placing actors", 0, 0)
-        placement = place(orders.spec.resources, deadline_s=PLACEMENT_S, check=interrupts.check)
+        placement = place(orders.spec.resources, nodes=orders.nodes, deadline_s=PLACEMENT_S, check=interrupts.check)
         cleanup.callback(placement.remove)
         check = RunCheck(interrupts.check)
         trainer = RemoteTrainer(placement, orders.spec, check)
@@ -72,8 +74,11 @@ def drive(orders: StartReply, reporter: Reporter, interrupts: Interrupts) -> lis
             reports=reports,
             load_prompts=load_prompts,
             check=check,
+            give_way=reporter.give_way,
+            reused={stage.stage: stage for stage in orders.reused_stages},
         )
-        with _released(trainer, engines), check.extended_by(reports.check), reports, ExitStack() as turns:
+        held = (_lent(engines, reporter), _released(trainer, engines))
+        with held[0], held[1], check.extended_by(reports.check), reports, ExitStack() as turns:
             if orders.spec.resources.placement == "colocated":
                 context = turns.enter_context(by_turns(context, engines))
             return run_stages(context, orders.completed_stages, reporter.stage_result)
@@ -111,12 +116,24 @@ def _released(trainer: RemoteTrainer, engines: EnginePool) -> Iterator[None]:
     try:
         yield
         graceful_s = _GRACEFUL_S
-    except Cancelled:
+    except (Cancelled, Preempted):
         graceful_s = _GRACEFUL_CANCEL_S
         raise
     finally:
         trainer.release()
         engines.release(graceful_s)
+
+
+@contextmanager
+def _lent(engines: EnginePool, reporter: Reporter) -> Iterator[None]:
+    """Take the further engines that the scheduler lends, and give them back when it asks."""
+    lent = LentEngines(engines, reporter)
+    reporter.on_lent_engines = lent.want
+    lent.start()
+    try:
+        yield
+    finally:
+        lent.stop()
 
 
 def _prompt_loader(model_path: str) -> LoadPrompts:

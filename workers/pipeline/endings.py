@@ -10,6 +10,7 @@ from workers.config_error import ConfigError
 from workers.pipeline.stall_watchdog import Stalled
 from workers.placement import ActorDied, DeadlineExceeded, NoPlacement, Role
 from workers.reporter.attempt_service import ServiceRefused
+from workers.reporter.give_way import Preempted
 from workers.reporter.reporter import Cancelled
 from workers.stages.engine_roster import EnginesLost
 from workers.stages.gate import GateClosed
@@ -31,6 +32,7 @@ class ClusterLost(Exception):
 
 _REASONS: tuple[tuple[type[Exception], EndReason], ...] = (
     (Cancelled, EndReason.CANCELLED_BY_USER),
+    (Preempted, EndReason.PREEMPTED),
     (ConfigError, EndReason.CONFIG_ERROR),
     (ServiceRefused, EndReason.CONFIG_ERROR),
     (GateClosed, EndReason.GATE_CLOSED),

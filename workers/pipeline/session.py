@@ -23,6 +23,7 @@ from workers.log_capture import LogCapture
 from workers.memory_events import OomWatch
 from workers.pipeline.interrupts import Interrupts, Terminated
 from workers.reporter.attempt_service import AttemptOver, AttemptService, ServiceRefused, Unreachable
+from workers.reporter.give_way import Preempted
 from workers.reporter.reporter import Cancelled, Reporter
 from workers.reporter.text import storable
 from workers.settings import WorkerSettings
@@ -98,6 +99,8 @@ def _work(
             raise
         except Cancelled as error:
             return _failure(EndReason.CANCELLED_BY_USER, error, reporter, capture, watch)
+        except Preempted as error:
+            return _failure(EndReason.PREEMPTED, error, reporter, capture, watch)
         except Exception as error:
             return _failure(reason_of(error), error, reporter, capture, watch)
 
@@ -146,7 +149,7 @@ def _failure(
             "versions": _versions(),
         },
     )
-    if reason is not EndReason.CANCELLED_BY_USER:
+    if reason not in (EndReason.CANCELLED_BY_USER, EndReason.PREEMPTED):
         logger.error("run failed", extra={"reason": reason.value}, exc_info=error)
     return report
 

@@ -11,6 +11,7 @@ from workers.pipeline.endings import Incomplete
 from workers.pipeline.trainer_restarts import TrainerRestarts
 from workers.stages.evaluate import EvaluationPlace, run_evaluation
 from workers.stages.resume import needs_engine, needs_trainer, pending_stages, restore_policy
+from workers.stages.reuse import usable_results
 from workers.stages.rl import run_rl
 from workers.stages.sft import run_sft
 from workers.stages.stage_context import StageContext, StageOutcome
@@ -26,7 +27,7 @@ def run_stages(
     Trainer and rollout engine start side by side, each only if some stage asks for it. Raises Incomplete, and whatever
     a stage raises.
     """
-    results = {result.stage: result for result in completed}
+    results = {result.stage: result for result in usable_results(context, completed, context.reused)}
     pending = pending_stages(context.spec, results)
     if needs_engine(context.spec, pending):
         context.engine.begin_start()
@@ -62,7 +63,7 @@ def _timed(
         steps_planned=outcome.steps_planned,
         metrics=outcome.metrics | {"timing_s/stage": duration_s},
         checkpoint=outcome.checkpoint,
-        detail=outcome.detail,
+        detail=outcome.detail | {"code": dict(context.code)},
     )
 
 

@@ -10,13 +10,23 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 from pydantic import JsonValue
 
-from service.contract.messages import LogLine, MetricPoint, Progress, RolloutSample, RunEvent, StageResult, TokenView
+from service.contract.messages import (
+    LentEngine,
+    LogLine,
+    MetricPoint,
+    Progress,
+    ReportAck,
+    RolloutSample,
+    RunEvent,
+    StageResult,
+    TokenView,
+)
 from service.contract.stages import StageName
 from workers.reporter.attempt_service import (
     AttemptOver,
@@ -26,6 +36,7 @@ from workers.reporter.attempt_service import (
     backoff_delays,
 )
 from workers.reporter.batch import Batch, ReportItem
+from workers.reporter.give_way import GiveWay
 from workers.reporter.line_source import source_of
 from workers.reporter.outbox import Outbox, Parcel
 from workers.reporter.text import storable
@@ -63,6 +74,10 @@ class Reporter:
         self._delays = backoff_delays(first_s=first_retry_s, most_s=_MOST_DELAY_S)
         self._failure: AttemptOver | ServiceRefused | None = None
         self._cancelled = threading.Event()
+        self.on_lent_engines: Callable[[Sequence[LentEngine]], None] = _no_engines
+        """Told with each answer which further engines the service wants; called in the reporter's thread."""
+        self.give_way = GiveWay()
+        """Whether the service wants the run to stop for another experiment."""
         self._thread = threading.Thread(target=self._run, name="reporter", daemon=True)
 
     @property
@@ -76,11 +91,12 @@ class Reporter:
         return self._progress
 
     def check(self) -> None:
-        """Raise if the run must not go on: AttemptOver, ServiceRefused, or Cancelled."""
+        """Raise if the run must not go on: AttemptOver, ServiceRefused, Cancelled, or Preempted."""
         if self._failure is not None:
             raise self._failure
         if self._cancelled.is_set():
             raise Cancelled("cancelled by its user")
+        self.give_way.check()
 
     def start(self, interval_s: float) -> None:
         """Begin to send, at least one report per interval: an empty one is the heartbeat."""
@@ -219,5 +235,16 @@ class Reporter:
     def _send(self, parcel: Parcel) -> None:
         if parcel.call == "stage-results":
             self._service.send_stage_result(parcel.body)
-        elif self._service.send_report(parcel.body).cancel:
+        else:
+            self._hear(self._service.send_report(parcel.body))
+
+    def _hear(self, answer: ReportAck) -> None:
+        if answer.cancel:
             self._cancelled.set()
+        if answer.preempt:
+            self.give_way.ask()
+        self.on_lent_engines(answer.lent_engines)
+
+
+def _no_engines(_: Sequence[LentEngine]) -> None:
+    """Until there is a pool that could take them."""

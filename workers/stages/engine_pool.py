@@ -130,14 +130,21 @@ class EnginePool:
         """Let all engines that sleep go on. One that fails is replaced."""
         self._tell_all("waking up", lambda engine: engine.begin_wake_up())
 
-    def add(self) -> int:
-        """Start one more engine; returns its number. It takes part once it holds the weights that the pool serves.
+    def is_serving(self) -> bool:
+        """Whether at least one engine generates at present."""
+        return bool(self.members())
 
-        If it fails it is given back and not replaced: whoever added it may add another.
+    def numbers(self) -> set[int]:
+        """Of all engines, those that start, fail or are about to go included."""
+        return {member.number for member in self._roster.members()}
 
-        Raises NoPlacement if the cluster has no room for it.
+    def add(self, node: str = "") -> int:
+        """Start one more engine, on the node of this id; returns its number.
+
+        It takes part once it holds the weights that the pool serves. If it fails it is given back and not replaced:
+        whoever added it may add another. Raises NoPlacement if there is no room for it.
         """
-        number = self._host.add(self._check)
+        number = self._host.add(self._check, node)
         self._supervisor.start_engine(number)
         return number
 

@@ -58,8 +58,8 @@ class Host(Protocol):
     def spawn(self, number: int, check: Check) -> RemoteEngine:
         """Another actor in the bundle of an engine."""
 
-    def add(self, check: Check) -> int:
-        """A further bundle; its number."""
+    def add(self, check: Check, node: str = "") -> int:
+        """A further bundle, on the node of this id; its number."""
 
     def give_back(self, number: int) -> None:
         """A bundle that was added."""

@@ -70,9 +70,17 @@ class RemoteTrainer:
         refs = self._call("sft_steps", max_steps=max_steps, max_seconds=max_seconds)
         return self._wait(refs, "an SFT step", STEP_S + max_seconds)
 
+    def save_sft(self) -> str:
+        """See `roles.Trainer`."""
+        return self._wait(self._call("save_sft"), "saving a checkpoint", SAVE_S)
+
     def end_sft(self) -> SftEnd:
         """See `roles.Trainer`."""
         return self._wait(self._call("end_sft"), "loading the best checkpoint", LOAD_S)
+
+    def take_weights(self, checkpoint_root: str, step: int) -> None:
+        """See `roles.Trainer`."""
+        self._wait(self._call("take_weights", checkpoint_root, step), "loading a reused checkpoint", LOAD_S)
 
     def prepare_rl(self, spec: RlSpec, checkpoint_root: str) -> RlPlan:
         """See `roles.Trainer`."""

@@ -134,9 +134,9 @@ class EngineHost:
         """Another actor in an engine's bundle; the one before it must have been killed."""
         return RemoteEngine(self._placement, self._spec, number, check)
 
-    def add(self, check: Check) -> int:
+    def add(self, check: Check, node: str = "") -> int:
         """A bundle for one more engine. Raises NoPlacement if there is none within minutes."""
-        return self._placement.add_engine(deadline_s=_ADD_S, check=check)
+        return self._placement.add_engine(node=node, deadline_s=_ADD_S, check=check)
 
     def give_back(self, number: int) -> None:
         """The bundle of an engine that was added."""

@@ -1,11 +1,13 @@
 """Takes up an experiment whose first stages an earlier attempt has finished."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 
+from service.contract.messages import StageResult
 from service.contract.spec import ExperimentSpec
 from service.contract.stages import StageName
 from workers.actors.trainer_results import RlPlan, SftPlan
 from workers.checkpoints import SkippedCheckpoint
+from workers.stages.reuse import exported_checkpoint
 from workers.stages.stage_context import StageContext
 
 _ENGINE_ALONE: frozenset[StageName] = frozenset({"evaluate_base"})
@@ -53,8 +55,10 @@ def report_skipped(context: StageContext, stage: StageName, skipped: Iterable[Sk
         )
 
 
-def restore_policy(context: StageContext, completed: Collection[StageName]) -> None:
+def restore_policy(context: StageContext, completed: Mapping[StageName, StageResult]) -> None:
     """Give the trainer the weights with which the finished training stages ended.
+
+    Of a reused SFT stage they are read from the experiment that has run it.
 
     They come from the last step's checkpoint, or the best one if SFT ends with that, and not from the exported model:
     that holds them in the model's dtype, the checkpoint in the trainer's own. Raises CheckpointMissing.
@@ -65,6 +69,10 @@ def restore_policy(context: StageContext, completed: Collection[StageName]) -> N
         rl_plan = context.trainer.prepare_rl(rl, context.checkpoint_root("rl"))
         _require_last_step("rl", rl_plan, context)
         context.versions.trainer = rl_plan.policy_version
+    elif sft and "sft" in completed and (source := context.reused.get("sft")):
+        context.trainer.wait_loaded()
+        context.trainer.take_weights(*exported_checkpoint(completed["sft"], source))
+        context.versions.trainer = context.num_sft_versions
     elif sft and "sft" in completed:
         context.trainer.wait_loaded()
         _require_last_step("sft", context.trainer.prepare_sft(sft, context.checkpoint_root("sft")), context)

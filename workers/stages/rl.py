@@ -26,6 +26,7 @@ from workers.stages.stage_context import StageContext, StageOutcome
 from workers.stages.step_clock import StepClock
 from workers.stages.step_rollouts import FinishedGroups, StepRolloutMaker
 from workers.stages.step_sampling import StepSampling, rl_sampling
+from workers.stages.stopping import stop_if_asked
 from workers.stages.untrained_groups import data_digest, decode_groups, encode_groups, require_same_prompts
 
 logger = logging.getLogger(__name__)
@@ -72,8 +73,10 @@ def _source(context: StageContext, spec: RlSpec, maker: StepRolloutMaker) -> Ite
 def _run(loop: "_RlLoop") -> StageOutcome:
     context, num_steps = loop.context, loop.spec.num_steps
     plan = loop.take_up()
-    for step in range(plan.first_step, num_steps + 1):
-        loop.run_step(step)
+    with context.give_way.postponed():
+        for step in range(plan.first_step, num_steps + 1):
+            loop.stop_if_asked()
+            loop.run_step(step)
     context.reports.progress("rl", "exporting the model", loop.steps_done, num_steps)
     facts = asdict(plan)
     del facts["carried"]
@@ -151,6 +154,11 @@ class _RlLoop:
             self._save(step)
         self.sampling.reached(step)
 
+    def stop_if_asked(self) -> None:
+        """Between two steps: with a checkpoint of the last one, which may have been written already."""
+        step = self.steps_done
+        stop_if_asked(self.context, "rl", step, self.spec.num_steps, lambda: self._save(step))
+
     def _train(self, step: int, samples: list[TrainingSample], clock: StepClock) -> dict[str, float]:
         self._progress("training", step - 1)
         with clock.measure("update_actor"):
@@ -189,13 +197,13 @@ class _RlLoop:
         self.context.reports.rollouts(shown_samples(done.rollouts.groups, "rl", done.step, _NUM_SHOWN))
         self._progress("training", done.step)
 
-    def _save(self, step: int) -> None:
+    def _save(self, step: int) -> str:
         self._progress("saving a checkpoint", step)
         # A driver that dies takes unsent reports along; its successor begins behind the checkpoint's steps.
         self.context.reports.settle(_SETTLE_S)
         untrained = encode_groups(self.source.finished_groups())
         carried = RlCarried(consumed_prompts=self._consumed_by(step), untrained_groups=untrained)
-        self.context.trainer.save_rl(step, self.context.versions.trainer, carried)
+        return self.context.trainer.save_rl(step, self.context.versions.trainer, carried)
 
     def _finished_groups(self, plan: RlPlan) -> list[FinishedGroups]:
         """Those that the checkpoint carries. Raises ConfigError if it has consumed other prompts than are there now."""

@@ -33,8 +33,14 @@ class Trainer(Protocol):
     def sft_steps(self, *, max_steps: int, max_seconds: float) -> SftSlice:
         """Whole optimizer steps until one limit is reached; none says that all are done."""
 
+    def save_sft(self) -> str:
+        """Write a checkpoint after the last step done, whether or not one is due; returns its place."""
+
     def end_sft(self) -> SftEnd:
         """Take the weights with which the stage ends, all steps done."""
+
+    def take_weights(self, checkpoint_root: str, step: int) -> None:
+        """Load the weights of another run's checkpoint, and nothing else of it."""
 
     def prepare_rl(self, spec: RlSpec, checkpoint_root: str) -> RlPlan:
         """Take up at the newest valid checkpoint."""

@@ -9,6 +9,7 @@ from workers.actors.trainer_results import SftEnd, SftPlan, SftSlice, StepMetric
 from workers.stages.resume import report_skipped, report_taken_up
 from workers.stages.stage_context import StageContext, StageOutcome
 from workers.stages.step_sampling import StepSampling, sft_sampling
+from workers.stages.stopping import stop_if_asked
 
 _SLICE_S = 1.0
 """How long metrics, progress and a cancellation may wait for the trainer."""
@@ -53,11 +54,18 @@ class _SftLoop:
         # A driver that dies takes unsent reports along; its successor begins behind the checkpoint's steps.
         self._report_metrics(self.plan.carried_metrics)
         self.sampling.take_up(self.steps_done)
-        while self._take(self._next_slice()):
-            self.sampling.reached(self.steps_done)
-            self.context.reports.progress("sft", "training", self.steps_done, self.plan.num_steps)
-            # The engine starts meanwhile; if it cannot, hours of training should not pass before anybody hears of it.
-            self.context.engine.check_start()
+        with self.context.give_way.postponed():
+            self._stop_if_asked()
+            while self._take(self._next_slice()):
+                self.sampling.reached(self.steps_done)
+                self.context.reports.progress("sft", "training", self.steps_done, self.plan.num_steps)
+                # The engine starts meanwhile; if it cannot, hours of training should not pass before anybody hears it.
+                self.context.engine.check_start()
+                self._stop_if_asked()
+
+    def _stop_if_asked(self) -> None:
+        trainer = self.context.trainer
+        stop_if_asked(self.context, "sft", self.steps_done, self.plan.num_steps, trainer.save_sft)
 
     def _next_slice(self) -> SftSlice:
         ahead = self.sampling.num_steps_until_next(self.steps_done)

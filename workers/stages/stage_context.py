@@ -1,11 +1,15 @@
 """What all stages of one attempt share."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from service.contract.messages import ReusedStage
 from service.contract.spec import ExperimentSpec
 from service.contract.stages import StageName
+from workers.checkpoints import verify_checkpoint
+from workers.code_version import code_facts
+from workers.reporter.give_way import GiveWay
 from workers.stages.roles import Engine, LoadPrompts, Reports, Trainer, WeightSync
 from workers.stages.run_check import RunCheck
 
@@ -40,6 +44,14 @@ class StageContext:
     check: RunCheck
     """Raises when the run must end now; called in every wait, those of the seams included."""
     versions: PolicyVersions = field(default_factory=PolicyVersions)
+    give_way: GiveWay = field(default_factory=GiveWay)
+    """Whether the service wants the run to stop for another experiment; training stages stop between two steps."""
+    reused: Mapping[StageName, ReusedStage] = field(default_factory=dict)
+    """Stages that another experiment has run, with the place of what it left."""
+    code: Mapping[str, str] = field(default_factory=code_facts)
+    """Which code runs here."""
+    verify_checkpoint: Callable[[str], None] = verify_checkpoint
+    """Reads a checkpoint that was just written; raises DamagedCheckpoint."""
 
     def checkpoint_root(self, stage: StageName) -> str:
         """Where the stage's checkpoints lie; shared by the experiment's attempts."""

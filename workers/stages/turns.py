@@ -164,10 +164,20 @@ class TrainerByTurns:
         self._turns.trainers()
         return self._trainer.sft_steps(max_steps=max_steps, max_seconds=max_seconds)
 
+    def save_sft(self) -> str:
+        """See `roles.Trainer`."""
+        self._turns.trainers()
+        return self._trainer.save_sft()
+
     def end_sft(self) -> SftEnd:
         """See `roles.Trainer`."""
         self._turns.trainers()
         return self._trainer.end_sft()
+
+    def take_weights(self, checkpoint_root: str, step: int) -> None:
+        """See `roles.Trainer`."""
+        self._turns.trainers()
+        self._trainer.take_weights(checkpoint_root, step)
 
     def prepare_rl(self, spec: RlSpec, checkpoint_root: str) -> RlPlan:
         """See `roles.Trainer`."""

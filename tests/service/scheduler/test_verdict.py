@@ -287,3 +287,20 @@ def test_no_run_is_killed_for_its_silence_while_the_api_is_down(facts: AttemptFa
 def test_only_a_persons_wish_cancels(facts: AttemptFacts, seen: Observation, api_up_since: datetime | None) -> None:
     outcome = judge(replace(facts, cancel_requested_at=None), seen, NOW, LIMITS, api_up_since)
     assert reason(outcome) is not EndReason.CANCELLED_BY_USER
+
+
+def test_one_that_was_asked_to_give_way_has_its_time_and_is_then_stopped() -> None:
+    assert isinstance(verdict(running(preempt_requested_at=ago(899)), job(R.RUNNING)), Wait)
+    outcome = verdict(running(preempt_requested_at=ago(901)), job(R.RUNNING))
+    assert isinstance(outcome, End)
+    assert (outcome.reason, outcome.stop) == (EndReason.PREEMPTED, True)
+
+
+def test_one_that_ray_does_not_even_have_gives_way_at_once() -> None:
+    launching = running(status=AttemptStatus.LAUNCHING, preempt_requested_at=ago(1))
+    assert reason(verdict(launching, Unreachable(since=ago(60)))) is EndReason.PREEMPTED
+
+
+def test_a_cancellation_counts_more_than_giving_way() -> None:
+    both = running(preempt_requested_at=ago(1000), cancel_requested_at=ago(100))
+    assert verdict(both, job(R.RUNNING)) == AskToStop(why="a person cancelled it")

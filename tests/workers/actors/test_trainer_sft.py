@@ -21,7 +21,7 @@ from workers.actors.rank_group import RankGroup
 from workers.actors.tensor_storage import INDEX, load_tensors
 from workers.actors.trainer import Trainer
 from workers.actors.trainer_results import NonFinite, StepMetrics
-from workers.checkpoints import load_latest
+from workers.checkpoints import load_latest, verify_checkpoint
 from workers.config_error import ConfigError
 
 SED = SedObjective(calibration_samples=5)
@@ -54,6 +54,26 @@ def test_resumed_run_equals_the_uninterrupted_one_bit_for_bit(
         plan.tau_num_tokens,
     )
     assert run_all(resumed) == expected[save_steps:]
+    assert_same_weights(weights_of(resumed), weights_of(whole))
+
+
+@pytest.mark.parametrize("stopped_after", [1, 2, 5])
+def test_a_run_that_was_stopped_with_a_checkpoint_goes_on_as_if_it_had_not_been(
+    model_folder: Path, ten_pairs: str, tmp_path: Path, stopped_after: int
+) -> None:
+    spec = make_sft_spec(ten_pairs, objective=SED, save_steps=4)
+    whole = make_trainer(model_folder)
+    whole.prepare_sft(spec, str(tmp_path / "whole"))
+    expected = run_all(whole)
+
+    stopped = make_trainer(model_folder)
+    stopped.prepare_sft(spec, str(tmp_path / "stopped"))
+    before = stopped.sft_steps(max_steps=stopped_after, max_seconds=1000.0).steps
+    verify_checkpoint(stopped.save_sft())
+    resumed = make_trainer(model_folder)
+    assert resumed.prepare_sft(spec, str(tmp_path / "stopped")).first_step == stopped_after + 1
+
+    assert [*before, *run_all(resumed)] == expected
     assert_same_weights(weights_of(resumed), weights_of(whole))
 
 

@@ -1,0 +1,146 @@
+"""Commands about the queue: why an experiment waits, and what people order."""
+
+from datetime import datetime
+from typing import Annotated
+
+import typer
+
+from api.cli.calling import AsJson, client_of, console, print_json
+from api.cli.queue_tables import orders_view, priority_view, quotas_table
+from api.schemas import Experiment
+from service.contract.spec import PRIORITY_RANK
+
+ExperimentId = Annotated[str, typer.Argument(help="The experiment's id, as `sedray ls` shows it.", show_default=False)]
+ProjectOption = Annotated[
+    str | None, typer.Option("--project", help="Only this project; default: the whole queue.", show_default=False)
+]
+Reason = Annotated[str, typer.Option("--reason", help="What others shall read.")]
+quota_app = typer.Typer(help="Quotas and shares of projects and users.", no_args_is_help=True)
+maintenance_app = typer.Typer(help="Times in which nothing may run.", no_args_is_help=True)
+
+
+def add_queue_commands(app: typer.Typer) -> None:
+    """Makes them commands of `app`."""
+    for command in (why, hold, release, priority, pause, resume, drain):
+        app.command()(command)
+    app.add_typer(quota_app, name="quota")
+    app.add_typer(maintenance_app, name="maintenance")
+
+
+def why(context: typer.Context, experiment_id: ExperimentId, as_json: AsJson = False) -> None:
+    """Say why an experiment waits, when it will start, and what would change that."""
+    with client_of(context) as client:
+        found = client.priority(experiment_id)
+        console.print(priority_view(found)) if not as_json else print_json(found)
+
+
+def hold(context: typer.Context, experiment_id: ExperimentId, reason: Reason = "", as_json: AsJson = False) -> None:
+    """Keep a queued experiment from starting; it keeps its age."""
+    with client_of(context) as client:
+        _show(client.hold(experiment_id, reason), "held", as_json)
+
+
+def release(context: typer.Context, experiment_id: ExperimentId, as_json: AsJson = False) -> None:
+    """Let a held experiment start again."""
+    with client_of(context) as client:
+        _show(client.release(experiment_id), "released", as_json)
+
+
+def priority(
+    context: typer.Context,
+    experiment_id: ExperimentId,
+    name: Annotated[str, typer.Argument(help=" | ".join(PRIORITY_RANK), show_default=False)],
+    as_json: AsJson = False,
+) -> None:
+    """Move an experiment to another class."""
+    with client_of(context) as client:
+        experiment = client.set_priority(experiment_id, name)
+        _show(experiment, f"of class {experiment.priority}", as_json)
+
+
+def pause(context: typer.Context, project: ProjectOption = None, reason: Reason = "", as_json: AsJson = False) -> None:
+    """Start nothing new; what runs goes on."""
+    with client_of(context) as client:
+        orders = client.pause(project, reason=reason)
+        console.print(orders_view(orders)) if not as_json else print_json(orders)
+
+
+def drain(context: typer.Context, project: ProjectOption = None, reason: Reason = "", as_json: AsJson = False) -> None:
+    """Start nothing new, and let what runs stop at its next checkpoint; it goes on after `resume`."""
+    with client_of(context) as client:
+        orders = client.pause(project, reason=reason, drain=True)
+        console.print(orders_view(orders)) if not as_json else print_json(orders)
+
+
+def resume(context: typer.Context, project: ProjectOption = None, as_json: AsJson = False) -> None:
+    """End a pause or a drain."""
+    with client_of(context) as client:
+        orders = client.resume(project)
+        console.print(orders_view(orders)) if not as_json else print_json(orders)
+
+
+@maintenance_app.command("add")
+def add_maintenance(
+    context: typer.Context,
+    starts_at: Annotated[datetime, typer.Argument(help="In local time, such as 2026-05-01T22:00.", show_default=False)],
+    ends_at: Annotated[datetime, typer.Argument(show_default=False)],
+    reason: Reason = "",
+    as_json: AsJson = False,
+) -> None:
+    """Start nothing that might still run in this time."""
+    with client_of(context) as client:
+        window = client.plan_maintenance(starts_at.astimezone(), ends_at.astimezone(), reason)
+        console.print(f"{window.id} is planned") if not as_json else print_json(window)
+
+
+@maintenance_app.command("cancel")
+def cancel_maintenance(context: typer.Context, window_id: str, as_json: AsJson = False) -> None:
+    """Take a window back."""
+    with client_of(context) as client:
+        window = client.cancel_maintenance(window_id)
+        console.print(f"{window.id} is taken back") if not as_json else print_json(window)
+
+
+@quota_app.command("ls")
+def list_quotas(context: typer.Context, as_json: AsJson = False) -> None:
+    """Show all quotas and what is used of them."""
+    with client_of(context) as client:
+        page = client.quotas()
+        console.print(quotas_table(page.items)) if not as_json else print_json(page)
+
+
+@quota_app.command("set")
+def set_quota(
+    context: typer.Context,
+    project: Annotated[str, typer.Argument(show_default=False)],
+    user: Annotated[str | None, typer.Option(help="Of this user in the project; default: of the project.")] = None,
+    shares: Annotated[float, typer.Option(help="Part of the cluster, relative to its siblings.")] = 1.0,
+    max_running: Annotated[int | None, typer.Option(help="Running experiments.")] = None,
+    max_queued: Annotated[int | None, typer.Option(help="Queued experiments.")] = None,
+    max_cpus: Annotated[float | None, typer.Option(help="CPUs held.")] = None,
+    max_gpus: Annotated[float | None, typer.Option(help="GPUs held.")] = None,
+    max_gpu_hours: Annotated[float | None, typer.Option(help="GPU-hours within the window.")] = None,
+    window_days: Annotated[float, typer.Option(help="The window of max-gpu-hours.")] = 7.0,
+    max_storage_bytes: Annotated[int | None, typer.Option(help="Bytes of outputs.")] = None,
+    default_max_runtime_s: Annotated[int | None, typer.Option(help="For those who do not say.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Set the whole quota; what is left out has no limit."""
+    limits = {
+        "shares": shares,
+        "max_running": max_running,
+        "max_queued": max_queued,
+        "max_cpus": max_cpus,
+        "max_gpus": max_gpus,
+        "max_gpu_hours": max_gpu_hours,
+        "window_days": window_days,
+        "max_storage_bytes": max_storage_bytes,
+        "default_max_runtime_s": default_max_runtime_s,
+    }
+    with client_of(context) as client:
+        quota = client.set_quota(project, user, **limits)
+        console.print(quotas_table([quota])) if not as_json else print_json(quota)
+
+
+def _show(experiment: Experiment, what: str, as_json: bool) -> None:
+    print_json(experiment) if as_json else console.print(f"{experiment.id} is {what}")

@@ -1,0 +1,84 @@
+"""The client's calls about the queue: one experiment's place, pauses, maintenance and quotas."""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
+
+from api.queue_schemas import MaintenanceOut, PriorityOut, QueueOrdersOut, QuotaOut, QuotaPage
+from api.schemas import Experiment
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class QueueCalls:
+    """A part of `SedrayClient`."""
+
+    def priority(self, experiment_id: str) -> PriorityOut:
+        """Every term of an experiment's place, its expected start, and what would unblock it."""
+        return self._get(PriorityOut, f"/experiments/{experiment_id}/priority")
+
+    def set_priority(self, experiment_id: str, priority: str) -> Experiment:
+        """Moves it to another class."""
+        return self._call(Experiment, "POST", f"/experiments/{experiment_id}/priority", json={"priority": priority})
+
+    def hold(self, experiment_id: str, reason: str = "") -> Experiment:
+        """Keeps a queued experiment from starting until it is released; it keeps its age."""
+        return self._call(Experiment, "POST", f"/experiments/{experiment_id}/hold", json={"reason": reason})
+
+    def release(self, experiment_id: str) -> Experiment:
+        """Lets a held experiment start again."""
+        return self._call(Experiment, "POST", f"/experiments/{experiment_id}/release")
+
+    def queue_orders(self) -> QueueOrdersOut:
+        """Pauses and maintenance windows."""
+        return self._get(QueueOrdersOut, "/queue/orders")
+
+    def pause(self, project: str | None = None, *, reason: str = "", drain: bool = False) -> QueueOrdersOut:
+        """Starts nothing new, anywhere or in one project; with `drain` what runs stops at its next checkpoint."""
+        order = {"reason": reason, "drain": drain}
+        return self._call(QueueOrdersOut, "POST", f"{_queue_of(project)}/pause", json=order)
+
+    def resume(self, project: str | None = None) -> QueueOrdersOut:
+        """Ends the pause of a project, or that of the whole queue."""
+        return self._call(QueueOrdersOut, "POST", f"{_queue_of(project)}/resume")
+
+    def plan_maintenance(self, starts_at: datetime, ends_at: datetime, reason: str = "") -> MaintenanceOut:
+        """Nothing is started that might still run then."""
+        order = {"starts_at": starts_at.isoformat(), "ends_at": ends_at.isoformat(), "reason": reason}
+        return self._call(MaintenanceOut, "POST", "/queue/maintenance", json=order)
+
+    def cancel_maintenance(self, window_id: str) -> MaintenanceOut:
+        """Takes a window back."""
+        return self._call(MaintenanceOut, "DELETE", f"/queue/maintenance/{window_id}")
+
+    def quotas(self) -> QuotaPage:
+        """All quotas and what is used of them."""
+        return self._get(QuotaPage, "/queue/quotas")
+
+    def set_quota(self, project: str, user: str | None = None, **limits: Any) -> QuotaOut:
+        """Sets the whole quota of a project, or of a user in it; what is left out has no limit."""
+        path = f"/projects/{project}" + (f"/users/{user}/quota" if user else "/quota")
+        return self._call(QuotaOut, "PUT", path, json=limits)
+
+    @abstractmethod
+    def _get(self, model: type[Model], path: str, query: Mapping[str, Any] | None = None) -> Model: ...
+
+    @abstractmethod
+    def _call(
+        self,
+        model: type[Model],
+        method: str,
+        path: str,
+        *,
+        json: Any = None,
+        params: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout_s: float | None = None,
+    ) -> Model: ...
+
+
+def _queue_of(project: str | None) -> str:
+    return f"/projects/{project}" if project else "/queue"
