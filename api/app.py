@@ -44,6 +44,7 @@ from service.log_archive import LogReader
 from service.planning import DataPreviewer, plan_experiment
 from service.settings import ApiSettings
 from service.storage.database import create_engine, create_sessions
+from service.telemetry import WATCHERS
 
 PREFIX = "/api/v1"
 _DESCRIPTION = """Queue SFT-then-RL experiments, watch them live, and compare what came out.
@@ -110,6 +111,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.log_reader = LogReader(app.state.sessions, settings.output_dir)
     app.state.live_updates = LiveUpdates(database_url)
     app.state.live_updates.start()
+    WATCHERS.set_function(lambda: app.state.live_updates.num_subscriptions)
     if settings.oidc.issuer is not None:
         app.state.oidc = OidcProvider(settings.oidc, settings.public_url.rstrip("/") + single_sign_on.CALLBACK)
     life = asyncio.create_task(keep_recording_life(app.state.sessions), name="sign-of-life")

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from pydantic import BaseModel
 
-from api.operation_schemas import LogSources, ProjectRetention, RetentionDays
+from api.operation_schemas import Diagnosis, LogSources, ProjectRetention, RetentionDays
 from service.contract.certificates import DeathCertificate
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -40,3 +40,7 @@ class OperationCalls(ABC):
         if days is None:
             return self._call(ProjectRetention, "DELETE", path)
         return self._call(ProjectRetention, "PUT", path, json=days.model_dump())
+
+    def diagnosis(self) -> Diagnosis:
+        """Whether the service and all that it stands on are well; for admins."""
+        return self._get(Diagnosis, "/diagnosis")

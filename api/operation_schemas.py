@@ -49,3 +49,18 @@ class RetentionOut(WireModel):
 
     default: RetentionDays
     projects: list[ProjectRetention]
+
+
+class CheckOut(WireModel):
+    """What one look found."""
+
+    name: str
+    verdict: Literal["ok", "warning", "fault"]
+    detail: str
+    what_to_do: str
+
+
+class Diagnosis(WireModel):
+    """All checks."""
+
+    items: list[CheckOut]

@@ -13,6 +13,8 @@ from pydantic_settings import SettingsError
 from api.app import create_app
 from service.log_format import configure_logging
 from service.settings import ApiSettings
+from service.telemetry import serve_metrics
+from service.tracing import configure_tracing, flush_tracing
 
 logger = logging.getLogger(__name__)
 GRACE_S = 4
@@ -34,6 +36,8 @@ def main() -> None:
     configure_logging()
     app = create_app(_read_settings())
     settings: ApiSettings = app.state.settings
+    configure_tracing("api", settings.otlp_endpoint)
+    serve_metrics(settings.metrics_host, settings.metrics_port)
     config = uvicorn.Config(
         app,
         host=settings.host,
@@ -49,6 +53,7 @@ def main() -> None:
         # uvicorn raises the signal again after it has stopped; by then there is nothing left to do.
         signal.signal(number, lambda *_: None)
     _Server(config).run()
+    flush_tracing()
     logger.info("api stopped")
 
 

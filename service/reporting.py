@@ -7,6 +7,7 @@ from service import attempts, log_store, metric_store, sentinels, token_views
 from service.contract.messages import LentEngine, MetricColumns, ReportAck, WorkerReport
 from service.contract.sentinels import Limit
 from service.contract.status import EndReason, ExperimentStatus
+from service.queue.controls import hold_running
 from service.storage.scheduling_tables import AttemptHolding
 from service.storage.tables import Attempt, Experiment
 from service.storage.transitions import lock_experiment, notify, record_event
@@ -55,7 +56,7 @@ async def take_report(session: AsyncSession, attempt: Attempt, report: WorkerRep
 async def _heed_sentinels(
     session: AsyncSession, attempt: Attempt, limits: list[Limit], columns: list[MetricColumns]
 ) -> bool:
-    """Tells of every alarm; ends the attempt at the first that says so, and returns whether it did.
+    """Tells of every alarm; ends or holds the attempt at the first that says so, and returns whether it ended it.
 
     It is ended before its driver has stopped: from then on whatever the driver writes is refused.
     """
@@ -65,8 +66,11 @@ async def _heed_sentinels(
             session, attempt.experiment_id, "sentinel", alarm.message, attempt_id=attempt.id, detail=alarm.detail
         )
     stops = [alarm for alarm in alarms if alarm.limit.action == "stop"]
-    if not stops:
-        return False
-    evidence = {"sentinels": [alarm.detail for alarm in stops]}
-    await attempts.end_attempt(session, attempt, EndReason.SENTINEL, stops[0].message, evidence)
-    return True
+    if stops:
+        evidence = {"sentinels": [alarm.detail for alarm in stops]}
+        await attempts.end_attempt(session, attempt, EndReason.SENTINEL, stops[0].message, evidence)
+        return True
+    holds = [alarm for alarm in alarms if alarm.limit.action == "hold"]
+    if holds:
+        await hold_running(session, attempt, by=f"sentinel {holds[0].limit.type}", reason=holds[0].message)
+    return False

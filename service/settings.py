@@ -27,6 +27,11 @@ class ServiceSettings(BaseSettings):
     webhook_allowed_hosts: frozenset[str] = frozenset()
     """Hosts (`host` or `host:port`) that webhooks may go to at private addresses or over plain HTTP; a JSON list."""
 
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int | None = Field(default=None, ge=1, le=65_535)
+    """Where this process tells Prometheus its figures; without a port it tells nobody. Never the API's own port."""
+    otlp_endpoint: str | None = None
+    """OpenTelemetry collector for traces, such as http://collector:4318; needs the `telemetry` extra."""
     retain_logs_days: int | None = Field(default=None, ge=0)
     """Days for which the logs of an ended experiment are kept; without a number, for ever. So for the next three. A
     project may say otherwise."""
@@ -105,6 +110,8 @@ class SchedulerSettings(ServiceSettings):
     """Where the drivers reach the API from inside the cluster."""
     worker_dir: Path
     """Folder that the scheduler and the drivers share: attempt token files and the drivers' spool."""
+    driver_labels: dict[str, str] = {}
+    """Labels of the Ray nodes on which drivers may run, as a JSON object; without any they run on the head."""
     worker_python: str = "python"
     """The interpreter of the workers' environment on the cluster."""
     num_cpus: float | None = None
@@ -114,6 +121,10 @@ class SchedulerSettings(ServiceSettings):
     reconcile_s: float = 3.0
     upkeep_s: float = Field(default=15.0, gt=0)
     """Between two passes of housekeeping: log lines to the storage, retention."""
+    figures_s: float = Field(default=10.0, gt=0)
+    """Between two looks at the figures for Prometheus."""
+    ray_agent_port: int = Field(default=52365, ge=1, le=65_535)
+    """Of Ray's agent on each node: the scheduler makes sure that it refuses strangers."""
     ray_timeout_s: float = 15.0
     lease_ttl_s: float = 9.0
     """How long a scheduler that does not renew its lease leads on; a standby looks five times in that time."""

@@ -41,6 +41,8 @@ class FakeRay(httpx.AsyncBaseTransport):
     """Orders of the sweep jobs; each is done at once, and reports what `leftovers` holds."""
     leftovers: list[dict[str, Any]] = field(default_factory=list)
     sweep_status: str = "SUCCEEDED"
+    open_agent: bool = False
+    """Whether the agent of its node takes orders from strangers."""
     down: bool = False
     """Nothing answers."""
     lost_answers: int = 0
@@ -56,6 +58,8 @@ class FakeRay(httpx.AsyncBaseTransport):
         await self.meanwhile(f"before {what}")
         if self.down:
             raise httpx.ConnectError("connection refused", request=request)
+        if request.url.port == 52365:
+            return httpx.Response(200 if self.open_agent else 401, request=request)
         if request.headers.get("Authorization") != f"Bearer {TOKEN}":
             return httpx.Response(401, text="Unauthorized", request=request)
         response = self._answer(request)
@@ -100,7 +104,7 @@ class FakeRay(httpx.AsyncBaseTransport):
         resources = {"CPU": self.num_cpus, "memory": 1e9}
         if self.num_gpus:
             resources["GPU"] = self.num_gpus
-        nodes = [{"node_id": "n1", "state": "ALIVE", "resources_total": resources}]
+        nodes = [{"node_id": "n1", "node_ip": "10.0.0.1", "state": "ALIVE", "resources_total": resources}]
         nodes = [node for node in nodes if node["node_id"] not in self.dead_nodes]
         nodes.append({"node_id": "n0", "state": "DEAD", "resources_total": {"CPU": 64.0}})
         return _listing(nodes, httpx.QueryParams())

@@ -17,6 +17,7 @@ from api.cli.certificate_text import certificate_summary, certificate_view
 from api.cli.connection import DEFAULT_DATA
 from api.cli.data_preview import preview_view
 from api.cli.demo import run_demo
+from api.cli.doctor import diagnosis_view, examine, is_well
 from api.cli.log_printer import LogPrinter
 from api.cli.queue_commands import add_queue_commands
 from api.cli.queue_tables import orders_view
@@ -243,6 +244,16 @@ def whoami(context: typer.Context, as_json: AsJson = False) -> None:
     with client_of(context) as client:
         me = client.me()
         console.print(me_view(me)) if not as_json else print_json(me)
+
+
+@app.command()
+def doctor(context: typer.Context, as_json: AsJson = False) -> None:
+    """Look into the service and all that it stands on; exit code 1 if something is at fault. For admins."""
+    with client_of(context) as client:
+        found = examine(client)
+        console.print(diagnosis_view(found)) if not as_json else print_json(found)
+        if not is_well(found):
+            raise typer.Exit(1)
 
 
 @app.command()

@@ -7,6 +7,7 @@ from api.problems import problem_responses
 from service import attempts, reporting
 from service.contract.messages import FinishReport, ReportAck, ReusedStage, StageResult, StartReply, WorkerReport
 from service.contract.spec import ExperimentSpec
+from service.telemetry import LINES, POINTS, REPORTS
 
 router = APIRouter(prefix="/attempts/{attempt_id}", tags=["attempts"])
 _PROBLEMS = problem_responses(401, 409, 413, 422)
@@ -38,7 +39,12 @@ async def take_report(attempt: CurrentAttempt, session: SessionDep, report: Work
 
     422 `report_gap` names the number that is expected (`expected_seq`).
     """
-    return await reporting.take_report(session, attempt, report)
+    ack = await reporting.take_report(session, attempt, report)
+    REPORTS.labels("duplicate" if ack.duplicate else "stored").inc()
+    if not ack.duplicate:
+        POINTS.inc(len(report.points) + sum(len(one.steps) for one in report.series))
+        LINES.inc(len(report.log_lines))
+    return ack
 
 
 @router.post("/stage-results", summary="Leave the result of a finished stage", status_code=204, responses=_PROBLEMS)

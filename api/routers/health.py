@@ -25,7 +25,8 @@ class Readiness(WireModel):
     """Told, but no reason to take no requests: without a scheduler experiments queue up and reports still arrive."""
 
 
-async def _head_revision(request: Request) -> str:
+async def head_revision(request: Request) -> str:
+    """The newest revision of the schema that this version knows."""
     return cast(str, request.app.state.head_revision)
 
 
@@ -41,7 +42,7 @@ async def show_life() -> dict[str, str]:
     responses={503: {"model": Readiness, "description": "The database is away or not migrated"}},
 )
 async def show_readiness(
-    response: Response, sessions: SessionsDep, head: Annotated[str, Depends(_head_revision)]
+    response: Response, sessions: SessionsDep, head: Annotated[str, Depends(head_revision)]
 ) -> Readiness:
     """503 while the database does not answer or its schema is not the one that this version needs."""
     try:

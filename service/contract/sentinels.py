@@ -1,6 +1,6 @@
 """Limits on a run's own metrics: which points pass them, how many in a row count, and what is done then. Pure.
 
-point ──(passes the limit)──> streak + 1 ──(streak = window)──> fires, once an attempt: alert | stop
+point ──(passes the limit)──> streak + 1 ──(streak = window)──> fires, once an attempt: alert | hold | stop
       └─(does not)──> streak 0
 """
 
@@ -15,7 +15,9 @@ from pydantic import Field, field_validator, model_validator
 from service.contract.metric_names import METRICS, describe_metric
 from service.contract.strict_model import StrictModel
 
-SentinelAction = Literal["alert", "stop"]
+SentinelAction = Literal["alert", "hold", "stop"]
+"""`alert` tells people; `hold` also stops the run at its next checkpoint, where it waits until somebody releases it;
+`stop` ends it as failed at once."""
 _WINDOW = Field(default=20, ge=1, le=100_000)
 """Points in a row."""
 

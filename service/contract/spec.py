@@ -66,7 +66,7 @@ class ExperimentSpec(StrictModel):
     """Longest time without a step, another phase or another stage; then the attempt is ended as hung, and tried again.
     Without a number nothing but `max_runtime_s` ends a run that reports and stands still."""
     sentinels: list[Sentinel] = Field(default_factory=default_sentinels, max_length=64)
-    """Limits on the run's own metrics; each raises an alert, or stops the run."""
+    """Limits on the run's own metrics; each raises an alert, holds the run, or stops it."""
     max_retries: int = Field(default=2, ge=0, le=20)
     """Further attempts after failures of the infrastructure, for each kind of them (a node, the engine, a job that was
     lost); counted anew after an hour of work that lasts. A failure of the experiment itself is never retried, and room

@@ -198,7 +198,8 @@ class _Stack:
             "SEDRAY_RAY_TOKEN_FILE": str(ray.token_file),
             "SEDRAY_SERVICE_URL": self._url,
             "SEDRAY_WORKER_DIR": str(self._folder.work),
-            "SEDRAY_WORKER_PYTHON": sys.executable,
+            "SEDRAY_WORKER_PYTHON": os.environ.get("SEDRAY_WORKER_PYTHON", sys.executable),
+            **({} if self._options.ray else {"SEDRAY_RAY_AGENT_PORT": str(self._ports.agent)}),
         }
         server = self._add(self._python("api", "api.server", {**shared, **api}))
         self._add(self._python("scheduler", "service.scheduler.main", {**shared, **scheduler}))

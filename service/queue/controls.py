@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, func, or_, select
+from sqlalchemy import delete, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -17,8 +17,8 @@ from service.contract.spec import PRIORITY_RANK, PriorityName
 from service.contract.status import ExperimentStatus
 from service.errors import InvalidRequest, NotAllowedNow, NotFound
 from service.storage.identifiers import new_id
-from service.storage.scheduling_tables import MaintenanceWindow, QueueEntry, QueuePause
-from service.storage.tables import Experiment, Project
+from service.storage.scheduling_tables import AttemptHolding, MaintenanceWindow, QueueEntry, QueuePause
+from service.storage.tables import Attempt, Experiment, Project
 from service.storage.transitions import lock_experiment, notify, record_event
 
 WHOLE_QUEUE = ""
@@ -36,6 +36,27 @@ async def hold(session: AsyncSession, experiment_id: str, *, user: Actor, reason
     await session.flush()
     await _note(session, experiment, user, "hold", "held", f"held by {user.name}: {reason}", before, _hold_of(entry))
     return experiment
+
+
+async def hold_running(session: AsyncSession, attempt: Attempt, *, by: str, reason: str) -> None:
+    """Asks a running attempt to stop at its next checkpoint, and keeps its experiment from going on until `release`.
+
+    For the service itself; `by` says which part of it. The caller holds the experiment's lock. One that somebody holds
+    already stays theirs.
+    """
+    now = await _now(session)
+    unheld = update(QueueEntry).where(QueueEntry.experiment_id == attempt.experiment_id, QueueEntry.held_by.is_(None))
+    held = await session.scalar(
+        unheld.values(held_by=by, held_reason=reason, held_at=now).returning(QueueEntry.experiment_id)
+    )
+    unasked = update(AttemptHolding).where(
+        AttemptHolding.attempt_id == attempt.id, AttemptHolding.preempt_requested_at.is_(None)
+    )
+    await session.execute(unasked.values(preempt_requested_at=now, preempt_reason=reason))
+    if held is not None:
+        message = f"held by {by}; stops at its next checkpoint and waits to be released: {reason}"
+        detail = {"after": {"held_by": by, "reason": reason}, "by": by}
+        await record_event(session, attempt.experiment_id, "held", message, attempt_id=attempt.id, detail=detail)
 
 
 async def release(session: AsyncSession, experiment_id: str, *, user: Actor) -> Experiment:

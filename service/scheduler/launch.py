@@ -147,6 +147,7 @@ def _request(attempt: Attempt, experiment: Experiment, settings: SchedulerSettin
             "RAY_JOB_STOP_WAIT_TIME_S": str(settings.stop_wait_s),
         },
         metadata={"experiment": experiment.id, "attempt": attempt.id, "spec_sha256": experiment.spec_sha256},
+        labels=settings.driver_labels,
     )
 
 

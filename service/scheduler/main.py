@@ -10,6 +10,8 @@ from service.scheduler.ray_gateway import RayDashboard
 from service.scheduler.wakeups import listen
 from service.settings import SchedulerSettings
 from service.storage.database import create_engine, create_sessions
+from service.telemetry import serve_metrics
+from service.tracing import configure_tracing, flush_tracing
 from service.webhooks.loop import DeliveryLoop
 from service.webhooks.sending import Sender
 
@@ -18,9 +20,16 @@ logger = logging.getLogger(__name__)
 
 async def run(settings: SchedulerSettings) -> None:
     """Runs the scheduler until a signal."""
+    configure_tracing("scheduler", settings.otlp_endpoint)
+    serve_metrics(settings.metrics_host, settings.metrics_port)
     database_url = settings.database_url.get_secret_value()
     engine = create_engine(database_url)
-    dashboard = RayDashboard(settings.ray_dashboard_url, settings.ray_token_file, timeout_s=settings.ray_timeout_s)
+    dashboard = RayDashboard(
+        settings.ray_dashboard_url,
+        settings.ray_token_file,
+        timeout_s=settings.ray_timeout_s,
+        agent_port=settings.ray_agent_port,
+    )
     sender = Sender(settings.webhook_allowed_hosts)
     try:
         async with dashboard:
@@ -44,6 +53,7 @@ async def run(settings: SchedulerSettings) -> None:
     finally:
         await sender.close()
         await engine.dispose()
+        flush_tracing()
         logger.info("scheduler stopped")
 
 

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from service.errors import LeaseLost
 from service.scheduler.admission_pass import run_admission
+from service.scheduler.figure_gauges import clear_gauges, update_gauges
 from service.scheduler.launch import Launcher
 from service.scheduler.lease import Lease, acquire_lease, renew_lease, resign_lease
 from service.scheduler.output_census import measure_outputs
@@ -28,6 +29,8 @@ from service.scheduler.wakeups import wait_for_any
 from service.settings import SchedulerSettings
 from service.storage.database import Sessions
 from service.storage.processes import new_instance, record_life
+from service.telemetry import LEADS, timed_pass
+from service.tracing import span
 from service.versions import sedray_version
 
 logger = logging.getLogger(__name__)
@@ -87,11 +90,14 @@ class SchedulerProcess:
         working = asyncio.create_task(self._run_loops(lease, reconciler))
         tasks = {renewing, working}
         stopping = asyncio.create_task(self._stop.wait())
+        LEADS.set(1)
         try:
             await asyncio.wait({*tasks, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if self._stop.is_set():
                 await asyncio.wait(tasks, timeout=_STOP_PATIENCE_S)
         finally:
+            LEADS.set(0)
+            clear_gauges()
             await _cancel(*tasks, stopping)
         _raise_first(tasks)
         await self._resign(lease)
@@ -113,6 +119,9 @@ class SchedulerProcess:
         async def measure() -> None:
             await measure_outputs(self._sessions, lease, self._settings.output_dir)
 
+        async def show_figures() -> None:
+            await update_gauges(self._sessions)
+
         # What the last scheduler saw of Ray may be of another cluster: look before anybody is admitted.
         await self._once("reconcile", reconcile)
         async with asyncio.TaskGroup() as group:
@@ -121,6 +130,8 @@ class SchedulerProcess:
             group.create_task(self._repeat("census", measure, _CENSUS_S))
             group.create_task(self._repeat("launch", launch, self._settings.tick_s, self._claimed))
             group.create_task(self._repeat("upkeep", self._upkeep.run_once, self._settings.upkeep_s))
+            if self._settings.metrics_port is not None:
+                group.create_task(self._repeat("figures", show_figures, self._settings.figures_s))
 
     async def _repeat(
         self, name: str, body: Callable[[], Awaitable[None]], interval_s: float, wakeup: asyncio.Event | None = None
@@ -136,7 +147,8 @@ class SchedulerProcess:
 
     async def _once(self, name: str, body: Callable[[], Awaitable[None]]) -> None:
         try:
-            await body()
+            with timed_pass(name), span(f"scheduler {name}"):
+                await body()
         except LeaseLost:
             raise
         except Exception:

@@ -4,6 +4,7 @@ A failed submit proves nothing: the answer may be lost, and a job that exists al
 So whatever went wrong, the id is looked up, and a job with our metadata is taken as the one that was submitted.
 """
 
+import asyncio
 from pathlib import Path
 from typing import Self
 
@@ -32,9 +33,19 @@ class RayDashboard:
     """The gateway to a real cluster."""
 
     def __init__(
-        self, url: str, token_file: Path, *, timeout_s: float, transport: httpx.AsyncBaseTransport | None = None
+        self,
+        url: str,
+        token_file: Path,
+        *,
+        timeout_s: float,
+        agent_port: int = 52365,
+        transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        """`token_file` is read for each request, so that a new token needs no restart; `timeout_s` bounds each call."""
+        """`token_file` is read for each request, so that a new token needs no restart; `timeout_s` bounds each call.
+
+        `agent_port` is that of Ray's agent on every node.
+        """
+        self._agent_port = agent_port
         self._http = RayHttp(url, token_file, timeout_s=timeout_s, transport=transport)
 
     async def __aenter__(self) -> Self:
@@ -86,6 +97,19 @@ class RayDashboard:
         """See RayGateway."""
         return [parse_actor(entry) for entry in await self._http.list_state("actors", job_id=ray_job_id)]
 
+    async def open_doors(self, view: ClusterView) -> list[str]:
+        """See RayGateway. A door that nobody answers at is closed."""
+        doors = {"the dashboard": "/api/jobs/"}
+        doors |= {
+            f"the agent on {ip}": f"http://{ip}:{self._agent_port}/api/job_agent/jobs/" for ip in sorted(view.node_ips)
+        }
+        answers = await asyncio.gather(*(self._http.status_without_token("POST", url) for url in doors.values()))
+        return [
+            f"{who} answers {status} without a token"
+            for who, status in zip(doors, answers, strict=True)
+            if status not in (None, 401, 403)
+        ]
+
     async def placement_groups(self, ray_job_id: str) -> list[str]:
         """See RayGateway."""
         groups = await self._http.list_state("placement_groups", creator_job_id=ray_job_id)
@@ -118,7 +142,7 @@ class RayDashboard:
 
     async def _post_job(self, request: RayJobRequest) -> str:
         """Posts the job; returns what Ray said, or why there was no answer: only the look-up afterwards decides."""
-        body = {
+        body: dict[str, object] = {
             "submission_id": request.submission_id,
             "entrypoint": request.entrypoint,
             # The driver holds nothing; its placement group takes what the ledger has set aside.
@@ -126,6 +150,8 @@ class RayDashboard:
             "runtime_env": {"env_vars": dict(request.env_vars)},
             "metadata": dict(request.metadata),
         }
+        if request.labels:
+            body["entrypoint_label_selector"] = dict(request.labels)
         try:
             response = await self._http.call("POST", "/api/jobs/", json=body)
         except RayUnreachable as error:

@@ -7,6 +7,7 @@ from typing import Any, Self
 import httpx
 
 from service.errors import RayUnreachable
+from service.telemetry import RAY_REQUESTS
 
 
 class RayHttp:
@@ -40,13 +41,23 @@ class RayHttp:
         try:
             response = await self._http.request(method, path, headers={"Authorization": f"Bearer {token}"}, **arguments)
         except httpx.HTTPError as error:
+            RAY_REQUESTS.labels("unreachable").inc()
             detail = str(error) or type(error).__name__
             raise RayUnreachable(f"no answer from Ray's dashboard at {self._http.base_url}: {detail}") from error
+        RAY_REQUESTS.labels("answered").inc()
         if response.status_code in (401, 403):
             raise RayUnreachable(
                 f"Ray's dashboard refuses the token in {self._token_file}; put the cluster's token there"
             )
         return response
+
+    async def status_without_token(self, method: str, url: str) -> int | None:
+        """What a stranger is answered, by status; None where nobody answers."""
+        try:
+            body: dict[str, str] | None = {} if method == "POST" else None
+            return (await self._http.request(method, url, json=body, timeout=5.0)).status_code
+        except httpx.HTTPError:
+            return None
 
     async def get_json(self, path: str, **query: str) -> dict[str, Any]:
         """The object that a successful answer holds."""

@@ -34,6 +34,8 @@ class RayJobRequest:
     """Readable by everybody who reaches Ray's API: no secrets."""
     metadata: Mapping[str, str]
     """By `attempt` and `spec_sha256` a job is recognised as ours."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """Of the nodes on which its driver may run; without any it runs on the head."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +106,7 @@ class ClusterView:
     nodes: tuple[NodeView, ...] = ()
     node_ids: frozenset[str] = frozenset()
     """Of the living nodes."""
+    node_ips: frozenset[str] = frozenset()
     supervisors: Mapping[str, str] = field(default_factory=dict)
     """By submission id, the state of the actor that watches a job's driver: `ALIVE` or `PENDING_CREATION`."""
 
@@ -141,6 +144,9 @@ class RayGateway(Protocol):
 
     async def placement_groups(self, ray_job_id: str) -> list[str]:
         """The ids of the driver's placement groups that still hold or ask for resources."""
+
+    async def open_doors(self, view: ClusterView) -> list[str]:
+        """Where Ray takes orders from strangers: whoever finds such a door runs code on the cluster."""
 
     async def poke(self) -> None:
         """Makes Ray look at its jobs anew: after a restart with a lasting store it does so only when asked for one."""

@@ -67,6 +67,7 @@ def parse_cluster(
             memory=read_node_memory(resources),
             nodes=tuple(_node_view(node) for node in living),
             node_ids=frozenset(node["node_id"] for node in living),
+            node_ips=frozenset(str(node["node_ip"]) for node in living if node.get("node_ip")),
             supervisors={
                 actor.name.removeprefix(SUPERVISOR_PREFIX): actor.state
                 for actor in supervisors

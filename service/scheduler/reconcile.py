@@ -84,6 +84,8 @@ class Reconciler:
         self._sightings = Sightings()
         self._api = api_watch
         self._places = asyncio.Semaphore(_AT_ONCE)
+        self._closed: tuple[str, frozenset[str]] | None = None
+        """Session and nodes that were seen to refuse strangers."""
         self._sweeper = Sweeper(gateway, settings.worker_python)
 
     async def run_once(self, lease: Lease) -> None:
@@ -107,7 +109,9 @@ class Reconciler:
         view, message = None, ""
         try:
             view = await self._gateway.cluster()
+            await self._refuse_open(view)
         except RayUnreachable as error:
+            view = None
             message = error.message
             logger.warning("ray unreachable", extra={"error": message})
         async with self._sessions.begin() as session:
@@ -118,6 +122,18 @@ class Reconciler:
             else:
                 await record_sight(session, view, self._bounds, now)
         return view
+
+    async def _refuse_open(self, view: ClusterView) -> None:
+        """A cluster that takes orders from anybody gets none from us: looked at once for each of its sessions."""
+        known = (view.session_name, view.node_ips)
+        if known == self._closed:
+            return
+        if doors := await self._gateway.open_doors(view):
+            raise RayUnreachable(
+                f"Ray is open to anybody who reaches it: {'; '.join(doors)}. Start every node with "
+                "RAY_AUTH_MODE=token; until then nothing is started or concluded"
+            )
+        self._closed = known
 
     async def _load(self, view: ClusterView | None) -> list[_Case]:
         async with self._sessions() as session:

@@ -155,6 +155,7 @@ OPERATIONS: dict[str, Operation] = {
     f"PUT {_PROJECT}/retention": _change("manage", json={"logs": 30}),
     f"DELETE {_PROJECT}/retention": _change("manage"),
     "GET /api/v1/retention": _read("admin_read"),
+    "GET /api/v1/diagnosis": _read("admin_read"),
     f"GET {_PROJECT}/audit": _read("oversee"),
     f"GET {_PROJECT}/webhooks": _read("oversee"),
     f"POST {_PROJECT}/webhooks": _change("manage", target="webhook", success=201, json=_NEW_WEBHOOK),

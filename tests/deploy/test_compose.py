@@ -1,15 +1,20 @@
 """The containers cannot be run in the gate; what can be said about their files without, is said here."""
 
+import json
 import os
 import re
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import jsonschema
+import pytest
 import yaml
 
-from service.settings import ApiSettings, SchedulerSettings
+from service.settings import ApiSettings, SchedulerSettings, ServiceSettings
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+PROCESSES: dict[str, type[ServiceSettings]] = {"api": ApiSettings, "scheduler": SchedulerSettings}
 
 
 def compose() -> dict[str, Any]:
@@ -21,20 +26,46 @@ def required_variables() -> set[str]:
     return set(re.findall(r"\$\{(\w+):\?", (REPOSITORY / "docker-compose.yml").read_text()))
 
 
+@pytest.mark.parametrize("file", ["docker-compose.yml", "deploy/compose.grafana.yml"])
+def test_the_files_are_what_compose_understands(file: str) -> None:
+    schemas = resources.files("check_jsonschema.builtin_schemas.vendor")
+    schema = json.loads((schemas / "compose-spec.json").read_text())
+    jsonschema.validate(yaml.safe_load((REPOSITORY / file).read_text()), schema)
+
+
 def test_every_process_of_the_service_is_there() -> None:
-    assert set(compose()["services"]) == {"postgres", "migrate", "api", "scheduler", "ray-head"}
+    services = compose()["services"]
+    assert set(services) == {
+        *("postgres", "migrate", "api", "scheduler", "proxy"),
+        *("ray-head", "ray-worker", "prometheus", "grafana"),
+    }
+    assert {name: service["deploy"]["replicas"] for name, service in services.items() if "deploy" in service} == {
+        "api": 2,
+        "scheduler": 2,
+    }
 
 
-def test_only_the_api_publishes_a_port() -> None:
+def test_only_the_proxy_publishes_a_port_and_it_knows_the_api_alone() -> None:
     published = {name for name, service in compose()["services"].items() if "ports" in service}
-    assert published == {"api"}
+    assert published == {"proxy"}
     assert compose()["networks"]["inside"] == {"internal": True}
+    targets = re.findall(r"proxy_pass (\S+);", (REPOSITORY / "deploy/proxy/nginx.conf").read_text())
+    assert set(targets) == {"http://api"}
 
 
-def test_ray_starts_with_token_authentication() -> None:
-    environment = compose()["services"]["ray-head"]["environment"]
+@pytest.mark.parametrize("name", ["ray-head", "ray-worker"])
+def test_ray_starts_with_token_authentication(name: str) -> None:
+    environment = compose()["services"][name]["environment"]
     assert environment["RAY_AUTH_MODE"] == "token"
     assert environment["RAY_AUTH_TOKEN_PATH"].startswith("/run/secrets/")
+
+
+def test_the_head_hands_out_nothing_and_drivers_go_where_the_workers_label_says() -> None:
+    services = compose()["services"]
+    assert {"--num-cpus=0", "--num-gpus=0"} <= set(services["ray-head"]["command"])
+    [label] = [part for part in services["ray-worker"]["command"] if part.startswith("--labels=")]
+    key, value = label.removeprefix("--labels=").split("=")
+    assert json.loads(services["scheduler"]["environment"]["SEDRAY_DRIVER_LABELS"]) == {key: value}
 
 
 def test_no_secret_has_a_default() -> None:
@@ -44,19 +75,21 @@ def test_no_secret_has_a_default() -> None:
     assert set(named.values()) == {""}
 
 
-def test_each_process_gets_the_settings_that_it_needs() -> None:
-    services = compose()["services"]
-    for name, settings in {"api": ApiSettings, "scheduler": SchedulerSettings}.items():
-        given = {variable.removeprefix("SEDRAY_").lower() for variable in services[name]["environment"]}
-        needed = {field for field, info in settings.model_fields.items() if info.is_required()}
-        assert needed <= given <= set(settings.model_fields)
+@pytest.mark.parametrize("name", PROCESSES)
+def test_each_process_gets_the_settings_that_it_needs(name: str) -> None:
+    fields = PROCESSES[name].model_fields
+    given = {variable.removeprefix("SEDRAY_").lower() for variable in compose()["services"][name]["environment"]}
+    needed = {field for field, info in fields.items() if info.is_required()}
+    assert needed <= given <= set(fields)
 
 
 def test_every_secret_and_volume_that_is_used_is_declared() -> None:
     declared = compose()
     for service in declared["services"].values():
         assert set(service.get("secrets", [])) <= set(declared["secrets"])
-        assert {volume.split(":")[0] for volume in service.get("volumes", [])} <= set(declared["volumes"])
+        volumes = {volume.split(":")[0] for volume in service.get("volumes", [])}
+        assert {name for name in volumes if not name.startswith(".")} <= set(declared["volumes"])
+        assert all((REPOSITORY / name).exists() for name in volumes if name.startswith("."))
         assert set(service["networks"]) <= set(declared["networks"])
 
 

@@ -15,6 +15,7 @@ from service.contract.status import EndReason
 from service.errors import StaleAttempt
 from service.sentinels import Alarm, count
 from service.storage.database import Sessions
+from service.storage.scheduling_tables import AttemptHolding, QueueEntry
 from service.storage.tables import Attempt
 from tests.factories import NOW, experiment_of, make_attempt, make_report, make_spec
 
@@ -128,6 +129,28 @@ async def test_a_stop_ends_the_attempt_with_what_was_seen_and_is_not_tried_again
         with pytest.raises(StaleAttempt):
             await attempts.accept_report(session, attempt, make_report(2))
     assert len(await told(sessions, attempt)) == 1
+
+
+@pytest.mark.anyio
+async def test_a_hold_stops_the_run_at_a_checkpoint_where_it_waits_for_a_person(sessions: Sessions) -> None:
+    async with sessions.begin() as session:
+        attempt = await make_attempt(session, sentinels=[{**ENTROPY, "action": "hold"}])
+        experiment = await experiment_of(session, attempt)
+        account = {"project_id": experiment.project_id, "user_id": experiment.user_id}
+        session.add(
+            AttemptHolding(attempt_id=attempt.id, bundles=[], rate=1.0, penalty=1.0, charged_until=NOW, **account)
+        )
+    ack = await reported(sessions, attempt, 1, 0.05, 0.05, 0.05)
+    assert (ack.preempt, ack.cancel) == (True, False)
+    async with sessions.begin() as session:
+        experiment = await attempts.end_attempt(session, attempt, EndReason.PREEMPTED, "stopped at step 12", {})
+        entry = await session.get_one(QueueEntry, experiment.id)
+        assert (experiment.status, experiment.num_failed_attempts) == ("queued", 0)
+        assert (entry.held_by, "actor/entropy was below 0.1" in entry.held_reason) == (
+            "sentinel entropy_collapse",
+            True,
+        )
+        assert "held" in {row.kind for row in await experiments.events_after(session, experiment.id, after=0, limit=50)}
 
 
 @pytest.mark.anyio

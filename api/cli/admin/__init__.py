@@ -1,4 +1,4 @@
-"""`sedray admin`: users, projects, members, service accounts, tokens, webhooks, the audit log, the first admin."""
+"""`sedray admin`: users, projects, members, tokens, webhooks, the audit log, the first admin, backups, retention."""
 
 import os
 import sys
@@ -11,6 +11,7 @@ import typer
 from api.cli.admin.people import member_app, project_app, service_account_app, user_app
 from api.cli.admin.tables import audit_table
 from api.cli.admin.tokens import token_app
+from api.cli.admin.upkeep import backup, restore, retention
 from api.cli.admin.webhooks import webhook_app
 from api.cli.calling import AsJson, client_of, console, print_json
 
@@ -26,6 +27,8 @@ for _name, _app in (
     ("webhook", webhook_app),
 ):
     admin_app.add_typer(_app, name=_name)
+for _command in (backup, restore, retention):
+    admin_app.command()(_command)
 
 
 @admin_app.command()

@@ -84,6 +84,7 @@ async def test_only_living_nodes_count(ray: FakeRay, gateway: RayDashboard) -> N
         memory=memory,
         nodes=(NodeView(id="n1", num_cpus=2.0, num_gpus=1.0),),
         node_ids=frozenset({"n1"}),
+        node_ips=frozenset({"10.0.0.1"}),
     )
     assert await gateway.cluster() == view
 

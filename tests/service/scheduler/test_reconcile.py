@@ -189,6 +189,20 @@ async def test_an_unreachable_ray_changes_nothing_and_shows_its_last_sight(stage
     assert "no answer from Ray's dashboard" in state.message
 
 
+async def test_a_cluster_that_takes_orders_from_strangers_gets_none_from_us(stage: Stage, ray: FakeRay) -> None:
+    ray.open_agent = True
+    async with stage.sessions.begin() as session:
+        await make_experiment(session)
+    await stage.reconcile()
+    assert await run_admission(stage.sessions, stage.lease) == 0
+    async with stage.sessions() as session:
+        state = (await session.scalars(select(ClusterState))).one()
+    assert "the agent on 10.0.0.1 answers 200 without a token" in state.message
+    ray.open_agent = False
+    await stage.reconcile()
+    assert await run_admission(stage.sessions, stage.lease) == 1
+
+
 async def test_a_hung_driver_is_fenced_then_stopped_then_released(stage: Stage, ray: FakeRay) -> None:
     await stage.api_is_up()
     job = await stage.submit()
