@@ -13,23 +13,18 @@ seen, and how long trainer and engine had nothing to do.
 import argparse
 import json
 import logging
-import math
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import fmean, median
 from tempfile import TemporaryDirectory
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
-from pydantic import JsonValue
-
+from bench.attempt import QuietReporter, run_attempt
 from bench.rows import Row
-from service.contract.messages import RolloutSample, StageResult, StartReply, TokenView
 from service.contract.spec import ExperimentSpec
-from service.contract.stages import StageName
-from tests.workers.ray_head import ray_environment, ray_head
 
 logger = logging.getLogger(__name__)
 
@@ -65,10 +60,11 @@ class Measured:
     """Mean age of the trained groups."""
 
 
-class Caught:
-    """`roles.Reports` and what else the driver tells: keeps the metrics, and when a step was over."""
+class Caught(QuietReporter):
+    """Keeps the metrics, and when a step was over."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.steps: dict[int, dict[str, float]] = {}
         self.ended_at: dict[int, float] = {}
         self.final: dict[str, float] = {}
@@ -78,35 +74,6 @@ class Caught:
         if "timing_s/step" in values:
             self.steps[step], self.ended_at[step] = dict(values), time.monotonic()
         self.final |= values
-
-    def rollouts(self, samples: Iterable[RolloutSample]) -> None:
-        """Not kept."""
-
-    def token_views(self, views: Iterable[TokenView]) -> None:
-        """Not kept."""
-
-    def event(self, kind: str, message: str, detail: Mapping[str, JsonValue]) -> None:
-        """An engine that was replaced, say, would spoil the figure."""
-        logger.warning("%s: %s", kind, message)
-
-    def progress(self, stage: StageName | None, phase: str, step: int, num_steps: int) -> None:
-        """Not kept."""
-
-    def stage_result(self, result: StageResult) -> None:
-        """Not kept."""
-
-    def settle(self, deadline_s: float) -> None:
-        """Nothing is under way."""
-
-
-class _NoInterrupts:
-    """Nobody cancels a benchmark."""
-
-    def check(self) -> None:
-        """Go on."""
-
-    def listen(self) -> None:
-        """There is nothing to hear."""
 
 
 def make_spec(mode: Mode, seed: int, num_steps: int) -> ExperimentSpec:
@@ -146,20 +113,8 @@ def make_spec(mode: Mode, seed: int, num_steps: int) -> ExperimentSpec:
 def measure(mode: Mode, seed: int, num_steps: int) -> Measured:
     """One run from the base model to its last evaluation."""
     spec, caught = make_spec(mode, seed, num_steps), Caught()
-    with TemporaryDirectory(prefix="sedray-bench-") as folder, ray_head(math.ceil(spec.resources.num_cpus)) as address:
-        os.environ.update(ray_environment(), RAY_ADDRESS=address)
-        from workers.pipeline.driver import drive
-
-        orders = StartReply(
-            experiment_id="bench",
-            attempt_id=f"bench-{os.getpid()}-{mode}-{seed}",
-            attempt_number=1,
-            spec=spec,
-            output_dir=folder,
-            completed_stages=[],
-            report_interval_s=60.0,
-        )
-        drive(orders, cast(Any, caught), cast(Any, _NoInterrupts()))
+    with TemporaryDirectory(prefix="sedray-bench-") as folder:
+        run_attempt(spec, folder, caught, name=f"bench-{mode}-{seed}")
     return measured(mode, seed, caught)
 
 
