@@ -48,6 +48,10 @@ class World:
         """The places of a path, with a target of this kind made anew."""
         makers: dict[str, Callable[[], Awaitable[dict[str, str]]]] = {
             "queued_experiment": self._queued_experiment,
+            "held_experiment": self._held_experiment,
+            "paused_queue": self._paused_queue,
+            "paused_project": self._paused_project,
+            "window": self._window,
             "cancelled_experiment": self._cancelled_experiment,
             "user": self._user,
             "fresh_member": self._member,
@@ -160,6 +164,7 @@ async def make_world(sessions: Sessions, secret: bytes, output_root: Path) -> Wo
         "experiment_id": done.experiment_id,
         "attempt_id": live.id,
         "user_name": "owner",
+        "attempt_number": "1",
         "stage": "sft",
         "step": "1",
         "sample_index": "0",
