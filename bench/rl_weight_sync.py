@@ -26,7 +26,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import ray
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
@@ -35,6 +34,7 @@ from transformers.utils.logging import disable_progress_bar
 from bench.rows import Row
 from service.contract.resources import ResourcesSpec
 from service.contract.spec import ExperimentSpec
+from tests.workers.ray_head import connected_ray
 from workers.actors.rollout import RolloutEngine
 from workers.placement import Placement, Role, kill, place, wait_for
 from workers.stages.engine_pool import EnginePool
@@ -105,7 +105,7 @@ def weight_sync_rows(sizes: list[str], rounds: int) -> dict[str, Row]:
     """The rows of all sizes, and the one that is promised."""
     rows: dict[str, Row] = {}
     disable_progress_bar()
-    with tempfile.TemporaryDirectory() as folder, _local_ray():
+    with tempfile.TemporaryDirectory() as folder, connected_ray(num_cpus=3):
         for name in sizes:
             seconds = measure(Path(folder) / name, SIZES[name], rounds)
             logger.info("%s: %s", name, _shown(seconds))
@@ -248,15 +248,6 @@ def _sequences(size: Size) -> tuple[tuple[int, ...], ...]:
     generator = torch.Generator().manual_seed(SEED)
     drawn = torch.randint(len(_SPECIAL), size.vocabulary, (4, _PROMPT_TOKENS), generator=generator)
     return tuple(tuple(row) for row in drawn.tolist())
-
-
-@contextmanager
-def _local_ray() -> Iterator[None]:
-    ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING)
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 def _with_seconds(call: Callable[[], dict[str, float]]) -> tuple[float, dict[str, float]]:
