@@ -107,17 +107,16 @@ class _NoInterrupts:
 
 
 def make_spec(mode: Mode, seed: int, num_steps: int) -> ExperimentSpec:
-    """Steps whose rollouts take about as long as training on them, on one core each: two passes over each step's
-    completions in updates of a quarter of them."""
+    """Steps whose rollouts take about as long as training on them, on one core each: two updates by each step's
+    completions."""
     data, reward = _COUNTDOWN / "data", {"type": "countdown"}
     rl = {
         "data": {"path": str(data / "rl.jsonl")},
         "reward": reward,
-        "optimizer": {"learning_rate": 2.0e-4},
+        "optimizer": {"learning_rate": 3.0e-4},
         "num_steps": num_steps,
         "num_prompts_per_step": 64,
         "num_generations": 8,
-        "mini_batch_size": 128,
         "num_iterations": 2,
         "max_completion_length": 16,
         "save_steps": num_steps,

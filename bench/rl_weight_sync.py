@@ -8,8 +8,8 @@
     in place    the trainer saves the same folder, and vLLM's `reload_weights` reads it into the running engine: nothing
                 is paused, no cache is cleared and nothing is checked
 
-All on this machine, with one CPU each for trainer and engine. A ratio is ours by the peer's in syncs a second: above 1
-is better. `weight_sync_vs_reload_speed` is the smaller one of the sizes.
+All on this machine, with one thread each for trainer and engine. A ratio is ours by the peer's in syncs a second: above
+1 is better. `weight_sync_vs_reload_speed` is the smaller one of the sizes.
 """
 
 import argparse
@@ -33,6 +33,7 @@ from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 from transformers.utils.logging import disable_progress_bar
 
 from bench.rows import Row
+from service.contract.resources import ResourcesSpec
 from service.contract.spec import ExperimentSpec
 from workers.actors.rollout import RolloutEngine
 from workers.placement import Placement, Role, kill, place, wait_for
@@ -115,82 +116,101 @@ def weight_sync_rows(sizes: list[str], rounds: int) -> dict[str, Row]:
 
 
 def measure(folder: Path, size: Size, rounds: int) -> Seconds:
-    """One size; the first of each kind is not counted where something is done once only."""
+    """One size. Weight sync and the reload in place take turns, so what disturbs the machine disturbs both."""
     write_model(folder / "model", size)
-    spec = _spec(folder / "model")
+    spec, saved = _spec(folder / "model"), str(folder / "saved")
     with ExitStack() as cleanup:
-        placement = place(spec.resources, deadline_s=60.0, check=_go_on)
+        placement = place(_room_for_two(spec), deadline_s=60.0, check=_go_on)
         cleanup.callback(placement.remove)
         trainer = RemoteTrainer(placement, spec, _go_on)
         cleanup.callback(trainer.release)
         trainer.begin_load()
         trainer.wait_loaded()
-        ours, phases = _measure_ours(placement, spec, trainer, size, rounds)
-        saves = [_timed(lambda: trainer.export(str(folder / "saved"))) for _ in range(rounds)]
-        in_place, reload = _measure_reloads(placement, spec, trainer, folder / "saved", rounds)
-    return Seconds(ours=ours, phases=phases, reload=reload, in_place=in_place, saving=median(saves))
+        sync = cleanup.enter_context(_started_sync(placement, spec, trainer, size))
+        trainer.export(saved)
+        peer = _start(placement, spec, saved)
+        for version in (1, 2):  # the first one is hashed and looks at each tensor by itself; so slow is no later one
+            sync(version)
+            _reload(trainer, peer, saved)
+        taken, in_place, saving = [], [], []
+        for version in range(3, rounds + 3):
+            taken.append(_with_seconds(partial(sync, version)))
+            saved_s, loaded_s = _reload(trainer, peer, saved)
+            in_place.append(saved_s + loaded_s)
+            saving.append(saved_s)
+        reloads = [_restart(placement, spec, trainer, peer, saved)]
+        for _ in range(rounds // 5):
+            reloads.append(_restart(placement, spec, trainer, reloads[-1][1], saved))
+        kill(reloads[-1][1])
+    return Seconds(
+        ours=median(seconds for seconds, _ in taken),
+        phases=_phases([metrics for _, metrics in taken]),
+        reload=median(seconds for seconds, _ in reloads),
+        in_place=median(in_place),
+        saving=median(saving),
+    )
 
 
-def _measure_ours(
-    placement: Placement, spec: ExperimentSpec, trainer: RemoteTrainer, size: Size, rounds: int
-) -> tuple[float, dict[str, float]]:
+@contextmanager
+def _started_sync(
+    placement: Placement, spec: ExperimentSpec, trainer: RemoteTrainer, size: Size
+) -> Iterator[WeightSynchroniser]:
     reports: Any = NoReports()
     pool = EnginePool(EngineHost(placement, spec), reports, _go_on)
     probe = Probe(sequences=_sequences(size), limit=DEFAULT_LIMITS["float32"])
     with weight_folder("bench") as shared:
+        shelf = FileShelf(trainer, shared, "bench", lambda member: True)
         sync = WeightSynchroniser(
             trainer=trainer,
             engines=pool,
-            transport=ShelfTransport(FileShelf(trainer, shared, "bench", lambda member: True)),
+            transport=ShelfTransport(shelf),
             probe=lambda: probe,
             settings=spec.weight_sync,
         )
         pool.begin_start()
         try:
             pool.wait_started()
-            sync(1)  # the first one is hashed besides
-            taken = [_with_seconds(partial(sync, version)) for version in range(2, rounds + 2)]
+            yield sync
         finally:
             pool.release(15.0)
-    phases = {name.rpartition("/")[2] for _, metrics in taken for name in metrics if name.startswith("timing_s/")}
-    return median(seconds for seconds, _ in taken), {
-        phase: median(metrics[f"timing_s/weight_sync/{phase}"] for _, metrics in taken) for phase in sorted(phases)
-    }
 
 
-def _measure_reloads(
-    placement: Placement, spec: ExperimentSpec, trainer: RemoteTrainer, saved: Path, rounds: int
-) -> tuple[float, float]:
-    """Seconds in place, and with a new engine; each includes saving."""
-    engine: Any = None
-    starts = []
-    for _ in range(max(1, rounds // 5)):
-        if engine is not None:
-            kill(engine)
-        began = time.monotonic()
-        trainer.export(str(saved))
-        engine = _start(placement, spec, saved)
-        starts.append(time.monotonic() - began)
-
-    def reload() -> None:
-        trainer.export(str(saved))
-        _wait(engine.reload.remote(str(saved)))
-
-    reload()  # the first one is slower
-    in_place = [_timed(reload) for _ in range(rounds)]
-    _wait(engine.shutdown.remote())
-    kill(engine)
-    return median(in_place), median(starts)
+def _phases(metrics: list[dict[str, float]]) -> dict[str, float]:
+    names = sorted(name for name in metrics[0] if name.startswith("timing_s/"))
+    return {name.rpartition("/")[2]: median(one[name] for one in metrics) for name in names}
 
 
-def _start(placement: Placement, spec: ExperimentSpec, folder: Path) -> Any:
-    """A new engine that has answered."""
-    model = spec.model.model_copy(update={"path": str(folder)})
+def _reload(trainer: RemoteTrainer, peer: Any, saved: str) -> tuple[float, float]:
+    """Seconds of saving, and of reading it in place."""
+    saving_s = _timed(lambda: trainer.export(saved))
+    return saving_s, _timed(lambda: _wait(peer.reload.remote(saved)))
+
+
+def _restart(
+    placement: Placement, spec: ExperimentSpec, trainer: RemoteTrainer, before: Any, saved: str
+) -> tuple[float, Any]:
+    """Seconds from saving to the first token of a new engine; the end of the one before is not counted."""
+    _wait(before.shutdown.remote())
+    kill(before)
+    began = time.monotonic()
+    trainer.export(saved)
+    engine = _start(placement, spec, saved)
+    return time.monotonic() - began, engine
+
+
+def _start(placement: Placement, spec: ExperimentSpec, folder: str) -> Any:
+    """A new engine of the peer's that has answered."""
+    model = spec.model.model_copy(update={"path": folder})
     engine = placement.spawn(
-        ReloadingEngine, Role.ROLLOUT, max_concurrency=8, model=model, seed=SEED, num_cpus=1.0, num_gpus=0.0
+        ReloadingEngine, Role.ROLLOUT, place=1, max_concurrency=8, model=model, seed=SEED, num_cpus=1.0, num_gpus=0.0
     )
     _wait(engine.start.remote(_START_S))
     return engine
+
+
+def _room_for_two(spec: ExperimentSpec) -> ResourcesSpec:
+    rollout = spec.resources.rollout.model_copy(update={"num_engines": 2})
+    return spec.resources.model_copy(update={"rollout": rollout})
 
 
 def write_model(folder: Path, size: Size) -> None:
@@ -232,7 +252,7 @@ def _sequences(size: Size) -> tuple[tuple[int, ...], ...]:
 
 @contextmanager
 def _local_ray() -> Iterator[None]:
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING)
+    ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING)
     try:
         yield
     finally:

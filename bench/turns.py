@@ -13,7 +13,8 @@ import os
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TextIO
@@ -29,24 +30,35 @@ class Turn:
     """Of all its threads; what the step costs where others use the machine too."""
     peak_mib: float
     """The process's largest resident size so far; Linux only."""
+    phases: dict[str, float] = field(default_factory=dict)
+    """Seconds by what the program did in them, as far as it says."""
 
 
 class Turns:
     """The program's side. Whatever else the program prints goes to standard error."""
 
-    def __init__(self) -> None:
+    def __init__(self, cpu_clock: Callable[[], float] = time.process_time) -> None:
+        """`cpu_clock` is another one for a program of several processes."""
         self._answers: TextIO = os.fdopen(os.dup(1), "w", buffering=1)
         os.dup2(2, 1)
+        self._cpu_clock = cpu_clock
         self._start: tuple[float, float] | None = None
+        self._phases: dict[str, float] = {}
+
+    def note(self, phases: Mapping[str, float]) -> None:
+        """Add to the seconds by phase of the step that runs."""
+        for phase, seconds in phases.items():
+            self._phases[phase] = self._phases.get(phase, 0.0) + seconds
 
     def next(self) -> bool:
         """End the step that runs, wait for the next turn, and say whether there is one."""
         if self._start is not None:
-            wall_s, cpu_s = time.perf_counter() - self._start[0], time.process_time() - self._start[1]
-            answer = {"seconds": wall_s, "cpu_seconds": cpu_s, "peak_mib": _peak_mib()}
+            wall_s, cpu_s = time.perf_counter() - self._start[0], self._cpu_clock() - self._start[1]
+            answer = {"seconds": wall_s, "cpu_seconds": cpu_s, "peak_mib": _peak_mib(), "phases": self._phases}
             self._answers.write(json.dumps(answer) + "\n")
+        self._phases = {}
         going = sys.stdin.readline() != ""
-        self._start = time.perf_counter(), time.process_time()
+        self._start = time.perf_counter(), self._cpu_clock()
         return going
 
 

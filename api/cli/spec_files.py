@@ -35,6 +35,10 @@ def load_spec(file: Path) -> dict[str, Any]:
         raise UnreadableSpec(f"{file} must hold one object with keys such as name, model, sft, rl; see `sedray schema`")
     for path in _PATHS:
         _make_absolute(spec, path, file.resolve().parent)
+    evaluation = spec.get("evaluation")
+    further = evaluation.get("further_sets") if isinstance(evaluation, dict) else None
+    for one in further if isinstance(further, list) else []:
+        _make_absolute(one, ("data", "path"), file.resolve().parent)
     return spec
 
 
@@ -68,7 +72,7 @@ def _read_yaml(text: str) -> Any:
     return yaml.load(text, Loader=_Loader)
 
 
-def _make_absolute(spec: dict[str, Any], path: tuple[str, ...], folder: Path) -> None:
+def _make_absolute(spec: Any, path: tuple[str, ...], folder: Path) -> None:
     node: Any = spec
     for key in path[:-1]:
         node = node.get(key) if isinstance(node, dict) else None

@@ -9,6 +9,7 @@ from rich.text import Text
 from api.results import POINT_LABELS, evaluations_of, metric_names_of, sft_facts, shown_bytes, shown_number
 from api.schemas import Experiment, ExperimentPlanReply, ExperimentSummary, QueueOut
 from service.contract.plan import MemoryPlan
+from service.contract.spec import ExperimentSpec
 from service.contract.status import EndReason, ExperimentStatus
 
 _COLOURS = {
@@ -104,7 +105,7 @@ def results_table(experiment: Experiment) -> RenderableType:
     table.add_column("")
     names = _result_names(experiment)
     for name in names:
-        table.add_column(_short(name), justify="right")
+        table.add_column(_short(name, experiment.spec), justify="right")
     for stage, result in evaluations.items():
         table.add_row(POINT_LABELS[stage], *(shown_number(result.metrics.get(name)) for name in names))
     phases = Table(title="time per phase", title_justify="left")
@@ -165,15 +166,17 @@ def print_problem(console: Console, title: str, detail: str, errors: list[dict[s
 def _result_names(experiment: Experiment) -> list[str]:
     """Chance of success first, for the k that were asked for, then diversity; the page has all the others."""
     names = metric_names_of(list(evaluations_of(experiment).values()))
-    asked = experiment.spec.evaluation.pass_at_k if experiment.spec.evaluation else []
+    asked = sorted({k for one in experiment.spec.evaluation_sets().values() for k in one.pass_at_k})
     wanted = (*(f"/pass@{k}" for k in asked), "/maj@", "/self_bleu", "/distinct_answers@", "/distinct_correct@")
     # The number after an `@` is the name's end: pass@1 is not pass@16.
     return [name for part in wanted for name in names if name.endswith(part) or (part[-1] == "@" and part in name)]
 
 
-def _short(name: str) -> str:
-    last = name.rsplit("/", 1)[-1]
-    return {"self_bleu": "Self-BLEU"}.get(last, last.replace("_", " "))
+def _short(name: str, spec: ExperimentSpec) -> str:
+    """Without the set's name where there is one set only."""
+    *_, set_name, last = name.split("/")
+    short = {"self_bleu": "Self-BLEU"}.get(last, last.replace("_", " "))
+    return short if len(spec.evaluation_sets()) < 2 else f"{set_name} {short}"
 
 
 def _why(item: ExperimentSummary) -> str:

@@ -1,11 +1,12 @@
 """Which series belong into one picture. Titles and units come from the registry of metrics."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
+from service.contract.evaluation import EvaluationSet
 from service.contract.metric_names import describe_metric
 from service.contract.objectives import ObjectiveSpec, needs_reference_model
-from service.contract.stages import EvaluationSpec
 
 _UNMARKED = "training"
 """Label of the series that has no mark of its own, beside one that was measured on held-out samples."""
@@ -84,10 +85,15 @@ def sft_charts(objective: ObjectiveSpec) -> tuple[Chart, ...]:
     return tuple(chart for chart in SFT_CHARTS if not chart.names[0].startswith(foreign))
 
 
-def chance_of_success(evaluation: EvaluationSpec) -> Chart:
-    """What sampling the set between steps of SFT found, for up to three k."""
-    names = tuple(f"eval/{evaluation.name}/pass@{k}" for k in evaluation.pass_at_k[:3])
-    return Chart(title="Evaluation between the steps", names=names)
+def chances_of_success(sets: Sequence[EvaluationSet]) -> tuple[Chart, ...]:
+    """What sampling the sets between steps found, for up to three k each."""
+    return tuple(
+        Chart(
+            title="Evaluation between the steps" if len(sets) == 1 else f"Evaluation between the steps: {one.name}",
+            names=tuple(f"eval/{one.name}/pass@{k}" for k in one.pass_at_k[:3]),
+        )
+        for one in sets
+    )
 
 
 def _without_shared_start(parts: list[list[str]]) -> list[list[str]]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from api.results import POINT_LABELS, evaluations_of, metric_names_of, shown_number
 from api.schemas import Event, Experiment
-from api.web.charts import RL_CHARTS, Chart, chance_of_success, sft_charts
+from api.web.charts import RL_CHARTS, Chart, chances_of_success, sft_charts
 from service.contract.metric_names import describe_metric
 from service.contract.objectives import SedObjective
 from service.contract.stages import StageName
@@ -98,12 +98,12 @@ def chart_groups(experiment: Experiment, events: Sequence[Event]) -> list[ChartG
     if experiment.spec.sft is not None:
         charts = sft_charts(experiment.spec.sft.objective)
         if experiment.spec.evaluation and experiment.spec.evaluation.sft_steps:
-            charts += (chance_of_success(experiment.spec.evaluation),)
+            charts += chances_of_success(experiment.spec.evaluation.sets)
         groups.append(ChartGroup(title="SFT", charts=charts, calibration=_calibration(experiment, events)))
     if experiment.spec.rl is not None:
         charts = RL_CHARTS
         if experiment.spec.evaluation and experiment.spec.evaluation.rl_eval_steps:
-            charts += (chance_of_success(experiment.spec.evaluation),)
+            charts += chances_of_success(experiment.spec.evaluation.sets)
         groups.append(ChartGroup(title="RL", charts=charts))
     return groups
 

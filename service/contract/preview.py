@@ -43,7 +43,7 @@ class DataSetPreview(WireModel):
     """One data set of a specification."""
 
     name: str
-    """`sft`, `rl` or `evaluation`."""
+    """`sft`, `rl`, `evaluation`, or one of `evaluation.further_sets.0`, …"""
     path: str
     is_complete: bool
     """Whether all records were read; if not, numbers and digests are those of the part that was."""

@@ -7,9 +7,10 @@ from pydantic import Field, model_validator
 
 from service.contract.access import PROJECT_NAME
 from service.contract.data import ChatSpec
+from service.contract.evaluation import EvaluationSet, EvaluationSpec
 from service.contract.resources import ResourcesSpec
 from service.contract.scheduling import PREEMPTIBLE_CLASSES, SchedulingSpec
-from service.contract.stages import EvaluationSpec, RlSpec, SftSpec, StageName
+from service.contract.stages import RlSpec, SftSpec, StageName
 from service.contract.stall import StallSpec
 from service.contract.strict_model import StrictModel
 from service.contract.weight_sync import WeightSyncSpec
@@ -83,7 +84,7 @@ class ExperimentSpec(StrictModel):
     def _lengths_fit(self) -> Self:
         for stage, length in (
             ("rl", self.rl.max_completion_length if self.rl else 0),
-            ("evaluation", self.evaluation.max_completion_length if self.evaluation else 0),
+            *((where, one.max_completion_length) for where, one in self.evaluation_sets().items()),
         ):
             if length >= self.model.max_model_len:
                 raise ValueError(
@@ -150,9 +151,17 @@ class ExperimentSpec(StrictModel):
         ]
         return [name for name, wanted in stages if wanted]
 
+    def evaluation_sets(self) -> dict[str, EvaluationSet]:
+        """The sets by where they stand: `evaluation`, then `evaluation.further_sets.0`, …; none without evaluations."""
+        sets = self.evaluation.sets if self.evaluation else []
+        return {
+            "evaluation" if number == 0 else f"evaluation.further_sets.{number - 1}": one
+            for number, one in enumerate(sets)
+        }
+
     def chats(self) -> tuple[ChatSpec, ...]:
         """The chats of all data, each once: what ends an assistant's turn in one of them ends a completion."""
-        stages = (self.sft, self.rl, self.evaluation)
+        stages = (self.sft, self.rl, *self.evaluation_sets().values())
         chats = (stage.data.chat_in_effect for stage in stages if stage is not None)
         return tuple({chat.model_dump_json(): chat for chat in chats if chat is not None}.values())
 

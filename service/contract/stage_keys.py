@@ -12,9 +12,10 @@ from hashlib import sha256
 from typing import Any
 
 from service.contract.data import DataSource
+from service.contract.evaluation import EvaluationSet, EvaluationSpec
 from service.contract.rewards import RewardSpec, single_rewards
 from service.contract.spec import ExperimentSpec
-from service.contract.stages import EvaluationSpec, SftSpec, StageName
+from service.contract.stages import SftSpec, StageName
 
 _VERSION = 1
 """Rises when a key comes to mean something else."""
@@ -38,7 +39,7 @@ def reusable_stages(spec: ExperimentSpec) -> dict[StageName, StageIngredients]:
     names = spec.stage_names()
     if spec.sft is not None and _is_fixed_sampling(spec):
         stages["sft"] = _ingredients(*_sft(spec, spec.sft))
-    if spec.evaluation is None or not _is_fixed(spec.evaluation.reward):
+    if spec.evaluation is None or not _all_fixed(spec.evaluation):
         return stages
     if "evaluate_base" in names:
         stages["evaluate_base"] = _ingredients(*_evaluation(spec, spec.evaluation, "evaluate_base"))
@@ -78,18 +79,23 @@ def _sft(spec: ExperimentSpec, sft: SftSpec) -> tuple[dict[str, Any], tuple[str,
 def _evaluation(
     spec: ExperimentSpec, evaluation: EvaluationSpec, stage: StageName
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
-    settings = evaluation.model_dump(mode="json", exclude={"points", "sft_steps", "rl_eval_steps"})
-    settings["data"], path = _without_path(evaluation.data)
+    sets = [_set(one) for one in evaluation.sets]
     whole = {
         "stage": stage,
         "model": spec.model.model_dump(mode="json", exclude={"path", "gradient_checkpointing"}),
-        "evaluation": settings,
+        "evaluation": [settings for settings, _ in sets],
         "seed": spec.seed,
         "tensor_parallel_size": spec.resources.rollout.tensor_parallel_size,
         "on_gpu": spec.resources.rollout.num_gpus > 0,
         "chats": [chat.model_dump(mode="json") for chat in spec.chats()],
     }
-    return whole, (spec.model.path, *path)
+    return whole, (spec.model.path, *(path for _, paths in sets for path in paths))
+
+
+def _set(one: EvaluationSet) -> tuple[dict[str, Any], tuple[str, ...]]:
+    settings = one.model_dump(mode="json", include=set(EvaluationSet.model_fields))
+    settings["data"], path = _without_path(one.data)
+    return settings, path
 
 
 def _without_path(data: DataSource) -> tuple[dict[str, Any], tuple[str, ...]]:
@@ -109,7 +115,11 @@ def _ingredients(settings: dict[str, Any], paths: tuple[str, ...]) -> StageIngre
 def _is_fixed_sampling(spec: ExperimentSpec) -> bool:
     """Whether what SFT samples on the way, if anything, follows from the specification."""
     evaluation = spec.evaluation
-    return evaluation is None or not evaluation.sft_steps or _is_fixed(evaluation.reward)
+    return evaluation is None or not evaluation.sft_steps or _all_fixed(evaluation)
+
+
+def _all_fixed(evaluation: EvaluationSpec) -> bool:
+    return all(_is_fixed(one.reward) for one in evaluation.sets)
 
 
 def _is_fixed(reward: RewardSpec) -> bool:

@@ -1,11 +1,12 @@
 """The stages of one experiment: supervised fine-tuning, reinforcement learning, and the evaluations around them."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from service.contract.data import PromptData, SupervisedData
 from service.contract.gate import GateSpec
+from service.contract.memory_sizes import MICROBATCH_TOKENS_ON_CPU
 from service.contract.objectives import CrossEntropyObjective, ObjectiveSpec
 from service.contract.rewards import RewardSpec
 from service.contract.rl import (
@@ -73,9 +74,9 @@ class SftSpec(StrictModel):
     num_epochs: int = Field(ge=1)
     batch_size: int = Field(ge=1)
     """Sequences per optimizer step. The last, smaller batch of an epoch is trained too."""
-    max_tokens_per_microbatch: int = Field(default=8192, ge=1)
+    max_tokens_per_microbatch: int | None = Field(default=None, ge=1)
     """Tokens of one forward and backward pass on one rank, padding included. Changes memory and speed, never the
-    gradient."""
+    gradient. Left out: 8,192 on a GPU; 2,048 without one, whose caches hold no more."""
     packing: bool = False
     """Put the sequences of a micro-batch end to end instead of padding them. No token sees another sequence's."""
     max_length: int = Field(default=2048, ge=2)
@@ -111,6 +112,10 @@ class SftSpec(StrictModel):
     """Best checkpoints kept beside the newest. A checkpoint is measured when it is saved."""
     export: Literal["last", "best"] = "last"
     """With which checkpoint's weights the stage ends."""
+
+    def microbatch_tokens(self, *, on_gpu: bool) -> int:
+        """The budget of a pass in effect."""
+        return self.max_tokens_per_microbatch or (8192 if on_gpu else MICROBATCH_TOKENS_ON_CPU)
 
     @property
     def has_held_out(self) -> bool:
@@ -161,7 +166,8 @@ class RlSpec(StrictModel):
     """Sequences per optimizer update; must divide prompts x generations. Left out: one update per step."""
     num_iterations: int = Field(default=1, ge=1)
     """Passes over the same rollouts."""
-    max_tokens_per_microbatch: int = Field(default=16384, ge=1)
+    max_tokens_per_microbatch: int | None = Field(default=None, ge=1)
+    """As for SFT. Left out: 16,384 on a GPU, 2,048 without one."""
     adv_estimator: AdvantageEstimator = "grpo"
     """How rewards become advantages; docs/rl.md has the formulas."""
     adv_k: int | None = Field(default=None, ge=1)
@@ -208,6 +214,10 @@ class RlSpec(StrictModel):
     def num_steps_ahead(self) -> int:
         """Steps that the rollouts may be ahead of the trainer: 0 in step."""
         return self.max_staleness or 0
+
+    def microbatch_tokens(self, *, on_gpu: bool) -> int:
+        """The budget of a pass in effect."""
+        return self.max_tokens_per_microbatch or (16384 if on_gpu else MICROBATCH_TOKENS_ON_CPU)
 
     @property
     def num_samples_per_step(self) -> int:
@@ -276,37 +286,4 @@ class RlSpec(StrictModel):
                 f"step (num_prompts_per_step {self.num_prompts_per_step} x num_generations {self.num_generations}); "
                 "choose a divisor of it or leave mini_batch_size out"
             )
-        return self
-
-
-class EvaluationSpec(StrictModel):
-    """Sampling on held-out prompts before, between and after the stages."""
-
-    name: str = Field(default="test", pattern=r"^[a-z0-9_-]{1,40}$")
-    """The set's name in metrics: `eval/{name}/pass@k`."""
-    data: PromptData
-    reward: RewardSpec
-    points: list[EvaluationPoint] = Field(default=["base", "after_sft", "after_rl"], min_length=1)
-    num_prompts: int | None = Field(default=None, ge=1)
-    """The first so many prompts of the set; left out: all."""
-    sft_steps: list[Annotated[int, Field(ge=1)]] = []
-    """Optimizer steps of SFT after which the set is sampled too, besides `points`, in rising order."""
-    rl_eval_steps: int | None = Field(default=None, ge=1)
-    """Steps of RL between two samplings of the set; left out: at `points` only."""
-    num_generations: int = Field(default=8, ge=1)
-    pass_at_k: list[int] = Field(default=[1, 8], min_length=1)
-    temperature: float = Field(default=1.0, gt=0.0)
-    max_completion_length: int = Field(ge=1)
-
-    @model_validator(mode="after")
-    def _k_within_generations(self) -> Self:
-        beyond = [k for k in self.pass_at_k if not 1 <= k <= self.num_generations]
-        if beyond:
-            raise ValueError(f"pass_at_k {beyond} must lie between 1 and num_generations ({self.num_generations})")
-        return self
-
-    @model_validator(mode="after")
-    def _sft_steps_rise(self) -> Self:
-        if self.sft_steps != sorted(set(self.sft_steps)):
-            raise ValueError(f"sft_steps {self.sft_steps} must rise, each step once: {sorted(set(self.sft_steps))}")
         return self

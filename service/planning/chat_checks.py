@@ -51,5 +51,4 @@ def _all_data(spec: ExperimentSpec) -> Iterator[tuple[str, SupervisedData | Prom
             yield "sft.eval_data", spec.sft.eval_data
     if spec.rl:
         yield "rl.data", spec.rl.data
-    if spec.evaluation:
-        yield "evaluation.data", spec.evaluation.data
+    yield from ((f"{where}.data", one.data) for where, one in spec.evaluation_sets().items())

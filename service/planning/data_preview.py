@@ -125,7 +125,7 @@ def _unreachable(spec: ExperimentSpec) -> Iterator[Finding]:
         "sft.data": spec.sft.data if spec.sft else None,
         "sft.eval_data": spec.sft.eval_data if spec.sft else None,
         "rl.data": spec.rl.data if spec.rl else None,
-        "evaluation.data": spec.evaluation.data if spec.evaluation else None,
+        **{f"{where}.data": one.data for where, one in spec.evaluation_sets().items()},
     }
     for where, data in sources.items():
         if data is not None and (finding := find_unreachable(where, data)) is not None:

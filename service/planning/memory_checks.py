@@ -114,7 +114,7 @@ def _changes(spec: ExperimentSpec, plan: MemoryPlan) -> Iterator[tuple[str, Expe
         yield "model.gradient_checkpointing", _changed(spec, "model", gradient_checkpointing=True)
     stage = spec.sft if plan.stage == "sft" else spec.rl
     assert stage is not None, "the plan is one of the specification's stages"
-    budget = stage.max_tokens_per_microbatch // 4
+    budget = stage.microbatch_tokens(on_gpu=spec.resources.trainer.num_gpus > 0) // 4
     if budget:
         words = f"{plan.stage}.max_tokens_per_microbatch {budget}"
         yield words, _changed(spec, plan.stage, max_tokens_per_microbatch=budget)

@@ -31,6 +31,7 @@ from service.contract.memory_sizes import (
 )
 from service.contract.objectives import needs_reference_model
 from service.contract.plan import MemoryPlan
+from service.contract.resources import TrainerResources
 from service.contract.spec import ExperimentSpec, LoraSpec, ModelSpec
 from service.contract.stages import RlSpec, SftSpec
 from service.planning.model_shape import ModelShape
@@ -78,7 +79,7 @@ def plan_memory(spec: ExperimentSpec, shape: ModelShape | None, memory: Memory) 
     return plans
 
 
-def microbatch_tokens(stage: SftSpec | RlSpec, model: ModelSpec, num_ranks: int) -> int:
+def microbatch_tokens(stage: SftSpec | RlSpec, model: ModelSpec, trainer: TrainerResources) -> int:
     """Tokens of the largest forward pass of a rank, padding included.
 
     A sequence that is longer than the budget by itself goes through alone.
@@ -87,7 +88,8 @@ def microbatch_tokens(stage: SftSpec | RlSpec, model: ModelSpec, num_ranks: int)
         longest, num_sequences = stage.max_length, stage.batch_size
     else:
         longest, num_sequences = model.max_model_len, stage.num_sequences_per_update
-    return max(longest, min(stage.max_tokens_per_microbatch, longest * ceil(num_sequences / num_ranks)))
+    budget = stage.microbatch_tokens(on_gpu=trainer.num_gpus > 0)
+    return max(longest, min(budget, longest * ceil(num_sequences / trainer.num_ranks)))
 
 
 def trained_parameters(shape: ModelShape, lora: LoraSpec | None) -> int:
@@ -122,7 +124,7 @@ def _peak(spec: ExperimentSpec, stage: SftSpec | RlSpec, shape: ModelShape) -> P
 
 def _train_parts(spec: ExperimentSpec, stage: SftSpec | RlSpec, shape: ModelShape) -> Parts:
     device = _device(spec.resources.trainer.num_gpus)
-    tokens = microbatch_tokens(stage, spec.model, spec.resources.trainer.num_ranks)
+    tokens = microbatch_tokens(stage, spec.model, spec.resources.trainer)
     passing = {
         "activations": _activation_bytes(spec.model, shape, tokens, _longest(stage, spec.model)),
         "loss": _loss_bytes(spec.model, shape, tokens),

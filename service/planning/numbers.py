@@ -5,7 +5,7 @@ from typing import assert_never
 
 from service.contract.plan import StagePlan
 from service.contract.spec import ExperimentSpec
-from service.contract.stages import EvaluationSpec, RlSpec, SftSpec, StageName
+from service.contract.stages import RlSpec, SftSpec, StageName
 from service.planning.step_checks import num_sft_steps
 
 
@@ -25,8 +25,7 @@ def _plan_stage(stage: StageName, spec: ExperimentSpec, num_rows: Mapping[str, i
             assert spec.rl is not None, "stage_names names stages that the specification has"
             return _plan_rl(spec, spec.rl, num_rows["rl"])
         case "evaluate_base" | "evaluate_after_sft" | "evaluate_after_rl":
-            assert spec.evaluation is not None, "stage_names names stages that the specification has"
-            return _plan_evaluation(stage, spec, spec.evaluation, num_rows["evaluation"])
+            return _plan_evaluation(stage, spec, num_rows)
         case _:
             assert_never(stage)
 
@@ -41,11 +40,12 @@ def _plan_sft(spec: ExperimentSpec, num_rows: Mapping[str, int | None]) -> Stage
     sft = spec.sft
     assert sft is not None, "stage_names names stages that the specification has"
     num_ranks = spec.resources.trainer.num_ranks
+    max_tokens = sft.microbatch_tokens(on_gpu=spec.resources.trainer.num_gpus > 0)
     numbers: dict[str, float | int | str] = {
         "sequences_per_step": sft.batch_size,
         "ranks": num_ranks,
-        "max_tokens_per_microbatch": sft.max_tokens_per_microbatch,
-        "max_microbatches_per_step": _most_microbatches(sft, num_ranks),
+        "max_tokens_per_microbatch": max_tokens,
+        "max_microbatches_per_step": _most_microbatches(sft, num_ranks, max_tokens),
     }
     num_records, num_samples = num_rows["sft"], num_trained_records(sft, num_rows["sft"])
     if num_records is None or num_samples is None:
@@ -67,10 +67,10 @@ def _plan_sft(spec: ExperimentSpec, num_rows: Mapping[str, int | None]) -> Stage
     return StagePlan(stage="sft", num_steps=num_steps, numbers=known | numbers)
 
 
-def _most_microbatches(sft: SftSpec, num_ranks: int) -> int:
+def _most_microbatches(sft: SftSpec, num_ranks: int, max_tokens: int) -> int:
     """Of one rank, if every sample were of full length."""
     samples_per_rank = -(-sft.batch_size // num_ranks)
-    return -(-samples_per_rank // max(1, sft.max_tokens_per_microbatch // (sft.max_length - 1)))
+    return -(-samples_per_rank // max(1, max_tokens // (sft.max_length - 1)))
 
 
 def _plan_rl(spec: ExperimentSpec, rl: RlSpec, num_prompts: int | None) -> StagePlan:
@@ -98,24 +98,27 @@ def _plan_rl(spec: ExperimentSpec, rl: RlSpec, num_prompts: int | None) -> Stage
             "updates_per_step": updates_per_step,
             "total_updates": updates_per_step * rl.num_steps,
             "total_samples": rl.num_samples_per_step * rl.num_steps,
-            "max_tokens_per_microbatch": rl.max_tokens_per_microbatch,
+            "max_tokens_per_microbatch": rl.microbatch_tokens(on_gpu=spec.resources.trainer.num_gpus > 0),
             "engines": spec.resources.rollout.num_engines,
         },
     )
 
 
-def _plan_evaluation(
-    stage: StageName, spec: ExperimentSpec, evaluation: EvaluationSpec, num_prompts: int | None
-) -> StagePlan:
+def _plan_evaluation(stage: StageName, spec: ExperimentSpec, num_rows: Mapping[str, int | None]) -> StagePlan:
+    sets = spec.evaluation_sets()
+    sizes = {where: size for where in sets if (size := num_rows[where]) is not None}
     known: dict[str, float | int | str] = {}
-    if num_prompts is not None:
-        known = {"prompts": num_prompts, "samples": num_prompts * evaluation.num_generations}
+    if len(sizes) == len(sets):
+        num_samples = sum(size * sets[where].num_generations for where, size in sizes.items())
+        known = {"prompts": sum(sizes.values()), "samples": num_samples}
+    if len(sets) > 1:
+        known |= {"sets": len(sets)}
     return StagePlan(
         stage=stage,
-        num_steps=num_prompts or 0,  # a step of an evaluation is one prompt
+        num_steps=int(known.get("prompts", 0)),  # a step of an evaluation is one prompt
         numbers=known
         | {
-            "samples_per_prompt": evaluation.num_generations,
+            "samples_per_prompt": sets["evaluation"].num_generations,
             "engines": spec.resources.rollout.num_engines,
         },
     )

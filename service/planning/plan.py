@@ -6,8 +6,10 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TypeVar
 
+from service.contract.evaluation import EvaluationSet
 from service.contract.plan import ExperimentPlan
 from service.contract.spec import ExperimentSpec
+from service.contract.stages import RlSpec
 from service.errors import CannotRun
 from service.planning.chat_checks import find_missing_templates, warn_of_chats
 from service.planning.data_files import DataFacts, DataQuestion, inspect_data
@@ -107,15 +109,15 @@ def _questions(spec: ExperimentSpec, workers_python: str) -> dict[str, DataQuest
         questions["sft"] = DataQuestion(where="sft.data", data=spec.sft.data)
         if spec.sft.eval_data:
             questions["sft_eval"] = DataQuestion(where="sft.eval_data", data=spec.sft.eval_data)
-    for name, stage in (("rl", spec.rl), ("evaluation", spec.evaluation)):
-        if stage:
-            questions[name] = DataQuestion(
-                where=f"{name}.data",
-                data=stage.data,
-                reward=stage.reward,
-                workers_python=workers_python,
-                limit=spec.evaluation.num_prompts if spec.evaluation and name == "evaluation" else None,
-            )
+    asked: dict[str, RlSpec | EvaluationSet] = {"rl": spec.rl} if spec.rl else {}
+    for name, stage in (asked | spec.evaluation_sets()).items():
+        questions[name] = DataQuestion(
+            where=f"{name}.data",
+            data=stage.data,
+            reward=stage.reward,
+            workers_python=workers_python,
+            limit=stage.num_prompts if isinstance(stage, EvaluationSet) else None,
+        )
     return questions
 
 
@@ -156,11 +158,11 @@ def _warn_of_holdout(spec: ExperimentSpec, num_records: int | None) -> list[str]
 
 
 def _warn_of_prompts(spec: ExperimentSpec, num_rows: Mapping[str, int | None]) -> list[str]:
-    wanted = spec.evaluation.num_prompts if spec.evaluation else None
-    present = num_rows.get("evaluation")
-    if wanted is None or present is None or present >= wanted:
-        return []
-    return [f"evaluation.num_prompts is {wanted}, but the set has {present} prompts: all are used"]
+    return [
+        f"{where}.num_prompts is {one.num_prompts}, but the set has {present} prompts: all are used"
+        for where, one in spec.evaluation_sets().items()
+        if one.num_prompts is not None and (present := num_rows.get(where)) is not None and present < one.num_prompts
+    ]
 
 
 def _refusal(findings: list[Finding]) -> str:

@@ -9,9 +9,10 @@ from service.contract.spec import ExperimentSpec
 
 def warn_of_rewards(spec: ExperimentSpec) -> Iterator[str]:
     """Weights whose sum moves the mark of a solved prompt, and programs that may reach the network."""
-    for where, stage in (("rl.reward", spec.rl), ("evaluation.reward", spec.evaluation)):
-        if stage is not None:
-            yield from _warn(where, stage.reward)
+    if spec.rl is not None:
+        yield from _warn("rl.reward", spec.rl.reward)
+    for where, one in spec.evaluation_sets().items():
+        yield from _warn(f"{where}.reward", one.reward)
 
 
 def _warn(where: str, reward: RewardSpec) -> Iterator[str]:

@@ -36,6 +36,8 @@ class FakeEngine:
     fault: float = 0.0
     """What its weights differ by from those that it was given."""
     failure: BaseException | None = None
+    late_failure: BaseException | None = None
+    """Beyond its update."""
     checksums: dict[str, str] | BaseException = field(default_factory=lambda: {"embed": "a1"})
     orders: list[tuple[UpdateOrder, Any]] = field(default_factory=list)
     confirmed: list[int] = field(default_factory=list)
@@ -56,7 +58,7 @@ class FakeEngine:
 
     def begin_confirm(self, version: int) -> FakeCall:
         self.confirmed.append(version)
-        return FakeCall(None)
+        return FakeCall(self.late_failure)
 
     def begin_checksums(self) -> FakeCall:
         self.calls.append("checksums")

@@ -1,6 +1,7 @@
 """All stages in order on a fake world: what is reported, what is resumed, what is refused."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -263,3 +264,18 @@ def test_completion_without_tokens_is_refused(asked: tuple[list[GenerationReques
 
 def test_nothing_is_shown_of_no_groups() -> None:
     assert shown_samples([], "rl", 1, 8) == []
+
+
+def test_further_sets_are_sampled_with_the_first_at_every_point_and_step(tmp_path: Path) -> None:
+    further = {**EVALUATION, "name": "hard", "num_generations": 2, "pass_at_k": [1], "num_prompts": 3}
+    evaluation = {**EVALUATION, "rl_eval_steps": 10, "further_sets": [further]}
+    world = World(make_spec(evaluation=evaluation), output_dir=tmp_path)
+    results = {result.stage: result for result in world.run()}
+    after_rl = results["evaluate_after_rl"]
+    assert after_rl.steps_done == after_rl.steps_planned == 5 + 3
+    assert {"eval/test/pass@4", "eval/hard/pass@1"} <= after_rl.metrics.keys()
+    assert len(after_rl.detail["per_prompt"]["uid"]) == 5
+    assert after_rl.detail["further_sets"]["hard"]["per_prompt"]["uid"] == [0, 1, 2]
+    assert [step for step, _ in world.reports.series("eval/hard/pass@1")] == [0, 6, 16, 26]
+    (sampled,) = results["rl"].detail["sampled"]
+    assert sampled["further_sets"]["hard"]["num_generations"] == 2

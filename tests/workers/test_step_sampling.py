@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from service.contract.evaluation import EvaluationSpec
 from service.contract.spec import ExperimentSpec
-from service.contract.stages import EvaluationSpec
 from tests.workers.fake_actors import FakeEngine
 from tests.workers.stage_world import EVALUATION, SFT, Crash, World, make_spec
 from workers.config_error import ConfigError

@@ -93,6 +93,15 @@ def test_an_engine_that_fails_is_replaced_and_the_others_go_on(tmp_path: Path, f
     assert [engine.confirmed for engine in lab.pool.engines] == [[1], [1]]
 
 
+def test_an_engine_that_fails_after_its_update_is_replaced_too(tmp_path: Path) -> None:
+    lab = Lab(tmp_path, num_engines=2)
+    lab.pool.engines[0].late_failure = WeightSyncFailed("nobody confirmed it in time")
+    lab.run(1)
+    assert [number for number, _ in lab.pool.retired] == [0]
+    with pytest.raises(ActorDied):
+        lab.pool.join(2, late_failure=DEATH)
+
+
 def test_weights_that_no_engine_takes_end_the_attempt(tmp_path: Path) -> None:
     lab = Lab(tmp_path, num_engines=2)
     for engine, failure in zip(lab.pool.engines, (DEATH, WeightSyncFailed("no place for a tensor")), strict=True):

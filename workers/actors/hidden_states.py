@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 from workers.actors.packed_attention import adopt_attention, alike
 from workers.config_error import ConfigError
+from workers.data.packed_row import PackedRow
 from workers.objectives.output_head import OutputHead
 
 NUM_PROBE_TOKENS = 8
@@ -47,6 +48,11 @@ class SplitModel:
         """Rows of the output layer."""
         return len(self._output.weight)
 
+    @property
+    def packs(self) -> bool:
+        """Whether the body keeps the sequences of a packed row apart."""
+        return self._packs
+
     def require_packing(self) -> None:
         """Raises ConfigError if the body lets a packed sequence see another one."""
         if not self._packs:
@@ -55,17 +61,15 @@ class SplitModel:
                 "attention of its own kind; set sft.packing to false"
             )
 
-    def hidden(
-        self, input_ids_BT: Tensor, position_ids_BT: Tensor, packed_lengths: tuple[int, ...] | None = None
-    ) -> Tensor:
+    def hidden(self, input_ids_BT: Tensor, position_ids_BT: Tensor, packed_row: PackedRow | None = None) -> Tensor:
         """[B, T, H]: what the output layer would read. No attention mask: padding is behind every real token.
 
-        `packed_lengths` are those of the sequences where a single row holds them end to end; see `require_packing`.
+        `packed_row` says how sequences lie in a single row that holds them end to end; see `require_packing`.
         """
         # A body without position ids counts from 0 by itself, as padded batches do.
         further: dict[str, Any] = {"position_ids": position_ids_BT} if self._takes_positions else {}
-        if packed_lengths is not None:
-            further["packed_lengths"] = packed_lengths
+        if packed_row is not None:
+            further["packed_row"] = packed_row
         hidden: Tensor = self._body(input_ids=input_ids_BT, use_cache=False, **further).last_hidden_state
         return hidden
 
@@ -89,7 +93,7 @@ class SplitModel:
         parts = zip(torch.split(ids_1T, lengths, 1), torch.split(positions_1T, lengths, 1), strict=True)
         alone = torch.cat([self.hidden(ids, positions) for ids, positions in parts], dim=1)
         try:
-            return alike(self.hidden(ids_1T, positions_1T, tuple(lengths)), alone)
+            return alike(self.hidden(ids_1T, positions_1T, PackedRow.end_to_end(lengths).to(device)), alone)
         except TypeError:  # The body takes nothing that its layers would need to know.
             return False
 

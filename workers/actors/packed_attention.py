@@ -1,19 +1,20 @@
 """Causal attention over padded rows, or over one row that holds sequences end to end and lets none see another.
 
     padded   [B, T]      a a a - -        packed   [1, T]      a a a b b c c c c
-                         b b - - -        packed_lengths       (3, 2, 4)
+                         b b - - -
                          c c c c -
 
 transformers calls this attention through its registry under the name `IMPLEMENTATION`, with what its own attentions
 get: a scale, a sliding window, a soft cap of the scores (Gemma 2, whose cap its `sdpa` leaves out), fewer heads of keys
-than of queries. A packed row comes with `packed_lengths`, which the body of the model passes through to every layer.
+than of queries. A packed row comes with a `packed_row`, which the body of the model passes through to every layer.
 
-On the CPU a packed row is cut into its sequences: on mixed lengths that takes a sixth to a half of the time that padded
-rows take, and an eighth to a fiftieth of that of one mask over the whole row. On CUDA, half precision goes to torch's
-own variable-length flash attention.
+On the CPU a packed row is cut into blocks of sequences of like length: on mixed lengths that takes a sixth to a half of
+the time that padded rows take, and an eighth to a fiftieth of that of one mask over the whole row. On CUDA, half
+precision goes to torch's own variable-length flash attention.
 
-Dims: B rows, T positions, Q queries and K keys of a block of them, A heads of queries, G heads of keys and values (A is
-a multiple of G), D width of a head.
+Dims: B rows, T positions, S inputs of all packed sequences, b sequences of a block and l its longest, Q queries and K
+keys of a part of a row, A heads of queries, G heads of keys and values (A is a multiple of G), H either of the two, D
+width of a head.
 """
 
 from functools import lru_cache
@@ -24,6 +25,8 @@ from torch import Tensor
 from torch.nn.attention.varlen import varlen_attn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, PreTrainedModel
+
+from workers.data.packed_row import PackedRow
 
 IMPLEMENTATION = "sedray"
 
@@ -78,7 +81,7 @@ def attention_forward(
     scaling: float | None = None,
     sliding_window: int | None = None,
     softcap: float | None = None,
-    packed_lengths: tuple[int, ...] | None = None,
+    packed_row: PackedRow | None = None,
     **_others: Any,
 ) -> tuple[Tensor, None]:
     """[B, T, A, D] for transformers, and no attention weights.
@@ -87,15 +90,11 @@ def attention_forward(
     """
     assert attention_mask is None and dropout == 0.0
     attention = Attention(scale=scaling, window=sliding_window, softcap=softcap)
-    if packed_lengths is None:
+    if packed_row is None:
         return attention.rows(query_BATD, key_BGTD, value_BGTD).transpose(1, 2).contiguous(), None
     if softcap is None and _takes_flash(query_BATD):
-        return attention.flash(query_BATD, key_BGTD, value_BGTD, packed_lengths), None
-    parts = zip(
-        *(torch.split(tensor, list(packed_lengths), dim=2) for tensor in (query_BATD, key_BGTD, value_BGTD)),
-        strict=True,
-    )
-    return torch.cat([attention.rows(*part).transpose(1, 2) for part in parts], dim=1), None
+        return attention.flash(query_BATD, key_BGTD, value_BGTD, packed_row), None
+    return attention.blocks(query_BATD, key_BGTD, value_BGTD, packed_row), None
 
 
 class Attention:
@@ -121,17 +120,33 @@ class Attention:
             blocks.append(self._block(query_BATD[:, :, queries], key_BGTD[:, :, keys], value_BGTD[:, :, keys]))
         return torch.cat(blocks, dim=2)
 
-    def flash(self, query_1ATD: Tensor, key_1GTD: Tensor, value_1GTD: Tensor, lengths: tuple[int, ...]) -> Tensor:
-        """The same for a packed row on CUDA, [1, T, A, D]."""
+    def blocks(self, query_1ATD: Tensor, key_1GTD: Tensor, value_1GTD: Tensor, packed_row: PackedRow) -> Tensor:
+        """The same for a packed row, block by block of its sequences, [1, T, A, D]."""
+        blocks = packed_row.blocks
+        tensors_THD = [tensor[0].transpose(0, 1) for tensor in (query_1ATD, key_1GTD, value_1GTD)]
+        attended = []
+        for places_bl in blocks.places:
+            parts_blHD = (
+                tensor_THD.index_select(0, places_bl.flatten()).view(*places_bl.shape, *tensor_THD.shape[1:])
+                for tensor_THD in tensors_THD
+            )
+            attended_bAlD = self.rows(*(part_blHD.transpose(1, 2) for part_blHD in parts_blHD))
+            attended.append(attended_bAlD.transpose(1, 2).flatten(0, 1))
+        return torch.cat(attended).index_select(0, blocks.kept_T).unsqueeze(0)
+
+    def flash(self, query_1ATD: Tensor, key_1GTD: Tensor, value_1GTD: Tensor, packed_row: PackedRow) -> Tensor:
+        """The same on CUDA, all sequences at once."""
+        lengths = packed_row.lengths
         bounds = _bounds(lengths, query_1ATD.device)
         dtype = _flash_dtype(query_1ATD)
-        query_TAD, key_TGD, value_TGD = (
-            tensor[0].transpose(0, 1).to(dtype) for tensor in (query_1ATD, key_1GTD, value_1GTD)
+        query_SAD, key_SGD, value_SGD = (
+            _by_sequence(tensor[0].transpose(0, 1).to(dtype), packed_row)
+            for tensor in (query_1ATD, key_1GTD, value_1GTD)
         )
-        attended_TAD = varlen_attn(
-            query_TAD,
-            key_TGD,
-            value_TGD,
+        attended_SAD = varlen_attn(
+            query_SAD,
+            key_SGD,
+            value_SGD,
             bounds,
             bounds,
             max(lengths),
@@ -139,9 +154,10 @@ class Attention:
             scale=self._scale,
             # The kernel counts the tokens to the left of the present one.
             window_size=(-1 if self._window is None else self._window - 1, 0),
-            enable_gqa=query_TAD.shape[1] != key_TGD.shape[1],
+            enable_gqa=query_SAD.shape[1] != key_SGD.shape[1],
         )
-        assert isinstance(attended_TAD, Tensor)
+        assert isinstance(attended_SAD, Tensor)
+        attended_TAD = attended_SAD.index_select(0, packed_row.kept_T) if packed_row.is_shared else attended_SAD
         return attended_TAD.unsqueeze(0)
 
     def _block(self, query_BAQD: Tensor, key_BGKD: Tensor, value_BGKD: Tensor) -> Tensor:
@@ -174,6 +190,11 @@ class Attention:
         scores_BAQK = scores_BAQK.masked_fill(~visible_QK, float("-inf"))
         probs_BAQK = scores_BAQK.softmax(-1, dtype=torch.promote_types(scores_BAQK.dtype, torch.float32))
         return probs_BAQK.to(value_BAKD.dtype) @ value_BAKD
+
+
+def _by_sequence(tensor_THD: Tensor, packed_row: PackedRow) -> Tensor:
+    """The row's tokens as the sequences have them, [S, H, D]; end to end they lie there already."""
+    return tensor_THD.index_select(0, packed_row.places_S) if packed_row.is_shared else tensor_THD
 
 
 # The layers of a forward pass, and the blocks of a row, ask for the same few.

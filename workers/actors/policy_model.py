@@ -25,7 +25,6 @@ from workers.data.token_sequence import TokenSequence
 from workers.data.work_split import plans_of_ranks
 from workers.model_loading import end_token_ids, load_model, torch_dtype
 from workers.objectives.base import (
-    IGNORED,
     ObjectiveOutput,
     StatisticsNeeds,
     TokenStatistics,
@@ -119,17 +118,27 @@ class PolicyModel:
         return gathered
 
     def microbatches(
-        self, sequences: Sequence[TokenSequence], max_tokens: int, *, packing: bool = False
+        self, sequences: Sequence[TokenSequence], max_tokens: int, *, packing: bool = False, share_prompts: bool = False
     ) -> list[list[int]]:
         """This rank's share of the sequences, as indices, in micro-batches; see `plan_microbatches`.
 
         All ranks have the same number of them. An empty one has no sequences, and yet takes part: `loss` and
         `statistics` accept it.
         """
-        plan = partial(plan_microbatches, max_tokens=max_tokens, packing=packing)
+        plan = partial(plan_microbatches, max_tokens=max_tokens, packing=packing, share_prompts=share_prompts)
         if self.ranks.is_alone:
             return plan(sequences)
         return plans_of_ranks(sequences, self.ranks.num_ranks, plan)[self.ranks.rank]
+
+    @property
+    def on_gpu(self) -> bool:
+        """Where the passes run."""
+        return self.device.type != "cpu"
+
+    @property
+    def packs(self) -> bool:
+        """Whether the model keeps sequences apart that lie end to end in one row."""
+        return self._split.packs
 
     def require_packing(self) -> None:
         """Raises ConfigError if the model cannot keep sequences apart that lie end to end in one row."""
@@ -145,16 +154,17 @@ class PolicyModel:
         temperature: float = 1.0,
         noise: EmbeddingNoise | None = None,
         packing: bool = False,
+        share_prompts: bool = False,
     ) -> ObjectiveOutput:
         """The objective's sums over a micro-batch's label tokens, N in all, one sequence after the other.
 
         `reference` is a frozen model's `label_rows` of the same sequences, where `needs` asks for it. `packing` lays
-        the sequences end to end instead of padding them, for a model that `require_packing` lets pass. `loss_sum` is
-        differentiable by the weights, once.
+        the sequences end to end instead of padding them, for a model that `packs`; `share_prompts` computes the prompt
+        of packed neighbours that have the same one once. `loss_sum` is differentiable by the weights, once.
         """
 
         def compute() -> tuple[Tensor, ObjectiveOutput]:
-            hidden_NH, labels_N = self._forward(sequences, noise, packing=packing)
+            hidden_NH, labels_N = self._forward(sequences, noise, packing=packing, share_prompts=share_prompts)
             head = self._split.head(self.dtype)
             if not sequences:
                 output = fused_loss(hidden_NH, head, labels_N, _nothing, needs=NO_NEEDS)
@@ -176,11 +186,12 @@ class PolicyModel:
         reference: ReferenceRows | None = None,
         noise: EmbeddingNoise | None = None,
         packing: bool = False,
+        share_prompts: bool = False,
     ) -> TokenStatistics:
         """The statistics of the same tokens, detached."""
 
         def compute() -> TokenStatistics:
-            hidden_NH, labels_N = self._forward(sequences, noise, packing=packing)
+            hidden_NH, labels_N = self._forward(sequences, noise, packing=packing, share_prompts=share_prompts)
             head = self._split.head(self.dtype)
             return fused_statistics(
                 hidden_NH, head, labels_N, needs=needs, reference=reference, temperature=temperature
@@ -198,7 +209,12 @@ class PolicyModel:
         return ReferenceRows(hidden_NH=hidden_NH, head=self._split.head(self.dtype))
 
     def _forward(
-        self, sequences: Sequence[TokenSequence], noise: EmbeddingNoise | None, *, packing: bool
+        self,
+        sequences: Sequence[TokenSequence],
+        noise: EmbeddingNoise | None,
+        *,
+        packing: bool,
+        share_prompts: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """One pass over a micro-batch: hidden states of the label tokens, [N, H], and their labels, [N].
 
@@ -206,19 +222,17 @@ class PolicyModel:
         """
         sequences = sequences or [_ONE_TOKEN]
         noise = noise if noise is None or noise.seeds else None
-        batch = collate(sequences, self.facts.pad_token_id, packing=packing)
-        labelled_BT = batch.labels_BT != IGNORED
-        labels_N = batch.labels_BT[labelled_BT].to(self.device)
+        assert noise is None or not share_prompts, "noise is that of one sequence"
+        batch = collate(sequences, self.facts.pad_token_id, packing=packing, share_prompts=share_prompts)
+        batch = batch.to(self.device)
         lengths = [sequence.num_tokens - 1 for sequence in sequences]
         mixed = self.dtype != torch.float32
         with (
             torch.autocast(self.device.type, dtype=self.dtype if mixed else None, enabled=mixed),
             noisy_embeddings(self.model.get_input_embeddings(), noise, lengths),
         ):
-            hidden_BTH = self._split.hidden(
-                batch.input_ids_BT.to(self.device), batch.position_ids_BT.to(self.device), batch.packed_lengths
-            )
-        return hidden_BTH[labelled_BT.to(self.device)], labels_N
+            hidden_BTH = self._split.hidden(batch.input_ids_BT, batch.position_ids_BT, batch.packed_row)
+        return hidden_BTH.flatten(0, 1).index_select(0, batch.label_places_N), batch.labels_N
 
     def _facts(self, spec: ModelSpec) -> ModelFacts:
         vocab_size = self._split.vocab_size

@@ -93,7 +93,8 @@ class HeldOutEvaluation:
         return self._policy.statistics(samples, needs=needs, packing=self._spec.packing)
 
     def _microbatches(self, samples: Sequence[TokenSequence]) -> list[list[int]]:
-        return self._policy.microbatches(samples, self._spec.max_tokens_per_microbatch, packing=self._spec.packing)
+        max_tokens = self._spec.microbatch_tokens(on_gpu=self._policy.on_gpu)
+        return self._policy.microbatches(samples, max_tokens, packing=self._spec.packing)
 
     def _sums(self, statistics: TokenStatistics) -> ObjectiveOutput:
         objective = self._objective if isinstance(self._objective, WeightedObjective) else CrossEntropy()

@@ -58,7 +58,8 @@ class SftStep:
     def run(self, step: int, samples: Sequence[TokenSequence]) -> dict[str, float]:
         """Update the weights once; returns the step's metrics. Raises NonFinite, the weights as they were."""
         num_tokens = sum(sample.num_labels for sample in samples)
-        plan = self._policy.microbatches(samples, self._spec.max_tokens_per_microbatch, packing=self._spec.packing)
+        max_tokens = self._spec.microbatch_tokens(on_gpu=self._policy.on_gpu)
+        plan = self._policy.microbatches(samples, max_tokens, packing=self._spec.packing)
         microbatches = [
             MicroBatch(samples=[samples[index] for index in indices], noise=self._noise(step, indices))
             for indices in plan

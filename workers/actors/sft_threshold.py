@@ -62,7 +62,7 @@ def calibrate_threshold(policy: PolicyModel, spec: SftSpec, samples: Sequence[To
 @torch.no_grad()
 def _topk_masses(policy: PolicyModel, spec: SftSpec, samples: Sequence[TokenSequence], top_k: int) -> Tensor:
     masses = []
-    for indices in policy.microbatches(samples, spec.max_tokens_per_microbatch):
+    for indices in policy.microbatches(samples, spec.microbatch_tokens(on_gpu=policy.on_gpu)):
         microbatch = [samples[index] for index in indices]
         mass_N = policy.statistics(microbatch, needs=StatisticsNeeds(top_k=top_k)).topk_mass_N
         assert mass_N is not None

@@ -151,6 +151,8 @@ class RlRun:
                 loss.form(),
                 needs=self._objective.needs,
                 temperature=temperature,
+                packing=self._policy.packs,
+                share_prompts=self._policy.packs,
             )
             torch.autograd.backward(output.loss_sum / divisor)
             outputs.append(output)
@@ -160,7 +162,12 @@ class RlRun:
     def _fill_logprobs(self, data: StepData, values_N: Tensor, temperature: float) -> None:
         """Write the log-probs of all the step's tokens under the present weights, on all ranks."""
         for microbatch in self._microbatches(data, range(len(data.sequences))):
-            statistics = self._policy.statistics([data.sequences[i] for i in microbatch], temperature=temperature)
+            statistics = self._policy.statistics(
+                [data.sequences[i] for i in microbatch],
+                temperature=temperature,
+                packing=self._policy.packs,
+                share_prompts=self._policy.packs,
+            )
             values_N[data.tokens_of(microbatch)] = -statistics.nll_N
         # The updates share the samples out in another way.
         self._policy.ranks.sum(values_N)
@@ -181,7 +188,8 @@ class RlRun:
 
     def _microbatches(self, data: StepData, indices: Sequence[int]) -> Iterator[list[int]]:
         sequences = [data.sequences[i] for i in indices]
-        plan = self._policy.microbatches(sequences, self._spec.max_tokens_per_microbatch)
+        packs, max_tokens = self._policy.packs, self._spec.microbatch_tokens(on_gpu=self._policy.on_gpu)
+        plan = self._policy.microbatches(sequences, max_tokens, packing=packs, share_prompts=packs)
         for positions in plan:
             yield [indices[position] for position in positions]
 

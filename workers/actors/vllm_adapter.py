@@ -1,6 +1,6 @@
 """All calls into vLLM 0.32 but those in `vllm_weights`, which change weights, and in `vllm_sleep`.
 
-Another release changes these three, `vllm_plugin` and `vllm_weight_transfer` only.
+Another release changes these three, `vllm_plugin`, `vllm_weight_transfer` and `vllm_cpu_worker` only.
 
 vLLM reads the environment when it is imported and starts processes of its own (the engine core, and a worker for each
 GPU), which inherit it. So it is imported in `VllmEngine.start` and nowhere at the top of a module.
@@ -31,6 +31,14 @@ from workers.rollouts import SamplingParameters, VersionSpan
 from workers.weight_sync import BACKEND
 
 _PLUGIN = "sedray_weight_transfer"
+SEED_KEY = "sedray_seed"
+"""Under which a request to an engine on the CPU brings its seed, among vLLM's `extra_args`; below 2^63."""
+NORM_PROVIDER = "sedray_cpu"
+"""The name under which vLLM knows our worker's norms."""
+_CPU_WORKER = "workers.actors.vllm_cpu_worker.RolloutCpuWorker"
+_BLOCK_ON_CPU = 32
+"""Tokens of a block of keys and values, the fewest that vLLM's attention on the CPU takes. Completions share only whole
+blocks of their prompt; vLLM's own choice, 128, leaves most prompts unshared."""
 _GONE_AFTER_S = 10.0
 """How long killed processes may take to vanish."""
 
@@ -143,7 +151,7 @@ class VllmEngine:
             top_p=1.0,
             top_k=-1,
             max_tokens=sampling.max_completion_length,
-            seed=seed,
+            **({"extra_args": {SEED_KEY: seed}} if self._settings.num_gpus == 0 else {"seed": seed}),
             logprobs=0,
             flat_logprobs=True,
             stop_token_ids=list(self._settings.eos_token_ids),
@@ -233,7 +241,13 @@ def _build(settings: EngineSettings, given_up: Event) -> Any:
 
 def _hardware_arguments(settings: EngineSettings) -> dict[str, Any]:
     if settings.num_gpus == 0:
-        return {"kv_cache_memory_bytes": KV_CACHE_BYTES_ON_CPU, "distributed_executor_backend": "uni"}
+        return {
+            "kv_cache_memory_bytes": KV_CACHE_BYTES_ON_CPU,
+            "distributed_executor_backend": "uni",
+            "worker_cls": _CPU_WORKER,
+            "ir_op_priority": {"rms_norm": [NORM_PROVIDER], "fused_add_rms_norm": [NORM_PROVIDER]},
+            "block_size": _BLOCK_ON_CPU,
+        }
     return {
         "tensor_parallel_size": settings.tensor_parallel_size,
         # Not left to vLLM: within a placement group it would ask Ray for workers of its own, whose GPUs we hold.

@@ -1,4 +1,5 @@
-"""What vLLM's reload of weights leaves unsaid: layers that received nothing, and packed copies that stayed old.
+"""What vLLM's reload of weights leaves unsaid or does in vain: layers that received nothing, packed copies that stayed
+old, and packed copies that nobody uses.
 
 Nothing but our weight transfer engine imports this module, within vLLM's worker processes.
 """
@@ -6,6 +7,7 @@ Nothing but our weight transfer engine imports this module, within vLLM's worker
 import torch
 from vllm.model_executor.layers.attention import is_deferred_attention_layer
 from vllm.model_executor.layers.quantization.base_config import QuantizeMethodBase
+from vllm.model_executor.layers.vocab_parallel_embedding import UnquantizedEmbeddingMethod, VocabParallelEmbedding
 from vllm.model_executor.model_loader.reload.layerwise import get_layerwise_info
 
 
@@ -44,3 +46,22 @@ def pack_again(tied_layer: torch.nn.Module) -> None:
     method = getattr(tied_layer, "quant_method", None)
     if isinstance(method, QuantizeMethodBase):
         method.process_weights_after_loading(tied_layer)
+
+
+class LookupMethod(UnquantizedEmbeddingMethod):
+    """An embedding that is looked up and never multiplied with."""
+
+    def process_weights_after_loading(self, layer: torch.nn.Module) -> None:
+        """On the CPU vLLM would pack it for products, as the output layer: half the time that an update takes."""
+
+
+def spare_lookups(model: torch.nn.Module) -> None:
+    """Let the embeddings of a model whose output layer is another one be left as they come.
+
+    Only for such a model: where the two are tied, either one may be the output layer.
+    """
+    for layer in model.modules():
+        # Not its subclass, which is the output layer.
+        if type(layer) is VocabParallelEmbedding and type(layer.quant_method) is UnquantizedEmbeddingMethod:
+            layer.quant_method = LookupMethod()
+            layer.__dict__.pop("cpu_linear", None)

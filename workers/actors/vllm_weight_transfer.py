@@ -23,7 +23,7 @@ from vllm.model_executor.model_loader.mtp_validation import disable_mtp_complete
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
 from workers.actors.tensor_digest import tensor_digest
-from workers.actors.vllm_layer_checks import layers_without_weights, not_tied, pack_again
+from workers.actors.vllm_layer_checks import layers_without_weights, not_tied, pack_again, spare_lookups
 
 _NAMES_SHOWN = 5
 
@@ -68,6 +68,8 @@ class SedrayWeightTransferEngine(WeightTransferEngine[NCCLWeightTransferInitInfo
     def start_weight_update(self) -> None:
         """Bring the layers back into the checkpoint's layout; on the CPU vLLM keeps packed copies only."""
         self._received = None
+        if self.device.type == "cpu" and not self.model_config.hf_text_config.tie_word_embeddings:
+            spare_lookups(self.model)
         initialize_layerwise_reload(self.model)
 
     def update_weights(self, update_info: dict[str, Any]) -> None:

@@ -1,6 +1,6 @@
-"""What every objective computes with: a padded batch, per-token statistics of a forward pass, and sums over tokens.
+"""What every objective computes with: per-token statistics of a forward pass, and sums over tokens.
 
-Dims: B sequences, T positions, N label tokens of the batch (row by row, position by position), V vocabulary.
+Dims: N label tokens of a micro-batch, one sequence after the other, C those of a chunk of them, V vocabulary.
 
 The seam: an objective is a function of `TokenStatistics`, a differentiable negative log-likelihood per label token and
 a few detached numbers. Its derivative by `nll_N` is the token's weight w, and w (p_j - 1[j = y]) its gradient by logit
@@ -20,35 +20,6 @@ from typing import TypeAlias
 
 import torch
 from torch import Tensor
-
-IGNORED = -100
-"""Label of a position that is not trained."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TokenBatch:
-    """Sequences padded on the right, or packed into one row end to end.
-
-    Causal attention keeps every real token from seeing the padding.
-    """
-
-    input_ids_BT: Tensor
-    """int64. The last token of a sequence is a label only, never an input."""
-    labels_BT: Tensor
-    """int64, already shifted: the token that follows, or `IGNORED`."""
-    position_ids_BT: Tensor
-    """int64, from 0 in each sequence."""
-    packed_lengths: tuple[int, ...] | None = None
-    """Inputs of each sequence of a packed row; None: the batch is padded."""
-
-    def to(self, device: torch.device) -> "TokenBatch":
-        """The same batch on another device."""
-        return TokenBatch(
-            input_ids_BT=self.input_ids_BT.to(device, non_blocking=True),
-            labels_BT=self.labels_BT.to(device, non_blocking=True),
-            position_ids_BT=self.position_ids_BT.to(device, non_blocking=True),
-            packed_lengths=self.packed_lengths,
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from service.contract.evaluation import EvaluationSet, EvaluationSpec
 from service.contract.messages import RolloutSample
-from service.contract.stages import EvaluationSpec, StageName
+from service.contract.stages import StageName
 from workers.evaluation.summary import EvaluatedGroup, summarise
 from workers.rewards.reward import Reward, open_reward
 from workers.rewards.samples import RewardFailed
@@ -19,6 +20,8 @@ _REQUESTS_PER_CALL = 2048
 """Enough to keep an engine full; few enough to show progress."""
 _NUM_SHOWN = 8
 
+PromptsOfSets = dict[str, list[Prompt]]
+"""By the names of the sets."""
 OnProgress = Callable[[str, int], None]
 """Told the phase and the prompts done."""
 
@@ -46,9 +49,10 @@ class Evaluated:
 def run_evaluation(context: StageContext, spec: EvaluationSpec, place: EvaluationPlace) -> StageOutcome:
     """Sample with the policy of this point and summarise; the engine gets the trainer's weights first if need be."""
     prompts = load_evaluation_prompts(context, spec)
+    num_prompts = sum(map(len, prompts.values()))
 
     def show(phase: str, num_done: int) -> None:
-        context.reports.progress(place.stage, phase, num_done, len(prompts))
+        context.reports.progress(place.stage, phase, num_done, num_prompts)
 
     show("starting rollout engine", 0)
     context.engine.wait_started()
@@ -56,32 +60,59 @@ def run_evaluation(context: StageContext, spec: EvaluationSpec, place: Evaluatio
         context.trainer.wait_loaded()
         show("syncing weights", 0)
         context.bring_engine_up_to_date()
-    found = sample_and_judge(context, spec, place, prompts, show)
+    found = sample_sets(context, spec, place, prompts, show)
     context.reports.rollouts(found.shown)
     context.reports.points(place.global_step, found.metrics)
     return StageOutcome(
-        steps_done=found.num_prompts, steps_planned=len(prompts), metrics=found.metrics, detail=found.detail
+        steps_done=found.num_prompts, steps_planned=num_prompts, metrics=found.metrics, detail=found.detail
     )
 
 
-def load_evaluation_prompts(context: StageContext, spec: EvaluationSpec) -> list[Prompt]:
-    """The prompts of the set that are sampled, each of which leaves room for a completion."""
-    return context.load_prompts(
-        spec.data, context.spec.model.max_model_len - spec.max_completion_length, spec.num_prompts
-    )
+def load_evaluation_prompts(context: StageContext, spec: EvaluationSpec) -> PromptsOfSets:
+    """The prompts of the sets that are sampled, each of which leaves room for a completion."""
+    most = context.spec.model.max_model_len
+    return {
+        one.name: context.load_prompts(one.data, most - one.max_completion_length, one.num_prompts) for one in spec.sets
+    }
 
 
-def sample_and_judge(
-    context: StageContext, spec: EvaluationSpec, place: EvaluationPlace, prompts: list[Prompt], show: OnProgress
+def sample_sets(
+    context: StageContext, spec: EvaluationSpec, place: EvaluationPlace, prompts: PromptsOfSets, show: OnProgress
 ) -> Evaluated:
-    """Sample all prompts with the policy that the engine holds; what it finds is the caller's to report."""
-    with open_reward(spec.reward, context.check) as reward:
-        return _sample_and_judge(context, spec, place, prompts, show, reward)
+    """Sample all sets with the policy that the engine holds; what it finds is the caller's to report.
+
+    The detail is the first set's, with the others' under `further_sets` by name.
+    """
+    found: dict[str, Evaluated] = {}
+    for one in spec.sets:
+        num_before = sum(len(prompts[name]) for name in found)
+        with open_reward(one.reward, context.check) as reward:
+            found[one.name] = _sample_and_judge(
+                context, one, place, prompts[one.name], _counting_from(num_before, show), reward
+            )
+    return _together(found)
+
+
+def _counting_from(num_before: int, show: OnProgress) -> OnProgress:
+    return lambda phase, num_done: show(phase, num_before + num_done)
+
+
+def _together(found: dict[str, Evaluated]) -> Evaluated:
+    first, *others = found.values()
+    if not others:
+        return first
+    sums = {name: sum(one.detail[name] for one in found.values()) for name in ("generation_s", "num_tokens")}
+    return Evaluated(
+        num_prompts=sum(one.num_prompts for one in found.values()),
+        metrics={name: value for one in found.values() for name, value in one.metrics.items()},
+        detail=first.detail | sums | {"further_sets": {name: found[name].detail for name in list(found)[1:]}},
+        shown=[sample for one in found.values() for sample in one.shown],
+    )
 
 
 def _sample_and_judge(
     context: StageContext,
-    spec: EvaluationSpec,
+    spec: EvaluationSet,
     place: EvaluationPlace,
     prompts: list[Prompt],
     show: OnProgress,
@@ -122,7 +153,7 @@ class _Sampled:
         self.generation_s += other.generation_s
 
 
-def _sample(context: StageContext, spec: EvaluationSpec, prompts: list[Prompt], reward: Reward) -> _Sampled:
+def _sample(context: StageContext, spec: EvaluationSet, prompts: list[Prompt], reward: Reward) -> _Sampled:
     # Neither stage nor step enters the seed: points are compared under the same draws.
     requests = make_requests(prompts, spec.num_generations, context.spec.seed, "evaluate", spec.name)
     sampling = SamplingParameters(temperature=spec.temperature, max_completion_length=spec.max_completion_length)
@@ -150,7 +181,7 @@ def _set_metrics(name: str, metrics: dict[str, float]) -> dict[str, float]:
 
 
 def _summary(
-    spec: EvaluationSpec, groups: list[JudgedGroup], reward: Reward
+    spec: EvaluationSet, groups: list[JudgedGroup], reward: Reward
 ) -> tuple[dict[str, float], dict[str, object]]:
     return summarise(spec.name, [_evaluated(group, reward) for group in groups], spec.pass_at_k)
 

@@ -16,10 +16,16 @@ from typing import Any, Literal
 
 import fsspec
 
-from service.contract.stages import EvaluationPoint, EvaluationSpec
+from service.contract.evaluation import EvaluationSpec
+from service.contract.stages import EvaluationPoint
 from workers.config_error import ConfigError
-from workers.rollouts import Prompt
-from workers.stages.evaluate import Evaluated, EvaluationPlace, load_evaluation_prompts, sample_and_judge
+from workers.stages.evaluate import (
+    Evaluated,
+    EvaluationPlace,
+    PromptsOfSets,
+    load_evaluation_prompts,
+    sample_sets,
+)
 from workers.stages.stage_context import StageContext
 
 logger = logging.getLogger(__name__)
@@ -61,7 +67,7 @@ class StepSampling:
         self._stage = stage
         self._num_steps = num_steps
         self._num_steps_before = num_steps_before
-        self._prompts: list[Prompt] | None = None
+        self._prompts: PromptsOfSets | None = None
         points = context.spec.evaluation.points if context.spec.evaluation else []
         # That point samples the same set, at the same place of its metrics.
         is_left_to_the_end = _AT_THE_END[stage] in points
@@ -87,12 +93,8 @@ class StepSampling:
     def as_detail(self) -> list[dict[str, Any]]:
         """Metrics and counts of right samples by step, for the stage's result; the files have the other columns."""
         return [
-            {
-                "step": step,
-                "metrics": found.metrics,
-                "num_generations": found.detail["num_generations"],
-                "per_prompt": {name: found.detail["per_prompt"][name] for name in ("uid", "num_correct")},
-            }
+            {"step": step, "metrics": found.metrics, **_counts(found.detail)}
+            | {"further_sets": {name: _counts(detail) for name, detail in found.detail.get("further_sets", {}).items()}}
             for step, found in self._results.items()
         ]
 
@@ -113,7 +115,7 @@ class StepSampling:
         if self._prompts is None:
             self._prompts = load_evaluation_prompts(context, spec)
         place = EvaluationPlace(stage=self._stage, global_step=self._num_steps_before + step)
-        found = sample_and_judge(context, spec, place, self._prompts, lambda phase, _: self._show(phase, step))
+        found = sample_sets(context, spec, place, self._prompts, lambda phase, _: self._show(phase, step))
         if self._stage == "sft":
             # Reinforcement learning shows completions of its own; the set's would stand among them unmarked.
             context.reports.rollouts(found.shown)
@@ -153,3 +155,8 @@ class StepSampling:
         filesystem, path = fsspec.core.url_to_fs(self._path(step))
         filesystem.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
         filesystem.pipe_file(path, json.dumps({"metrics": found.metrics, "detail": found.detail}).encode())
+
+
+def _counts(detail: dict[str, Any]) -> dict[str, Any]:
+    per_prompt = {name: detail["per_prompt"][name] for name in ("uid", "num_correct")}
+    return {"num_generations": detail["num_generations"], "per_prompt": per_prompt}

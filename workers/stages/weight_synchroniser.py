@@ -128,10 +128,10 @@ class WeightSynchroniser:
         report = member.engine.wait(call, "a weight update", self._trainer.weights_deadline_s)
         probe = self._probe()
         _require_gap(member, largest_gap(served.scores, report.probe_logprobs), probe.limit)
-        lost = self._require_equal([*self._engines.members()[:1], member])
-        if member in lost:
-            raise lost[member]
-        member.engine.begin_confirm(served.version)
+        failed = self._require_equal([*self._engines.members()[:1], member])
+        failed |= self._confirm([] if member in failed else [member], served.version)
+        if member in failed:
+            raise failed[member]
         # The trainer, which would have to hash its tensors, may be at work; so the next sync is a hashed one.
         self._due.at_next()
 
@@ -170,15 +170,24 @@ class WeightSynchroniser:
 
     def _settle(self, found: "Outcomes", version: int) -> None:
         """Let the good ones go on and the others be replaced. Raises WeightSyncFailed if all that live are wrong."""
+        for member, error in self._confirm(list(found.reports), version).items():
+            found.fail(member, error)
         refusal = next((error for error in found.failures.values() if isinstance(error, WeightSyncFailed)), None)
         if refusal is not None and not found.reports:
             raise refusal
-        for member in found.reports:
-            # Not waited for: an engine that does not hear of it gives nothing out and breaks at its own deadline.
-            member.engine.begin_confirm(version)
         for member, error in found.failures.items():
             logger.warning("weights not taken", extra={"engine": member.number, "error": str(error)})
             self._engines.retire(member, error)
+
+    def _confirm(self, members: Sequence[Member], version: int) -> dict[Member, Exception]:
+        """Let out what they generate; returns those that have failed meanwhile."""
+        failed: dict[Member, Exception] = {}
+        for member, call in [(member, member.engine.begin_confirm(version)) for member in members]:
+            try:
+                member.engine.wait(call, "the confirmation of a weight update", self._trainer.weights_deadline_s)
+            except (WeightSyncFailed, *ENGINE_LOST) as error:
+                failed[member] = error
+        return failed
 
 
 class ChecksumsDue:

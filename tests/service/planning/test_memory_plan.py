@@ -117,13 +117,16 @@ def test_adapters_are_counted_at_their_targets() -> None:
     assert trained_parameters(small_shape(), everything) == 2 * 2 * 4 * (16 + 8)
 
 
-@pytest.mark.parametrize(("max_length", "batch_size", "tokens"), [(512, 64, 8192), (512, 4, 2048), (10_000, 4, 10_000)])
+@pytest.mark.parametrize(
+    ("max_length", "batch_size", "num_gpus", "tokens"),
+    [(512, 64, 0.0, 2048), (512, 64, 1.0, 8192), (512, 3, 0.0, 1536), (10_000, 4, 0.0, 10_000)],
+)
 def test_a_micro_batch_has_no_more_tokens_than_batch_and_budget_allow(
-    max_length: int, batch_size: int, tokens: int
+    max_length: int, batch_size: int, num_gpus: float, tokens: int
 ) -> None:
-    spec = make_spec(max_length=max_length, batch_size=batch_size)
+    spec = make_spec(max_length=max_length, batch_size=batch_size, trainer={"num_gpus": num_gpus})
     assert spec.sft is not None
-    assert microbatch_tokens(spec.sft, spec.model, 1) == tokens
+    assert microbatch_tokens(spec.sft, spec.model, spec.resources.trainer) == tokens
 
 
 def test_static_parts_are_sixteen_bytes_a_parameter() -> None:
@@ -135,7 +138,7 @@ def test_static_parts_are_sixteen_bytes_a_parameter() -> None:
     "change",
     [
         {"model": {"gradient_checkpointing": True}},
-        {"max_tokens_per_microbatch": 2048},
+        {"max_tokens_per_microbatch": 512},
         {"model": {"lora": {}}},
         {"model": {"dtype": "bfloat16"}},
         {"trainer": {"num_ranks": 4}},
@@ -143,7 +146,8 @@ def test_static_parts_are_sixteen_bytes_a_parameter() -> None:
 )
 def test_each_remedy_makes_the_trainer_smaller(change: dict[str, Any]) -> None:
     shape = small_and_wide()
-    assert trainer_plan(make_spec(**change), shape).total_bytes < trainer_plan(make_spec(), shape).total_bytes
+    plain = make_spec(max_length=512)
+    assert trainer_plan(make_spec(max_length=512, **change), shape).total_bytes < trainer_plan(plain, shape).total_bytes
 
 
 def small_and_wide() -> ModelShape:
@@ -212,13 +216,13 @@ def test_a_share_of_a_gpu_has_that_share_of_its_memory() -> None:
 
 
 def test_what_cannot_fit_is_refused_with_numbers_and_remedies() -> None:
-    spec, memory = make_spec(), Memory(node_bytes=24.0 * GIB, total_bytes=24.0 * GIB)
+    spec, memory = make_spec(max_length=512), Memory(node_bytes=8.0 * GIB, total_bytes=8.0 * GIB)
     plans = plan_memory(spec, qwen(), memory)
     [finding] = find_memory_beyond(spec, qwen(), memory, plans)
     assert finding.field == "resources.trainer"
-    assert "the largest machine of the cluster has 24.0 GiB" in finding.problem
+    assert "the largest machine of the cluster has 8.0 GiB" in finding.problem
     assert "activations" in finding.problem
-    for remedy in ("gradient_checkpointing: ", "max_tokens_per_microbatch 2048: ", "bfloat16: ", "num_ranks 2: "):
+    for remedy in ("gradient_checkpointing: ", "max_tokens_per_microbatch 512: ", "bfloat16: ", "num_ranks 2: "):
         assert remedy in finding.hint
 
 

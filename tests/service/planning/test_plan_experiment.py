@@ -31,7 +31,7 @@ async def test_numbers_follow_from_the_files(body: dict[str, Any]) -> None:
         "total_updates": 20,
         "total_samples": 160,
         "epochs_over_prompts": 2.0,
-        "max_tokens_per_microbatch": 16384,
+        "max_tokens_per_microbatch": 2048,
         "engines": 1,
     }
     assert stages["evaluate_base"].numbers == {"prompts": 6, "samples_per_prompt": 8, "samples": 48, "engines": 1}

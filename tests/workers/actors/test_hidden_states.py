@@ -20,7 +20,7 @@ from transformers import (
 
 from workers.actors.hidden_states import SplitModel
 from workers.config_error import ConfigError
-from workers.objectives.base import IGNORED, StatisticsNeeds
+from workers.objectives.base import StatisticsNeeds
 from workers.objectives.fused_linear import fused_statistics
 
 SIZES: dict[str, Any] = {
@@ -63,8 +63,9 @@ def test_hidden_states_and_head_give_the_models_own_statistics(name: str) -> Non
     model = make_model(CONFIGS[name])
     split = SplitModel(model, "a folder")
     ids_BT = torch.tensor([[3, 4, 5, 6, 7], [8, 9, 10, 11, 12]])
-    labels_BT = torch.tensor([[IGNORED, 5, 6, 7, 8], [9, 10, 11, IGNORED, IGNORED]])
-    kept_BT = labels_BT != IGNORED
+    ignored = -100
+    labels_BT = torch.tensor([[ignored, 5, 6, 7, 8], [9, 10, 11, ignored, ignored]])
+    kept_BT = labels_BT != ignored
     with torch.no_grad():
         hidden_BTH = split.hidden(ids_BT, torch.arange(5).expand(2, 5))
         ours = fused_statistics(

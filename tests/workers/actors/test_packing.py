@@ -19,8 +19,9 @@ from workers.actors.hidden_states import SplitModel
 from workers.actors.packed_attention import IMPLEMENTATION, Attention
 from workers.config_error import ConfigError
 from workers.data.batching import collate, plan_microbatches
+from workers.data.packed_row import PackedRow
 from workers.data.token_sequence import TokenSequence
-from workers.objectives.base import IGNORED, StatisticsNeeds
+from workers.objectives.base import StatisticsNeeds
 from workers.objectives.build import row_loss
 from workers.objectives.fused_linear import fused_loss, fused_statistics
 from workers.objectives.sed_sft import SelectivePenalty
@@ -54,13 +55,13 @@ def make_sequences(lengths: Sequence[int]) -> list[TokenSequence]:
 
 
 def backward(
-    subject: Subject, rows: Sequence[TokenSequence], *, packing: bool, chunk_tokens: int | None = None
+    subject: Subject, rows: Sequence[TokenSequence], *, chunk_tokens: int | None = None, **layout: bool
 ) -> tuple[Tensor, Tensor]:
     """Add the gradients of a micro-batch; returns its loss sum and the per-token negative log-likelihood, [N]."""
-    batch = collate(rows, pad_token_id=0, packing=packing)
-    hidden_BTH = subject.split.hidden(batch.input_ids_BT, batch.position_ids_BT, batch.packed_lengths)
-    kept_BT = batch.labels_BT != IGNORED
-    inputs = hidden_BTH[kept_BT], subject.split.head(hidden_BTH.dtype), batch.labels_BT[kept_BT]
+    batch = collate(rows, pad_token_id=0, **layout)
+    hidden_BTH = subject.split.hidden(batch.input_ids_BT, batch.position_ids_BT, batch.packed_row)
+    hidden_NH = hidden_BTH.flatten(0, 1)[batch.label_places_N]
+    inputs = hidden_NH, subject.split.head(hidden_BTH.dtype), batch.labels_N
     output = fused_loss(*inputs, SED, needs=NEEDS, chunk_tokens=chunk_tokens)
     torch.autograd.backward(output.loss_sum)
     return output.loss_sum.detach(), fused_statistics(*inputs, needs=NEEDS).nll_N
@@ -84,6 +85,27 @@ def test_values_and_gradients_are_those_of_the_sequences_alone(name: str, packin
     torch.testing.assert_close(nll_N, torch.cat([nll for _, nll in alone]), rtol=0, atol=1e-10)
     torch.testing.assert_close(loss, torch.stack([loss for loss, _ in alone]).sum(), rtol=0, atol=1e-10)
     torch.testing.assert_close(gradients_of(subject.model), expected, rtol=0, atol=1e-6)
+
+
+def make_group(prompt_length: int, lengths: Sequence[int]) -> list[TokenSequence]:
+    """Completions of one prompt."""
+    generator = torch.Generator().manual_seed(prompt_length)
+    prompt, *completions = (
+        tuple(torch.randint(3, 23, (length,), generator=generator).tolist()) for length in (prompt_length, *lengths)
+    )
+    return [TokenSequence(prompt_token_ids=prompt, completion_token_ids=completion) for completion in completions]
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_values_and_gradients_are_the_same_where_completions_share_their_prompt(name: str) -> None:
+    subject = make_subject(name)
+    rows = [*make_group(5, (3, 1, 2 * WINDOW)), *make_group(2 * WINDOW, (1, 2)), *make_sequences((6,))]
+    alone = [backward(subject, [row], packing=False) for row in rows]
+    expected = gradients_of(subject.model)
+    loss, nll_N = backward(subject, rows, packing=True, share_prompts=True)
+    torch.testing.assert_close(nll_N, torch.cat([nll for _, nll in alone]), rtol=0, atol=1e-10)
+    torch.testing.assert_close(loss, torch.stack([loss for loss, _ in alone]).sum(), rtol=0, atol=1e-10)
+    torch.testing.assert_close(gradients_of(subject.model), expected, rtol=1e-6, atol=1e-6)
 
 
 QWEN3 = make_subject("qwen3")
@@ -132,14 +154,16 @@ def test_gemma2_caps_its_attention_which_transformers_own_fused_attention_does_n
 
 
 @pytest.mark.parametrize("window", [None, 4])
-def test_the_kernel_for_packed_rows_on_cuda_takes_what_it_is_given(window: int | None) -> None:
+@pytest.mark.parametrize("places", [range(10), [0, 1, 2, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9]], ids=["apart", "shared"])
+def test_the_kernel_for_packed_rows_on_cuda_takes_what_it_is_given(window: int | None, places: Sequence[int]) -> None:
     """On tensors without values: shapes and arguments are checked in both directions, where there is no such device."""
     query_1ATD, key_1GTD, value_1GTD = (
         torch.empty(1, num_heads, 10, 32, dtype=torch.bfloat16, device="meta", requires_grad=True)
         for num_heads in (8, 2, 2)
     )
     attention = Attention(scale=0.1, window=window, softcap=None)
-    attended_1TAD = attention.flash(query_1ATD, key_1GTD, value_1GTD, (3, 7))
+    packed_row = PackedRow.of(places, (3, len(places) - 3), 10).to(torch.device("meta"))
+    attended_1TAD = attention.flash(query_1ATD, key_1GTD, value_1GTD, packed_row)
     assert attended_1TAD.shape == (1, 10, 8, 32)
     torch.autograd.backward(attended_1TAD.sum())
     assert key_1GTD.grad is not None and key_1GTD.grad.shape == key_1GTD.shape

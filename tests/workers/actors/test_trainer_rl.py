@@ -5,11 +5,13 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import Lfm2Config
 
 from service.contract.metric_names import describe_metric
 from service.contract.rl import RolloutCorrection
 from service.contract.spec import LoraSpec
 from service.contract.stages import OptimizerSpec
+from tests.workers.architectures import SIZES, make_folder_of
 from tests.workers.tiny_model import (
     assert_same_weights,
     make_rl_spec,
@@ -95,6 +97,19 @@ def test_micro_batch_budget_changes_no_metric_and_no_weight(
         assert other == pytest.approx(one, abs=1e-6, rel=1e-5)
     for name, weight in results[0][1].items():
         torch.testing.assert_close(results[1][1][name], weight, rtol=0, atol=1e-6)
+
+
+def test_a_model_that_cannot_pack_is_trained_on_padded_rows(tmp_path: Path) -> None:
+    sizes = {name: value for name, value in SIZES.items() if name != "head_dim"}
+    folder = make_folder_of(Lfm2Config(**sizes, layer_types=["conv", "full_attention"]), tmp_path / "model")
+    results = []
+    for budget in (1, 1000):
+        trainer = make_trainer(folder)
+        spec = make_rl_spec(max_tokens_per_microbatch=budget, optimizer=OptimizerSpec(learning_rate=1e-3))
+        trainer.prepare_rl(spec, str(tmp_path / str(budget)))
+        results.append(run(trainer, 1, 2))
+    for one, other in zip(*results, strict=True):
+        assert other == pytest.approx(one, abs=1e-5, rel=1e-4)
 
 
 @pytest.mark.parametrize("policy_loss", ["ppo_clip", "gspo", "cispo"])

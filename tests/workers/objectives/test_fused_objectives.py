@@ -24,7 +24,7 @@ from tests.workers.objectives.oracle import (
     random_layer,
 )
 from workers.objectives.anchored import Anchored, Tilted
-from workers.objectives.base import IGNORED, ObjectiveOutput, RowObjective
+from workers.objectives.base import ObjectiveOutput, RowObjective
 from workers.objectives.cross_entropy import CrossEntropy
 from workers.objectives.eksft import SelectedTokens
 from workers.objectives.gem import Gem
@@ -58,6 +58,10 @@ def vector_objective(name: str, params: dict[str, Any]) -> RowObjective:
         "eaft_K3_norm_lnK": EntropyAdaptive(alpha=1.0, top_k=3),
     }
     return made[name]
+
+
+IGNORED = -100
+"""Label of a row that is not trained, in the vectors."""
 
 
 def of_logits(

@@ -9,13 +9,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from workers.objectives.base import IGNORED, token_statistics
+from workers.objectives.base import token_statistics
 from workers.objectives.cross_entropy import CrossEntropy
 from workers.objectives.sed_sft import SelectivePenalty
 
 VECTORS = json.loads((Path(__file__).parent / "vectors.json").read_text())
 CASES = VECTORS["cases"]
 TOLERANCES = VECTORS["tolerances"]
+
+IGNORED = -100
+"""Label of a row that is not trained, in the vectors."""
 
 pytestmark = pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])
 

@@ -54,12 +54,8 @@ class _Preview:
             data_sets.append(self._supervised(self._spec.sft))
         if self._spec.rl:
             data_sets.append(self._prompts("rl", self._spec.rl.data, self._spec.rl.max_completion_length))
-        if evaluation := self._spec.evaluation:
-            data_sets.append(
-                self._prompts(
-                    "evaluation", evaluation.data, evaluation.max_completion_length, limit=evaluation.num_prompts
-                )
-            )
+        for where, one in self._spec.evaluation_sets().items():
+            data_sets.append(self._prompts(where, one.data, one.max_completion_length, limit=one.num_prompts))
         return DataPreview(data_sets=data_sets)
 
     def _supervised(self, spec: SftSpec) -> DataSetPreview:
