@@ -10,12 +10,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.access_log import AccessLog
 from api.body_limits import BodyLimits
+from api.live_stream import SharedLooks
 from api.oidc.provider import OidcProvider
 from api.problems import install_problem_handlers, use_problems_in_openapi
 from api.request_ids import RequestIds
 from api.routers import (
     attempts,
     audit,
+    certificates,
     data,
     experiments,
     health,
@@ -24,6 +26,7 @@ from api.routers import (
     projects,
     queue,
     queue_orders,
+    retention,
     rollouts,
     stream,
     token_views,
@@ -37,6 +40,7 @@ from api.web import account, login, pages, single_sign_on, static_files
 from api.web.failed_logins import FailedLogins
 from migrations.apply import head_revision
 from service.live_updates import LiveUpdates
+from service.log_archive import LogReader
 from service.planning import DataPreviewer, plan_experiment
 from service.settings import ApiSettings
 from service.storage.database import create_engine, create_sessions
@@ -68,7 +72,19 @@ def create_app(
     app.state.failed_logins = FailedLogins()
     app.state.oidc = None
     people = (projects, users, tokens, audit, webhooks)
-    runs = (experiments, data, queue, queue_orders, metrics, logs, rollouts, token_views, stream)
+    runs = (
+        experiments,
+        certificates,
+        data,
+        queue,
+        queue_orders,
+        metrics,
+        logs,
+        rollouts,
+        token_views,
+        stream,
+        retention,
+    )
     for module in (*runs, *people, attempts):
         app.include_router(module.router, prefix=PREFIX)
     for module in (health, login, single_sign_on, pages, account, static_files):
@@ -86,8 +102,12 @@ def create_app(
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings: ApiSettings = app.state.settings
     database_url = settings.database_url.get_secret_value()
-    own_engine = None if app.state.engine is not None else create_engine(database_url)
+    own_engine = (
+        None if app.state.engine is not None else create_engine(database_url, pool_size=20, max_overflow=5, pings=False)
+    )
     app.state.sessions = create_sessions(own_engine or app.state.engine)
+    app.state.looks = SharedLooks(app.state.sessions)
+    app.state.log_reader = LogReader(app.state.sessions, settings.output_dir)
     app.state.live_updates = LiveUpdates(database_url)
     app.state.live_updates.start()
     if settings.oidc.issuer is not None:

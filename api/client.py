@@ -22,6 +22,7 @@ from pydantic import BaseModel
 
 from api.access_client import AuditLog, Projects, Tokens, Users, Webhooks
 from api.access_schemas import Me
+from api.operation_client import OperationCalls
 from api.queue_client import QueueCalls
 from api.schemas import (
     EventPage,
@@ -82,7 +83,7 @@ class StreamMessage:
     id: str | None
 
 
-class SedrayClient(QueueCalls):
+class SedrayClient(QueueCalls, OperationCalls):
     """Synchronous client. Submissions always carry an idempotency key, so they may be repeated safely; what may not be
     repeated, such as issuing a token, is sent once."""
 
@@ -169,10 +170,19 @@ class SedrayClient(QueueCalls):
         return self._get(MetricSeriesPage, f"/experiments/{experiment_id}/metrics", query)
 
     def logs(
-        self, experiment_id: str, *, after: int | None = None, tail: int | None = None, limit: int | None = None
+        self,
+        experiment_id: str,
+        *,
+        after: int | None = None,
+        tail: int | None = None,
+        limit: int | None = None,
+        source: str | None = None,
+        attempt: int | None = None,
+        search: str | None = None,
     ) -> LogPage:
-        """Log lines after an id, or the newest `tail`."""
-        return self._get(LogPage, f"/experiments/{experiment_id}/logs", {"after": after, "tail": tail, "limit": limit})
+        """Log lines after an id, or the newest `tail`; of one source or attempt, or with a text in them."""
+        query = {"after": after, "tail": tail, "limit": limit, "source": source, "attempt": attempt, "search": search}
+        return self._get(LogPage, f"/experiments/{experiment_id}/logs", query)
 
     def rollouts(self, experiment_id: str, *, limit: int = 20, before: int | None = None) -> RolloutPage:
         """Stored completions, newest first."""

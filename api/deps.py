@@ -8,12 +8,14 @@ from fastapi import Cookie, Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from api.live_stream import SharedLooks
 from api.request_ids import request_id_of
 from api.submission import PlanExperiment
 from service import auth
 from service.access import Principal
 from service.errors import CrossSiteRequest, Unauthenticated
 from service.live_updates import LiveUpdates
+from service.log_archive import LogReader
 from service.planning import DataPreviewer
 from service.settings import ApiSettings
 from service.storage.database import Sessions
@@ -25,27 +27,36 @@ _person = HTTPBearer(auto_error=False, scheme_name="ApiToken", description="A pe
 _driver = HTTPBearer(auto_error=False, scheme_name="AttemptToken", description="The token of one attempt, `sa_…`.")
 
 
-def _settings(request: Request) -> ApiSettings:
+# All of them coroutines: FastAPI would give each call of a plain function to a thread.
+async def _settings(request: Request) -> ApiSettings:
     return cast(ApiSettings, request.app.state.settings)
 
 
-def _secret(request: Request) -> bytes:
+async def _secret(request: Request) -> bytes:
     return cast(bytes, request.app.state.secret)
 
 
-def _sessions(request: Request) -> Sessions:
+async def _sessions(request: Request) -> Sessions:
     return cast(Sessions, request.app.state.sessions)
 
 
-def _live_updates(request: Request) -> LiveUpdates:
+async def _live_updates(request: Request) -> LiveUpdates:
     return cast(LiveUpdates, request.app.state.live_updates)
 
 
-def _plan(request: Request) -> PlanExperiment:
+async def _looks(request: Request) -> SharedLooks:
+    return cast(SharedLooks, request.app.state.looks)
+
+
+async def _log_reader(request: Request) -> LogReader:
+    return cast(LogReader, request.app.state.log_reader)
+
+
+async def _plan(request: Request) -> PlanExperiment:
     return cast(PlanExperiment, request.app.state.plan)
 
 
-def _previewer(request: Request) -> DataPreviewer:
+async def _previewer(request: Request) -> DataPreviewer:
     return cast(DataPreviewer, request.app.state.previewer)
 
 
@@ -54,6 +65,8 @@ SecretDep = Annotated[bytes, Depends(_secret)]
 SessionsDep = Annotated[Sessions, Depends(_sessions)]
 """For routes that wait for something between two transactions: they open short sessions themselves."""
 LiveUpdatesDep = Annotated[LiveUpdates, Depends(_live_updates)]
+LooksDep = Annotated[SharedLooks, Depends(_looks)]
+LogReaderDep = Annotated[LogReader, Depends(_log_reader)]
 PlanDep = Annotated[PlanExperiment, Depends(_plan)]
 PreviewerDep = Annotated[DataPreviewer, Depends(_previewer)]
 

@@ -11,6 +11,7 @@ import logging
 import re
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from fastapi.sse import ServerSentEvent
 from sqlalchemy.exc import OperationalError
@@ -78,9 +79,9 @@ class Position:
         return f"{self.event_id}.{self.metric_change}.{self.log_id}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class _News:
-    """What one look at the tables found."""
+    """What one look at the tables found; as text, too, since many watchers are told the same."""
 
     status: ExperimentStatus
     end_reason: EndReason | None
@@ -89,14 +90,51 @@ class _News:
     values: list[metric_store.ChangedValue]
     log_id: int
 
+    @cached_property
+    def event_texts(self) -> list[str]:
+        """Data of each event."""
+        return [_text(event) for event in self.events]
+
+    @cached_property
+    def values_text(self) -> str:
+        """Data of `metrics`."""
+        values = [MetricValue(name=value.name, step=value.step, value=value.value) for value in self.values]
+        return _text(MetricValues(values=values))
+
+    @cached_property
+    def progress_text(self) -> str:
+        """Data of `progress`."""
+        return _text(self.progress)
+
     @property
     def is_last(self) -> bool:
         """Whether nothing can follow."""
         return self.status.is_terminal and len(self.events) < _EVENTS_PER_LOOK
 
 
+class SharedLooks:
+    """One look at the tables for all who stand at the same position and were hinted together, as most watchers do."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+        self._under_way: dict[tuple[str, Position, int], asyncio.Task[_News | None]] = {}
+
+    async def look(self, experiment_id: str, position: Position, num_hints: int) -> _News | None:
+        """What lies behind `position`; None if the experiment is gone or the database does not answer.
+
+        A look that began after the newest hint has seen what the hint was about, whoever asked for it.
+        """
+        key = (experiment_id, position, num_hints)
+        if key not in self._under_way:
+            task = asyncio.create_task(_look(self._sessions, experiment_id, position))
+            self._under_way[key] = task
+            task.add_done_callback(lambda _: self._under_way.pop(key, None))
+        # Who leaves does not take the look away from the others.
+        return await asyncio.shield(self._under_way[key])
+
+
 async def follow(
-    sessions: Sessions,
+    looks: SharedLooks,
     live_updates: LiveUpdates,
     experiment_id: str,
     position: Position,
@@ -111,7 +149,7 @@ async def follow(
     ends_at = asyncio.get_running_loop().time() + closes_after_s
     with live_updates.subscribe(experiment_id) as subscription:
         async for _ in subscription:
-            news = await _look(sessions, experiment_id, watcher.position)
+            news = await looks.look(experiment_id, watcher.position, live_updates.num_hints(experiment_id))
             if news is None:
                 return
             for message in watcher.take(news):
@@ -135,24 +173,30 @@ class _Watcher:
 
     def take(self, news: _News) -> Iterator[ServerSentEvent]:
         """The messages for what is new, in the order in which a reader wants them."""
-        for event in news.events:
+        for event, text in zip(news.events, news.event_texts, strict=True):
             self.position = replace(self.position, event_id=event.id)
-            yield self.message("event", event)
+            yield self._message("event", text)
         if news.values:
             self.position = replace(self.position, metric_change=news.values[-1].change)
-            values = [MetricValue(name=value.name, step=value.step, value=value.value) for value in news.values]
-            yield self.message("metrics", MetricValues(values=values))
+            yield self._message("metrics", news.values_text)
         if not self._has_sent_progress or news.progress != self._progress:
             self._progress, self._has_sent_progress = news.progress, True
-            yield self.message("progress", news.progress)
+            yield self._message("progress", news.progress_text)
         if news.log_id > self.position.log_id:
             self.position = replace(self.position, log_id=news.log_id)
             yield self.message("logs", LastLogLine(last_id=news.log_id))
 
     def message(self, event: str, data: WireModel | None) -> ServerSentEvent:
-        """A message at the present position. ASCII alone, because some readers end a line at U+2028 and the like."""
-        text = "null" if data is None else json.dumps(json.loads(data.model_dump_json()))
+        """A message at the present position."""
+        return self._message(event, _text(data))
+
+    def _message(self, event: str, text: str) -> ServerSentEvent:
         return ServerSentEvent(event=event, raw_data=text, id=str(self.position))
+
+
+def _text(data: WireModel | None) -> str:
+    """As JSON. ASCII alone, because some readers end a line at U+2028 and the like."""
+    return "null" if data is None else json.dumps(json.loads(data.model_dump_json()))
 
 
 async def _look(sessions: Sessions, experiment_id: str, position: Position) -> _News | None:

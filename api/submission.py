@@ -9,11 +9,12 @@ from typing import Any, Protocol
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.schemas import Experiment
-from api.shapes import read_experiment
+from api.shapes import read_experiment, to_experiment
 from service import access, experiments, queue
 from service.access import Principal
 from service.contract.plan import ExperimentPlan
 from service.contract.spec import ExperimentSpec
+from service.experiments import ExperimentHistory
 from service.planning import Capacity, Memory
 from service.storage.database import Sessions
 from service.storage.tables import ClusterState
@@ -66,7 +67,11 @@ async def submit(sessions: Sessions, plan: PlanExperiment, submission: Submissio
             body_sha256=submission.body_sha256,
             idempotency_key=submission.idempotency_key,
         )
-        return await read_experiment(session, experiment.id), replayed
+        if replayed:
+            return await read_experiment(session, experiment.id), True
+        # What was just made has neither attempts nor results.
+        view, nothing = await experiments.view(session, experiment.id), ExperimentHistory(attempts=[], stage_results=[])
+        return to_experiment(view, nothing), False
 
 
 async def plan_now(sessions: Sessions, plan: PlanExperiment, user: Principal, spec: ExperimentSpec) -> ExperimentPlan:
@@ -81,6 +86,7 @@ async def plan_now(sessions: Sessions, plan: PlanExperiment, user: Principal, sp
 
 
 async def _capacity_now(session: AsyncSession) -> Capacity | None:
+    """Of the cluster as last seen; None while that is unknown."""
     state = await queue.cluster_state(session)
     return _capacity(state) if state and state.reachable else None
 

@@ -7,6 +7,9 @@ the `alembic` command.
 from alembic import context
 from sqlalchemy import create_engine, pool, text
 
+import service.storage.certificate_tables
+import service.storage.log_tables
+import service.storage.retention_tables  # noqa: F401  (their tables belong to the schema)
 from migrations.apply import MigrationSettings
 from service.storage import (  # noqa: F401
     audit_tables,

@@ -97,7 +97,9 @@ async def submit(
     # Behind the insertion: of equal requests at once the others are answered with the first, whatever the quota says.
     await refuse_beyond(session, limits)
     await add_queue_entry(session, experiment, spec)
-    await record_event(session, experiment.id, "status", f"submitted by {user.name}", detail={"to": "queued"})
+    # A new row is nobody else's yet.
+    told = f"submitted by {user.name}"
+    await record_event(session, experiment.id, "status", told, detail={"to": "queued"}, is_held=True)
     after = {"status": experiment.status, "spec_sha256": experiment.spec_sha256}
     await audit.record(session, user, "submit", _target(experiment), after=after)
     return experiment, False
@@ -245,6 +247,7 @@ async def retry(session: AsyncSession, experiment_id: str, *, user: Actor) -> Ex
     fresh = {
         "queued_at": func.now(),
         "num_failed_attempts": 0,
+        "failure_counts": {},
         "not_before": None,
         "waiting_reason": f"waits until Ray let go of attempt {holder}" if holder else None,
         "cancel_requested_at": None,

@@ -1,6 +1,6 @@
 """From NOTIFY to everybody who watches: hints that something of an experiment changed.
 
-    transaction ──NOTIFY──> one LISTEN connection ──≤ 1 hint / 200 ms──> subscriptions of that experiment
+    transaction ──NOTIFY──> one LISTEN connection ──at once, ≤ 1 hint / 200 ms──> subscriptions of that experiment
                                  (reconnects)        and one every 2 s, whether or not anything was heard
 
 A hint holds no data and may be wrong or late; subscribers read the tables behind their own cursor. So a notification
@@ -100,8 +100,9 @@ class LiveUpdates:
         self._debounce_s = debounce_s
         self._poll_s = poll_s
         self._subscriptions: dict[str, set[Subscription]] = {}
-        self._pending: set[str] = set()
-        self._flush: asyncio.TimerHandle | None = None
+        self._flushes: dict[str, asyncio.TimerHandle] = {}
+        self._hinted_at: dict[str, float] = {}
+        self._num_hints: dict[str, int] = {}
         self._listener: asyncio.Task[None] | None = None
         self._is_stopped = False
 
@@ -115,8 +116,8 @@ class LiveUpdates:
         self._is_stopped = True
         for subscription in self._all():
             subscription.close()
-        if self._flush is not None:
-            self._flush.cancel()
+        for flush in self._flushes.values():
+            flush.cancel()
         if self._listener is not None:
             self._listener.cancel()
             with suppress(asyncio.CancelledError):
@@ -137,10 +138,21 @@ class LiveUpdates:
             watchers.discard(subscription)
             if not watchers:
                 self._subscriptions.pop(experiment_id, None)
+                self._hinted_at.pop(experiment_id, None)
+                self._num_hints.pop(experiment_id, None)
 
     def watched(self) -> list[str]:
         """The experiments that somebody watches."""
         return sorted(self._subscriptions)
+
+    def num_hints(self, experiment_id: str) -> int:
+        """How many hints there were: what is read after the newest of them is as new for all who watch."""
+        return self._num_hints.get(experiment_id, 0)
+
+    @property
+    def num_subscriptions(self) -> int:
+        """Of all experiments."""
+        return sum(1 for _ in self._all())
 
     async def run(self) -> None:
         """Listens until cancelled and connects again, with back-off, whenever the connection breaks."""
@@ -173,18 +185,22 @@ class LiveUpdates:
                     await connection.execute("SELECT 1")
 
     def _note(self, experiment_id: str) -> None:
-        if experiment_id not in self._subscriptions:
+        """Hints at once, or as soon as the last hint is long enough ago; several notifications then are one hint."""
+        if experiment_id not in self._subscriptions or experiment_id in self._flushes:
             return
-        self._pending.add(experiment_id)
-        if self._flush is None:
-            self._flush = asyncio.get_running_loop().call_later(self._debounce_s, self._hint_pending)
+        loop = asyncio.get_running_loop()
+        due = self._hinted_at.get(experiment_id, -self._debounce_s) + self._debounce_s
+        self._flushes[experiment_id] = loop.call_at(max(due, loop.time()), self._hint, experiment_id)
 
-    def _hint_pending(self) -> None:
-        self._flush = None
-        pending, self._pending = self._pending, set()
-        for experiment_id in pending:
-            for subscription in self._subscriptions.get(experiment_id, ()):
-                subscription.hint()
+    def _hint(self, experiment_id: str) -> None:
+        self._flushes.pop(experiment_id, None)
+        watchers = self._subscriptions.get(experiment_id)
+        if not watchers:
+            return
+        self._hinted_at[experiment_id] = asyncio.get_running_loop().time()
+        self._num_hints[experiment_id] = self.num_hints(experiment_id) + 1
+        for subscription in watchers:
+            subscription.hint()
 
     def _all(self) -> Iterator[Subscription]:
         for watchers in self._subscriptions.values():

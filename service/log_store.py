@@ -1,18 +1,20 @@
 """Log lines and rollouts that people read.
 
-An attempt keeps its first 2,000 lines, where a run explains itself, and its newest 20,000, where it fails. One line
-between them says how many are missing.
+Lines here are the newest: `log_archive` moves older ones into the storage. Should that fail for long, an attempt keeps
+its first 2,000 lines, where a run explains itself, and its newest 20,000, where it fails. One line between them says
+how many are missing.
 """
 
 import re
 from collections.abc import Sequence
 
-from sqlalchemy import Select, delete, func, insert, select, update
+from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from service.contract.messages import LogLine, RolloutSample
 from service.contract.stages import StageName
 from service.storage.json_values import storable_text
+from service.storage.log_tables import LogChunkRow
 from service.storage.tables import Attempt, LogLineRow, RolloutSampleRow
 
 FIRST_LINES = 2_000
@@ -86,26 +88,28 @@ async def append_rollouts(session: AsyncSession, attempt: Attempt, rollouts: Seq
     await session.execute(insert(RolloutSampleRow), rows)
 
 
-async def lines_after(
-    session: AsyncSession, experiment_id: str, after: int, limit: int
-) -> list[tuple[LogLineRow, int]]:
-    """The lines after id `after` with their attempts' numbers, oldest first."""
-    rows = _lines(experiment_id).where(LogLineRow.id > after).order_by(LogLineRow.id).limit(limit)
-    return [(line, number) for line, number in await session.execute(rows)]
-
-
-async def newest_lines(
-    session: AsyncSession, experiment_id: str, *, after: int = 0, count: int
-) -> list[tuple[LogLineRow, int]]:
-    """The newest `count` of the lines after id `after` with their attempts' numbers, oldest first."""
-    rows = _lines(experiment_id).where(LogLineRow.id > after).order_by(LogLineRow.id.desc()).limit(count)
-    return [(line, number) for line, number in await session.execute(rows)][::-1]
+async def tails_by_source(session: AsyncSession, attempt: Attempt, *, lines: int, sources: int) -> dict[str, list[str]]:
+    """The newest `lines` lines of each source of an attempt, oldest first; of the `sources` that were heard last."""
+    place = func.row_number().over(partition_by=LogLineRow.source, order_by=LogLineRow.id.desc())
+    numbered = select(LogLineRow.id, LogLineRow.source, LogLineRow.text, place.label("place")).where(
+        LogLineRow.experiment_id == attempt.experiment_id,
+        LogLineRow.attempt_id == attempt.id,
+        LogLineRow.source != MARKER_SOURCE,
+    )
+    rows = numbered.subquery()
+    newest = select(rows.c.source, rows.c.text).where(rows.c.place <= lines).order_by(rows.c.id.desc())
+    tails: dict[str, list[str]] = {}
+    for source, line in await session.execute(newest):
+        if source in tails or len(tails) < sources:
+            tails.setdefault(source, []).append(line)
+    return {source: tail[::-1] for source, tail in tails.items()}
 
 
 async def last_line_id(session: AsyncSession, experiment_id: str) -> int:
-    """Id of the newest line; 0 without any."""
-    newest = select(func.max(LogLineRow.id)).where(LogLineRow.experiment_id == experiment_id)
-    return await session.scalar(newest) or 0
+    """Id of the newest line, in the database or in the storage; 0 without any."""
+    newest = select(func.max(LogLineRow.id)).where(LogLineRow.experiment_id == experiment_id).scalar_subquery()
+    shipped = select(func.max(LogChunkRow.last_id)).where(LogChunkRow.experiment_id == experiment_id).scalar_subquery()
+    return await session.scalar(select(func.greatest(newest, shipped))) or 0
 
 
 async def rollouts_before(
@@ -126,14 +130,6 @@ async def rollouts_before(
     if before is not None:
         rows = rows.where(RolloutSampleRow.id < before)
     return (await session.scalars(rows.order_by(RolloutSampleRow.id.desc()).limit(limit))).all()
-
-
-def _lines(experiment_id: str) -> Select[LogLineRow, int]:
-    return (
-        select(LogLineRow, Attempt.number)
-        .join(Attempt, Attempt.id == LogLineRow.attempt_id)
-        .where(LogLineRow.experiment_id == experiment_id)
-    )
 
 
 def _num_left_out(source: str, line: str) -> int:

@@ -27,6 +27,14 @@ class ServiceSettings(BaseSettings):
     webhook_allowed_hosts: frozenset[str] = frozenset()
     """Hosts (`host` or `host:port`) that webhooks may go to at private addresses or over plain HTTP; a JSON list."""
 
+    retain_logs_days: int | None = Field(default=None, ge=0)
+    """Days for which the logs of an ended experiment are kept; without a number, for ever. So for the next three. A
+    project may say otherwise."""
+    retain_rollouts_days: int | None = Field(default=None, ge=0)
+    retain_token_views_days: int | None = Field(default=None, ge=0)
+    retain_checkpoints_days: int | None = Field(default=None, ge=0)
+    """Exported models stay."""
+
     def output_dir(self, experiment_id: str) -> str:
         """The folder or URL of one experiment's outputs."""
         return f"{self.output_root.rstrip('/')}/{experiment_id}"
@@ -104,8 +112,11 @@ class SchedulerSettings(ServiceSettings):
     num_gpus: float | None = None
     tick_s: float = 1.0
     reconcile_s: float = 3.0
+    upkeep_s: float = Field(default=15.0, gt=0)
+    """Between two passes of housekeeping: log lines to the storage, retention."""
     ray_timeout_s: float = 15.0
-    lease_ttl_s: float = 15.0
+    lease_ttl_s: float = 9.0
+    """How long a scheduler that does not renew its lease leads on; a standby looks five times in that time."""
     start_deadline_s: float = 180.0
     """From submission to the driver's `start`."""
     heartbeat_lease_s: float = 90.0

@@ -13,9 +13,11 @@ from api.cli import stack
 from api.cli.admin import admin_app
 from api.cli.admin.tables import me_view
 from api.cli.calling import AsJson, client_of, console, print_json
+from api.cli.certificate_text import certificate_summary, certificate_view
 from api.cli.connection import DEFAULT_DATA
 from api.cli.data_preview import preview_view
 from api.cli.demo import run_demo
+from api.cli.log_printer import LogPrinter
 from api.cli.queue_commands import add_queue_commands
 from api.cli.queue_tables import orders_view
 from api.cli.spec_files import apply_overrides, load_spec
@@ -24,6 +26,7 @@ from api.cli.token_text import token_text
 from api.cli.watch import watch as watch_live
 from api.client import SedrayClient
 from api.schemas import Experiment
+from service.contract.failures import NO_FAILURE
 from service.contract.json_schema import schema_text
 from service.contract.status import ExperimentStatus
 
@@ -146,7 +149,29 @@ def show(context: typer.Context, experiment_id: ExperimentId, as_json: AsJson = 
     """Show one experiment with its attempts and results."""
     with client_of(context) as client:
         experiment = client.experiment(experiment_id)
-        console.print(experiment_view(experiment)) if not as_json else print_json(experiment)
+        if as_json:
+            print_json(experiment)
+            return
+        console.print(experiment_view(experiment))
+        failed = [attempt.number for attempt in experiment.attempts if attempt.end_reason not in (None, *NO_FAILURE)]
+        if failed:
+            console.print("\nThe last failure", style="italic")
+            console.print(certificate_summary(client.certificate(experiment_id, failed[-1])))
+
+
+@app.command()
+def certificate(
+    context: typer.Context,
+    experiment_id: ExperimentId,
+    attempt: Annotated[int | None, typer.Option(min=1, help="Which attempt; default: the last one.")] = None,
+    lines: Annotated[int, typer.Option(min=1, max=200, help="Last lines of each source.")] = 50,
+    as_json: AsJson = False,
+) -> None:
+    """Show what an ended attempt died of, with its last lines and what to do."""
+    with client_of(context) as client:
+        number = attempt or max(len(client.experiment(experiment_id).attempts), 1)
+        found = client.certificate(experiment_id, number)
+        console.print(certificate_view(found, num_lines=lines)) if not as_json else print_json(found)
 
 
 @app.command()
@@ -162,16 +187,21 @@ def logs(
     experiment_id: ExperimentId,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the experiment has ended.")] = False,
     tail: Annotated[int, typer.Option(min=1, max=2000, help="Begin with the newest so many lines.")] = 200,
+    everything: Annotated[bool, typer.Option("--all", help="Begin with the first line.")] = False,
+    source: Annotated[str | None, typer.Option(help="Only of one source, such as driver or Trainer:4711.")] = None,
+    attempt: Annotated[int | None, typer.Option(min=1, help="Only of one attempt.")] = None,
+    search: Annotated[str | None, typer.Option(help="Only lines that contain this.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Print what the driver and its actors wrote."""
     with client_of(context) as client:
-        last_id = _print_log(client, experiment_id, None, tail, as_json)
+        reader = LogPrinter(client, experiment_id, as_json=as_json, source=source, attempt=attempt, search=search)
+        reader.print_all() if everything else reader.print_newest(tail)
         if not follow:
             return
         for message in client.stream(experiment_id):
             if message.event in ("logs", "end"):
-                last_id = _print_log(client, experiment_id, last_id, tail, as_json)
+                reader.print_new()
 
 
 @app.command()
@@ -271,19 +301,6 @@ def _follow(client: SedrayClient, experiment_id: str, as_json: bool) -> None:
             console.print(experiment.message, markup=False)
     if experiment.status is not ExperimentStatus.SUCCEEDED:
         raise typer.Exit(4)
-
-
-def _print_log(client: SedrayClient, experiment_id: str, after: int | None, tail: int, as_json: bool) -> int:
-    """Prints everything after the line `after`, page by page; returns the id of the last line printed."""
-    last = after or 0
-    while True:
-        page = client.logs(experiment_id, after=after) if after is not None else client.logs(experiment_id, tail=tail)
-        for line in page.items:
-            typer.echo(line.model_dump_json() if as_json else line.text)
-        last = page.items[-1].id if page.items else last
-        if not page.items or after is None:
-            return last
-        after = last
 
 
 def _report(experiment: Experiment, as_json: bool) -> None:

@@ -25,7 +25,7 @@ class Readiness(WireModel):
     """Told, but no reason to take no requests: without a scheduler experiments queue up and reports still arrive."""
 
 
-def _head_revision(request: Request) -> str:
+async def _head_revision(request: Request) -> str:
     return cast(str, request.app.state.head_revision)
 
 
@@ -64,7 +64,9 @@ async def _look(session: AsyncSession, head: str) -> Readiness:
 
 async def _scheduler(session: AsyncSession) -> str:
     silence = await session.scalar(
-        select(func.clock_timestamp() - ServiceProcess.seen_at).where(ServiceProcess.role == "scheduler")
+        select(func.min(func.clock_timestamp() - ServiceProcess.seen_at)).where(
+            ServiceProcess.role == "scheduler", ServiceProcess.detail["leads"].astext == "true"
+        )
     )
     if silence is None:
         return "never seen"

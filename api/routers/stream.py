@@ -7,7 +7,7 @@ from fastapi import APIRouter, Header, Query
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from api.access import ReadableExperiment
-from api.deps import LiveUpdatesDep, SessionsDep
+from api.deps import LiveUpdatesDep, LooksDep
 from api.live_stream import Position, follow
 from api.problems import problem_responses
 
@@ -22,7 +22,7 @@ router = APIRouter(prefix="/experiments/{experiment_id}/stream", tags=["stream"]
 )
 async def stream_experiment(
     experiment_id: ReadableExperiment,
-    sessions: SessionsDep,
+    looks: LooksDep,
     live_updates: LiveUpdatesDep,
     last_event_id: Annotated[str | None, Header(max_length=100)] = None,
     start: Annotated[
@@ -36,5 +36,5 @@ async def stream_experiment(
     last id and nothing is lost or sent twice.
     """
     position = Position.parse(last_event_id or start or "")
-    async for message in follow(sessions, live_updates, experiment_id, position):
+    async for message in follow(looks, live_updates, experiment_id, position):
         yield message

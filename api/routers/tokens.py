@@ -30,7 +30,7 @@ async def show_me(user: CurrentUser, session: SessionDep) -> Me:
     )
 
 
-@router.get("/tokens", summary="List tokens", responses=problem_responses(401, 404, 409, 422))
+@router.get("/tokens", summary="List tokens", responses=problem_responses(401, 404, 422))
 async def list_tokens(
     user: CurrentUser,
     session: SessionDep,

@@ -6,23 +6,25 @@ import yaml
 from fastapi import APIRouter, Request, Response
 
 from api.access import ReadableExperiment
-from api.deps import CurrentUser, SessionDep, SettingsDep
+from api.deps import CurrentUser, LogReaderDep, SessionDep, SettingsDep
 from api.results import sft_facts, shown_bytes
 from api.routers.experiments import list_experiments, show_experiment
-from api.routers.logs import read_logs
 from api.routers.queue import show_queue
-from api.schemas import Event
+from api.schemas import Event, Experiment
 from api.shapes import to_event
 from api.web.page_routes import PageRoute, templates
 from api.web.views import chart_groups, has_token_views, result_rows, stage_rows
-from service import experiments, log_store
+from service import certificates, experiments, log_store
+from service.contract.certificates import DeathCertificate
 from service.contract.status import ExperimentStatus
+from service.log_archive import LogFilter
 from service.tenancy import projects
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 _LOG_LINES = 500
 _ROLLOUTS = 12
 _EVENTS = 500
+_CERTIFICATES = 10
 
 
 @router.get("/")
@@ -66,9 +68,16 @@ async def experiments_page(
 
 @router.get("/experiments/{experiment_id}")
 async def experiment_page(
-    request: Request, experiment_id: ReadableExperiment, user: CurrentUser, session: SessionDep, settings: SettingsDep
+    request: Request,
+    experiment_id: ReadableExperiment,
+    user: CurrentUser,
+    session: SessionDep,
+    settings: SettingsDep,
+    reader: LogReaderDep,
 ) -> Response:
     """Stages, results, live charts, rollouts, events, log and specification."""
+    # Older lines lie in the storage: they are read before the session has begun anything.
+    logs = await reader.newest(experiment_id, count=_LOG_LINES, wanted=LogFilter())
     experiment = await show_experiment(experiment_id, session)
     events = await _all_events(session, experiment_id)
     context = {
@@ -82,13 +91,20 @@ async def experiment_page(
         "has_token_views": has_token_views(experiment),
         "shown_bytes": shown_bytes,
         "events": events,
+        "certificates": await _certificates(session, experiment),
         "rollouts": await log_store.rollouts_before(
             session, experiment_id, stage=None, step=None, before=None, limit=_ROLLOUTS
         ),
-        "logs": (await read_logs(experiment_id, session, tail=_LOG_LINES)).items,
+        "logs": logs,
         "spec_yaml": yaml.safe_dump(experiment.spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
     }
     return templates.TemplateResponse(request, "experiment.html", context)
+
+
+async def _certificates(session: SessionDep, experiment: Experiment) -> list[DeathCertificate]:
+    """Of the newest ended attempts, oldest first."""
+    ended = [attempt.number for attempt in experiment.attempts if attempt.ended_at is not None]
+    return [await certificates.read(session, experiment.id, number) for number in ended[-_CERTIFICATES:]]
 
 
 async def _all_events(session: SessionDep, experiment_id: str) -> list[Event]:

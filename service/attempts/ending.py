@@ -1,12 +1,16 @@
 """An attempt's end, by its driver's word or somebody else's, and what becomes of its experiment."""
 
-from datetime import datetime, timedelta
+import random
+from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from service.attempts.lasting_progress import made_lasting_progress
 from service.attempts.rows import lock_both, refuse_ended, stage_names, update_attempt
+from service.contract.failures import LEAST_JITTER, MOST_JITTER, FailureClass, Retry, class_of, retry_after
 from service.contract.messages import FinishReport
 from service.contract.status import AttemptStatus, EndReason, ExperimentStatus
 from service.errors import NotAllowedNow
@@ -14,11 +18,10 @@ from service.storage.json_values import storable_text, storable_value
 from service.storage.scheduling_tables import AttemptHolding
 from service.storage.stage_results import read_stage_results
 from service.storage.tables import Attempt, Experiment
-from service.storage.transitions import move_attempt, move_experiment, notify
+from service.storage.transitions import move_attempt, move_experiment, notify, record_event
 
-FIRST_BACK_OFF = timedelta(seconds=5)
-LATER_BACK_OFF = timedelta(seconds=30)
-LONGEST_BACK_OFF = timedelta(minutes=15)
+_LOSES_PROCESSES = frozenset({FailureClass.INFRA_NODE, FailureClass.INFRA_ENGINE, FailureClass.OUT_OF_MEMORY})
+"""Failures after which a driver that reports cannot know what still runs."""
 
 
 async def finish(session: AsyncSession, attempt: Attempt, report: FinishReport) -> Experiment:
@@ -82,37 +85,50 @@ async def release(session: AsyncSession, attempt: Attempt, now: datetime) -> Att
     return await update_attempt(session, current, {"released_at": now})
 
 
-def back_off(num_failed: int) -> timedelta:
-    """How long to wait after `num_failed` failures in a row (1 or more): 5 s, 30 s, then doubling up to 15 minutes.
+async def add_evidence(session: AsyncSession, attempt: Attempt, facts: Mapping[str, Any]) -> None:
+    """Adds what became known after the end, such as the exit code; what is known already stays as it was told."""
+    _, current = await lock_both(session, attempt)
+    evidence = {**storable_value(dict(facts)), **current.evidence}
+    if evidence != current.evidence:
+        await update_attempt(session, current, {"evidence": evidence})
 
-    The first wait is short because most failures of the infrastructure are a restart that is already over.
+
+def ended_hard(attempt: Attempt) -> bool:
+    """Whether an ended attempt may have left processes behind: its driver could not clean up, or lost an actor.
+
+    A driver that never called `start` has made nothing; one that Ray had not even started may still come.
     """
-    if num_failed <= 1:
-        return FIRST_BACK_OFF
-    return min(LATER_BACK_OFF * (1 << min(num_failed - 2, 10)), LONGEST_BACK_OFF)
+    if attempt.end_reason is None:
+        return False
+    reason = EndReason(attempt.end_reason)
+    if attempt.started_at is None:
+        return reason is EndReason.START_TIMEOUT
+    return "reported_reason" not in attempt.evidence or class_of(reason) in _LOSES_PROCESSES
+
+
+async def mark_swept(session: AsyncSession, attempt_id: str, now: datetime, note: str) -> None:
+    """Notes that the nodes were searched for what an ended attempt left, with what people should know of it."""
+    attempt = await session.get_one(Attempt, attempt_id)
+    if note:
+        await record_event(session, attempt.experiment_id, "note", note, attempt_id=attempt.id)
+    await update_attempt(session, attempt, {"swept_at": now})
 
 
 async def _move_on(
     session: AsyncSession, experiment: Experiment, attempt: Attempt, reason: EndReason, message: str
 ) -> Experiment:
-    to = next_status(
-        ExperimentStatus(experiment.status), reason, experiment.num_failed_attempts, experiment.max_retries
-    )
+    counts: Mapping[str, int] = experiment.failure_counts
+    if counts and await made_lasting_progress(session, attempt):
+        counts = {}
+    to, retry = next_status(ExperimentStatus(experiment.status), reason, counts, experiment.max_retries)
     values: dict[str, Any] = {}
+    if retry is not None:
+        values = _retry_values(attempt, counts, experiment.num_failed_attempts if counts else 0, reason, retry)
+        message = f"attempt {attempt.number} ended ({reason.value}); {retry}"
     if to is ExperimentStatus.QUEUED and reason is EndReason.PREEMPTED:
         # No failure: no back-off, none of its retries used, and `queued_at` as it was.
-        values = {"not_before": None, "waiting_reason": f"waits until Ray let go of attempt {attempt.number}"}
+        values |= {"not_before": None, "waiting_reason": f"waits until Ray let go of attempt {attempt.number}"}
         message = f"attempt {attempt.number} gave way: {message}"
-    elif to is ExperimentStatus.QUEUED:
-        num_failed = experiment.num_failed_attempts + 1
-        wait = back_off(num_failed)
-        values = {
-            "num_failed_attempts": num_failed,
-            "not_before": func.now() + wait,
-            "waiting_reason": f"attempt {attempt.number} ended ({reason.value}): waits {wait.seconds} s "
-            "and until Ray let go of it",
-        }
-        message = f"attempt {attempt.number} ended ({reason.value}); retry {num_failed} of {experiment.max_retries}"
     elif to is ExperimentStatus.SUCCEEDED:
         message = "all stages are done"
     end = EndReason.CANCELLED_BY_USER if to is ExperimentStatus.CANCELLED else reason
@@ -128,18 +144,31 @@ async def _move_on(
 
 
 def next_status(
-    current: ExperimentStatus, reason: EndReason, num_failed_attempts: int, max_retries: int
-) -> ExperimentStatus:
-    """Where an experiment goes when its attempt ends; `num_failed_attempts` does not count this one."""
+    current: ExperimentStatus, reason: EndReason, counts: Mapping[str, int], max_retries: int
+) -> tuple[ExperimentStatus, Retry | None]:
+    """Where an experiment goes when its attempt ends, with the retry that brings it back into the queue.
+
+    `counts` are the failures in a row by kind, without this one.
+    """
     if reason is EndReason.COMPLETED:
-        return ExperimentStatus.SUCCEEDED
+        return ExperimentStatus.SUCCEEDED, None
     if current is ExperimentStatus.CANCELLING:
-        return ExperimentStatus.CANCELLED
-    if reason is EndReason.PREEMPTED:
-        return ExperimentStatus.QUEUED
-    if reason.is_retryable and num_failed_attempts < max_retries:
-        return ExperimentStatus.QUEUED
-    return reason.to_status()
+        return ExperimentStatus.CANCELLED, None
+    retry = retry_after(reason, counts, max_retries, random.uniform(LEAST_JITTER, MOST_JITTER))
+    return (ExperimentStatus.QUEUED, retry) if retry else (reason.to_status(), None)
+
+
+def _retry_values(
+    attempt: Attempt, counts: Mapping[str, int], num_failed: int, reason: EndReason, retry: Retry
+) -> dict[str, Any]:
+    """The columns of an experiment that goes back into the queue, to the place that it had."""
+    wait = f"waits {retry.wait.total_seconds():.0f} s and until Ray let go of it"
+    return {
+        "failure_counts": {**counts, retry.failure.value: retry.number},
+        "num_failed_attempts": num_failed + retry.counts,
+        "not_before": func.now() + retry.wait,
+        "waiting_reason": f"attempt {attempt.number} ended ({reason.value}): {wait}",
+    }
 
 
 async def _was_asked_to_give_way(session: AsyncSession, attempt: Attempt) -> bool:

@@ -79,6 +79,11 @@ async def mark_submitted(session: AsyncSession, attempt: Attempt, *, ray_session
     return await update_attempt(session, current, facts)
 
 
+async def note_ray_job(session: AsyncSession, attempt: Attempt, ray_job_id: str) -> None:
+    """Notes Ray's own number of the attempt's driver."""
+    await update_attempt(session, attempt, {"ray_job_id": ray_job_id})
+
+
 async def mark_stop_requested(session: AsyncSession, attempt: Attempt, now: datetime) -> Attempt:
     """Notes when Ray was first asked to stop the job."""
     return await update_attempt(session, attempt, {"stop_requested_at": func.coalesce(Attempt.stop_requested_at, now)})

@@ -1,13 +1,13 @@
 """What a running attempt tells of itself: numbered reports, events, and the results of its stages."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
-from sqlalchemy import func, select, update
+from sqlalchemy import Table, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from service.attempts.rows import lock_attempt, lock_both, refuse_ended, stage_names, update_attempt
+from service.attempts.rows import lock_attempt, lock_both, refuse_ended, stage_names
 from service.contract.messages import (
     ENGINE_NOT_ADDED,
     ENGINE_RETURNED,
@@ -24,6 +24,7 @@ from service.storage.scheduling_tables import AttemptHolding
 from service.storage.tables import Attempt, ExperimentEvent, StageResultRow
 from service.storage.transitions import record_event
 
+_ATTEMPTS = cast(Table, Attempt.__table__)
 MAX_RUN_EVENTS = 1_000
 """Of one attempt. Whoever tells more than that has gone round in a circle."""
 
@@ -52,8 +53,16 @@ async def accept_report(session: AsyncSession, attempt: Attempt, report: WorkerR
         values["last_report_seq"] = report.seq
         if report.progress is not None:
             values["progress"] = storable_model(report.progress)
-    await update_attempt(session, current, values)
+            if _place(values["progress"]) != _place(current.progress):
+                values["progress_at"] = func.clock_timestamp()
+    # Nobody reads the row again here, and this runs for each report of each run.
+    await session.execute(update(_ATTEMPTS).where(_ATTEMPTS.c.id == current.id).values(values))
     return duplicate
+
+
+def _place(progress: Mapping[str, Any] | None) -> tuple[Any, ...] | None:
+    """What makes one progress another: the driver's own clock does not."""
+    return None if progress is None else (progress["stage"], progress["phase"], progress["step"])
 
 
 async def record_run_events(session: AsyncSession, attempt: Attempt, events: Sequence[RunEvent]) -> None:

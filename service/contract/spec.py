@@ -10,6 +10,7 @@ from service.contract.data import ChatSpec
 from service.contract.evaluation import EvaluationSet, EvaluationSpec
 from service.contract.resources import ResourcesSpec
 from service.contract.scheduling import PREEMPTIBLE_CLASSES, SchedulingSpec
+from service.contract.sentinels import Sentinel, default_sentinels
 from service.contract.stages import RlSpec, SftSpec, StageName
 from service.contract.stall import StallSpec
 from service.contract.strict_model import StrictModel
@@ -61,8 +62,15 @@ class ExperimentSpec(StrictModel):
     priority: PriorityName = "normal"
     max_runtime_s: int = Field(default=4 * 3600, ge=30)
     """Wall time of one attempt, counted from its submission to Ray; beyond it the attempt is stopped."""
+    no_progress_timeout_s: int | None = Field(default=2 * 3600, ge=30)
+    """Longest time without a step, another phase or another stage; then the attempt is ended as hung, and tried again.
+    Without a number nothing but `max_runtime_s` ends a run that reports and stands still."""
+    sentinels: list[Sentinel] = Field(default_factory=default_sentinels, max_length=64)
+    """Limits on the run's own metrics; each raises an alert, or stops the run."""
     max_retries: int = Field(default=2, ge=0, le=20)
-    """Further attempts after failures of the infrastructure. A failure of the experiment itself is never retried."""
+    """Further attempts after failures of the infrastructure, for each kind of them (a node, the engine, a job that was
+    lost); counted anew after an hour of work that lasts. A failure of the experiment itself is never retried, and room
+    made for others or waited for is no failure."""
     scheduling: SchedulingSpec = SchedulingSpec()
     reuse: Literal["auto", "never"] = "auto"
     """Whether stages that another experiment of the project has run already, equal in all that determines their result,

@@ -102,11 +102,10 @@ class EndReason(StrEnum):
     """An experiment that had to succeed first did not, and this one was to be cancelled then."""
     NO_PROGRESS = "no_progress"
     """The driver reports, but its steps stand still."""
-
-    @property
-    def is_retryable(self) -> bool:
-        """Whether another attempt from the last checkpoint may well succeed: only failures of the infrastructure."""
-        return self in _RETRYABLE
+    NO_CAPACITY = "no_capacity"
+    """Ray had no place for the actors, although the service's own ledger said that it had."""
+    SENTINEL = "sentinel"
+    """A limit that the specification sets on its metrics was passed."""
 
     @property
     def ends_attempts(self) -> bool:
@@ -122,19 +121,3 @@ class EndReason(StrEnum):
                 return ExperimentStatus.CANCELLED
             case _:
                 return ExperimentStatus.FAILED
-
-
-_RETRYABLE = frozenset(
-    {
-        EndReason.START_TIMEOUT,
-        EndReason.ACTOR_DIED,
-        EndReason.ENGINE_FAILED,
-        EndReason.WEIGHT_SYNC_FAILED,
-        EndReason.SUBMIT_FAILED,
-        EndReason.RAY_JOB_FAILED,
-        EndReason.RAY_JOB_LOST,
-        EndReason.HEARTBEAT_LOST,
-        EndReason.PREEMPTED,
-        EndReason.NO_PROGRESS,
-    }
-)

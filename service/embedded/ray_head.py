@@ -1,5 +1,6 @@
 """A Ray head of our own: token authentication, loopback only, known ports, and a test that it is so."""
 
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -71,6 +72,10 @@ def _environment(token_file: Path) -> dict[str, str]:
         "RAY_enable_metrics_collection": "0",
         # Without it Ray replaces 127.0.0.1 by the machine's outward address and listens on every interface.
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        # Stacks of hung processes, for their death certificates; whoever has the token may run code anyway.
+        "RAY_DASHBOARD_ENABLE_PROFILING": "1",
+        # Ray looks for py-spy there, and it is installed beside this interpreter.
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
         "PYTHONUNBUFFERED": "1",
     }
 

@@ -7,6 +7,7 @@ Appends may fold a tail into a chunk between the statements here. The tail is re
 a point is then seen twice, never not at all, and what a chunk covers is dropped from the tail.
 """
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,7 +16,17 @@ from itertools import groupby
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from service.metric_store.envelopes import Bucket, Run, Summary, build_envelope
-from service.metric_store.rows import CHUNKS_PER_STATEMENT, Chunk, Stretch, load_chunks, load_series, load_tails, unfold
+from service.metric_store.folding import CHUNK_POINTS, LEVEL_FACTOR, LEVELS
+from service.metric_store.rows import (
+    CHUNKS_PER_STATEMENT,
+    Chunk,
+    SeriesKey,
+    Stretch,
+    load_chunks,
+    load_series,
+    load_tails,
+    unfold,
+)
 
 _ENOUGH_BUCKETS = 0.25
 """Chunks stay whole as soon as they alone give so large a share of the buckets asked for: no array is read then."""
@@ -79,7 +90,7 @@ async def read_series(
     first, last = from_step if from_step is not None else 0, to_step if to_step is not None else 2**63 - 1
     series = await load_series(session, experiment_id, names)
     tails = await load_tails(session, series, first, last)
-    chunks = await load_chunks(session, series, first, last)
+    chunks = await load_chunks(session, series, first, last, _levels(series.values(), max_points, first, last))
     parts = list(_gather(tails, chunks))
     await _unfold_contested(session, parts, first, last)
     # A chunk may span the steps asked for without a point among them.
@@ -89,6 +100,18 @@ async def read_series(
         for group in _in_groups(parts, max_points)
         for part, unfolded in await _unfold_group(session, group, max_points)
     ]
+
+
+def _levels(series: Collection[SeriesKey], max_points: int, first: int, last: int) -> dict[int, int]:
+    """By series id, the coarsest envelopes that still give a plot its buckets; none where several attempts may meet."""
+    names = Counter(one.name for one in series)
+    found: dict[int, int] = {}
+    for one in series:
+        for level in LEVELS if names[one.name] == 1 else ():
+            num_buckets = one.points_within(first, last) / (CHUNK_POINTS * LEVEL_FACTOR**level)
+            if num_buckets >= max(max_points * _ENOUGH_BUCKETS, 1):
+                found[one.id] = level
+    return found
 
 
 def _gather(tails: Iterable[Stretch], chunks: Iterable[Chunk]) -> Iterator[_Parts]:
@@ -128,6 +151,8 @@ def _contested(part: _Parts, first: int, last: int) -> Iterator[Chunk]:
         spans[series_id] = (min(start, known[0]), max(end, known[1]))
     for chunk in part.chunks:
         start, end = chunk.summary.first_step, chunk.summary.last_step
+        if chunk.is_coarse:
+            continue
         others = (span for series_id, span in spans.items() if series_id != chunk.series.id)
         if start < first or end > last or any(span[0] <= end and start <= span[1] for span in others):
             yield chunk
@@ -166,6 +191,8 @@ async def _unfold_group(
 
 
 def _is_unfolded(part: _Parts, max_points: int) -> bool:
+    if any(chunk.is_coarse for chunk in part.chunks):
+        return False
     return part.num_points <= max_points or len(part.chunks) < max_points * _ENOUGH_BUCKETS
 
 

@@ -5,15 +5,23 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import ARRAY, DateTime, func, literal, select, tuple_
-from sqlalchemy.dialects.postgresql import aggregate_order_by
+from sqlalchemy import ARRAY, DateTime, Select, literal, or_, select, text, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from service.metric_store.envelopes import Summary
-from service.storage.tables import Attempt, MetricChunk, MetricSeries, MetricTail
+from service.storage.tables import Attempt, MetricChunk, MetricLevel, MetricSeries
 
 CHUNKS_PER_STATEMENT = 256
 """Bounds a statement to 131,072 points: a few megabytes and some tens of milliseconds."""
+
+
+_SummaryRows = Select[int, int, int, int, int, float | None, float | None, float]
+_TAILS = text("""
+    SELECT series_id, array_agg(step ORDER BY step), array_agg(at ORDER BY step), array_agg(value ORDER BY step)
+    FROM metric_tail, unnest(steps, ts, values) AS point (step, at, value)
+    WHERE series_id = ANY(CAST(:series_ids AS bigint[])) AND step BETWEEN :first AND :last
+    GROUP BY series_id
+""")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +31,13 @@ class SeriesKey:
     id: int
     name: str
     attempt_number: int
+    num_points: int
+    last_step: int
+
+    def points_within(self, first: int, last: int) -> float:
+        """About how many points lie in [first, last], as if the steps were even."""
+        covered = min(last, self.last_step) - first + 1
+        return self.num_points * max(covered, 0) / (self.last_step + 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +79,8 @@ class Chunk:
 
     series: SeriesKey
     summary: Summary
+    is_coarse: bool = False
+    """It stands for many chunks: there are no points to unfold."""
 
     @property
     def key(self) -> tuple[int, int]:
@@ -74,57 +91,73 @@ class Chunk:
 async def load_series(session: AsyncSession, experiment_id: str, names: Collection[str]) -> dict[int, SeriesKey]:
     """The experiment's series by id, all of them or those named."""
     wanted = (
-        select(MetricSeries.id, MetricSeries.name, Attempt.number)
+        select(MetricSeries.id, MetricSeries.name, Attempt.number, MetricSeries.num_points, MetricSeries.last_step)
         .join(Attempt, Attempt.id == MetricSeries.attempt_id)
         .where(MetricSeries.experiment_id == experiment_id)
     )
     if names:
         wanted = wanted.where(MetricSeries.name.in_(sorted(names)))
     return {
-        series_id: SeriesKey(id=series_id, name=name, attempt_number=number)
-        for series_id, name, number in await session.execute(wanted)
+        series_id: SeriesKey(id=series_id, name=name, attempt_number=number, num_points=num_points, last_step=last_step)
+        for series_id, name, number, num_points, last_step in await session.execute(wanted)
     }
 
 
 async def load_tails(session: AsyncSession, series: Mapping[int, SeriesKey], first: int, last: int) -> list[Stretch]:
     """The rows of the tails with a step in [first, last]."""
-    rows = (
-        select(
-            MetricTail.series_id,
-            func.array_agg(aggregate_order_by(MetricTail.step, MetricTail.step)),
-            func.array_agg(aggregate_order_by(MetricTail.ts, MetricTail.step)),
-            func.array_agg(aggregate_order_by(MetricTail.value, MetricTail.step)),
-        )
-        .where(MetricTail.series_id.in_(sorted(series)), MetricTail.step.between(first, last))
-        .group_by(MetricTail.series_id)
-    )
+    rows = await session.execute(_TAILS, {"series_ids": sorted(series), "first": first, "last": last})
     return [
-        Stretch(series=series[series_id], steps=steps, ts=ts, values=values)
-        for series_id, steps, ts, values in await session.execute(rows)
+        Stretch(series=series[series_id], steps=steps, ts=ts, values=values) for series_id, steps, ts, values in rows
     ]
 
 
-async def load_chunks(session: AsyncSession, series: Mapping[int, SeriesKey], first: int, last: int) -> list[Chunk]:
-    """The envelopes of the chunks that reach into [first, last]; their arrays stay where they are."""
-    rows = (
-        select(
-            MetricChunk.series_id,
-            MetricChunk.first_step,
-            MetricChunk.last_step,
-            MetricChunk.num_points,
-            MetricChunk.num_finite,
-            MetricChunk.value_min,
-            MetricChunk.value_max,
-            MetricChunk.value_sum,
-        )
-        .where(
-            MetricChunk.series_id.in_(sorted(series)), MetricChunk.last_step >= first, MetricChunk.first_step <= last
-        )
-        .order_by(MetricChunk.series_id, MetricChunk.first_step)
+async def load_chunks(
+    session: AsyncSession, series: Mapping[int, SeriesKey], first: int, last: int, levels: Mapping[int, int]
+) -> list[Chunk]:
+    """The envelopes of the chunks that reach into [first, last]; their arrays stay where they are.
+
+    `levels` names series of which coarser envelopes will do: those that lie within [first, last] take their chunks'
+    place.
+    """
+    plain = [series_id for series_id in sorted(series) if series_id not in levels]
+    found = await _load_summaries(session, series, _reaching(MetricChunk, first, last, plain)) if plain else []
+    for series_id, level in levels.items():
+        inside = (MetricLevel.level == level, MetricLevel.first_step >= first, MetricLevel.last_step <= last)
+        rows = _summaries_of(MetricLevel).where(MetricLevel.series_id == series_id, *inside)
+        coarse = await _load_summaries(session, series, rows.order_by(MetricLevel.first_step), is_coarse=True)
+        edges = _reaching(MetricChunk, first, last, [series_id])
+        if coarse:
+            start, end = coarse[0].summary.first_step, coarse[-1].summary.last_step
+            edges = edges.where(or_(MetricChunk.last_step < start, MetricChunk.first_step > end))
+        found += coarse + await _load_summaries(session, series, edges)
+    return sorted(found, key=lambda chunk: chunk.key)
+
+
+def _reaching(table: type[MetricChunk], first: int, last: int, series_ids: Sequence[int]) -> _SummaryRows:
+    rows = _summaries_of(table).where(table.series_id.in_(series_ids), table.last_step >= first)
+    return rows.where(table.first_step <= last).order_by(table.series_id, table.first_step)
+
+
+def _summaries_of(table: type[MetricChunk] | type[MetricLevel]) -> _SummaryRows:
+    return select(
+        table.series_id,
+        table.first_step,
+        table.last_step,
+        table.num_points,
+        table.num_finite,
+        table.value_min,
+        table.value_max,
+        table.value_sum,
     )
+
+
+async def _load_summaries(
+    session: AsyncSession, series: Mapping[int, SeriesKey], rows: _SummaryRows, *, is_coarse: bool = False
+) -> list[Chunk]:
     return [
         Chunk(
             series=series[series_id],
+            is_coarse=is_coarse,
             summary=Summary(
                 first_step=first_step,
                 last_step=last_step,

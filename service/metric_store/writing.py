@@ -7,72 +7,61 @@ All appends of an attempt hold its row, and attempts of one experiment never ove
   above its cursor never misses an append that was committed after its last look.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
+from itertools import islice, repeat
+from operator import lt
 
-from sqlalchemy import func, select, text
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from service.contract.messages import MetricPoint
-from service.metric_store.envelopes import LARGEST_DRAWN
-from service.storage.tables import Attempt, MetricSeries
+from service.contract.messages import MetricColumns, MetricPoint, WorkerReport
+from service.metric_store.folding import MAX_TAIL_POINTS, fold
+from service.storage.array_parameters import BigInts, Doubles, Times
+from service.storage.tables import Attempt
 
-CHUNK_POINTS = 512
-MAX_TAIL_POINTS = 1024
-"""Beyond so many points the oldest whole chunks leave the tail; at least 512 stay."""
+_LOCK = text("SELECT 1 FROM attempts WHERE id = :attempt_id FOR NO KEY UPDATE")
 
-_UPSERT_SERIES = text("""
-    INSERT INTO metric_series AS series
-        (experiment_id, attempt_id, name, num_points, tail_points, last_step, last_value, last_ts, change)
-    SELECT :experiment_id, :attempt_id, name, num_points, num_points, last_step, last_value, last_ts, :change
-    FROM unnest(CAST(:names AS text[]), CAST(:counts AS int[]), CAST(:last_steps AS bigint[]),
-                CAST(:last_values AS float8[]), CAST(:last_ts AS timestamptz[]))
-        AS fresh (name, num_points, last_step, last_value, last_ts)
-    ON CONFLICT (attempt_id, name) DO UPDATE SET
-        num_points = series.num_points + excluded.num_points,
-        tail_points = series.tail_points + excluded.tail_points,
-        last_step = excluded.last_step,
-        last_value = excluded.last_value,
-        last_ts = excluded.last_ts,
-        change = excluded.change
-    RETURNING id, name, tail_points
+# The outer join keeps a row where no name is known yet.
+_KNOWN = text("""
+    SELECT newest.newest, series.name, series.last_step
+    FROM (SELECT coalesce(max(change), 0) AS newest FROM metric_series WHERE experiment_id = :experiment_id) AS newest
+    LEFT JOIN metric_series AS series
+        ON series.attempt_id = :attempt_id AND series.name = ANY(CAST(:names AS text[]))
 """)
 
-_INSERT_TAIL = text("""
-    INSERT INTO metric_tail (series_id, step, ts, value)
-    SELECT * FROM unnest(CAST(:series_ids AS bigint[]), CAST(:steps AS bigint[]),
-                         CAST(:ts AS timestamptz[]), CAST(:values AS float8[]))
-""")
-
-# One statement for all series of a batch: metrics of one step reach the limit together.
-_FOLD = text("""
-    WITH excess AS (
-        SELECT id AS series_id, (tail_points - :chunk_points) / :chunk_points * :chunk_points AS num_points
-        FROM metric_series WHERE id = ANY(CAST(:series_ids AS bigint[]))
-    ), numbered AS (
-        SELECT series_id, step, row_number() OVER (PARTITION BY series_id ORDER BY step) - 1 AS place, num_points
-        FROM metric_tail JOIN excess USING (series_id)
-    ), moved AS (
-        DELETE FROM metric_tail AS tail USING numbered
-        WHERE tail.series_id = numbered.series_id AND tail.step = numbered.step AND place < numbered.num_points
-        RETURNING tail.series_id, tail.step, tail.ts, tail.value, place / :chunk_points AS chunk,
-                  abs(tail.value) <= :largest_drawn AS is_drawn
-    ), shortened AS (
-        UPDATE metric_series SET tail_points = tail_points - excess.num_points
-        FROM excess WHERE id = excess.series_id
+# Series and points at once; of the points one row for each series, whatever their number.
+_STORE = text("""
+    WITH upserted AS (
+        INSERT INTO metric_series AS series
+            (experiment_id, attempt_id, name, num_points, tail_points, last_step, last_value, last_ts, change)
+        SELECT :experiment_id, :attempt_id, name, num_points, num_points, last_step, last_value, last_ts, :change
+        FROM unnest(CAST(:names AS text[]), CAST(:counts AS bigint[]), CAST(:last_steps AS bigint[]),
+                    CAST(:last_values AS float8[]), CAST(:last_ts AS timestamptz[]))
+            AS fresh (name, num_points, last_step, last_value, last_ts)
+        ON CONFLICT (attempt_id, name) DO UPDATE SET
+            num_points = series.num_points + excluded.num_points,
+            tail_points = series.tail_points + excluded.tail_points,
+            last_step = excluded.last_step,
+            last_value = excluded.last_value,
+            last_ts = excluded.last_ts,
+            change = excluded.change
+        RETURNING id, name, tail_points
+    ), points AS (
+        INSERT INTO metric_tail (series_id, first_step, steps, ts, values)
+        SELECT upserted.id, min(step), array_agg(step ORDER BY place), array_agg(at ORDER BY place),
+               array_agg(value ORDER BY place)
+        FROM unnest(CAST(:places AS bigint[]), CAST(:steps AS bigint[]), CAST(:ts AS timestamptz[]),
+                    CAST(:values AS float8[])) WITH ORDINALITY AS point (series, step, at, value, place)
+        JOIN upserted ON upserted.name = (CAST(:names AS text[]))[point.series]
+        GROUP BY upserted.id
     )
-    INSERT INTO metric_chunks
-        (series_id, first_step, last_step, num_points, num_finite, value_min, value_max, value_sum, steps, ts, values)
-    SELECT series_id, min(step), max(step), count(*), count(*) FILTER (WHERE is_drawn),
-           min(value) FILTER (WHERE is_drawn), max(value) FILTER (WHERE is_drawn),
-           coalesce(sum(value) FILTER (WHERE is_drawn), 0),
-           array_agg(step ORDER BY step), array_agg(ts ORDER BY step), array_agg(value ORDER BY step)
-    FROM moved GROUP BY series_id, chunk
+    SELECT id, tail_points FROM upserted
 """)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class _Fresh:
     """What a batch adds to one series."""
 
@@ -81,78 +70,88 @@ class _Fresh:
     ts: list[datetime] = field(default_factory=list)
     values: list[float] = field(default_factory=list)
 
-    def add(self, point: MetricPoint) -> None:
-        if point.step <= self.last_step:
-            return  # sent before, or out of order
-        self.last_step = point.step
-        self.steps.append(point.step)
-        self.ts.append(point.ts if point.ts.tzinfo else point.ts.replace(tzinfo=UTC))
-        self.values.append(point.value)
+    def add(self, columns: MetricColumns) -> None:
+        """Takes what is new: a step at or below the last one was sent before, or is out of order."""
+        steps = columns.steps
+        if steps[0] > self.last_step and all(map(lt, steps, islice(steps, 1, None))):
+            self.steps += steps
+            self.ts += columns.ts
+            self.values += columns.values
+            self.last_step = steps[-1]
+            return
+        for step, ts, value in zip(steps, columns.ts, columns.values, strict=True):
+            if step > self.last_step:
+                self.last_step = step
+                self.steps.append(step)
+                self.ts.append(ts)
+                self.values.append(value)
 
 
 async def append_points(session: AsyncSession, attempt: Attempt, points: Sequence[MetricPoint]) -> int:
-    """Stores what is new in `points` and returns its count; NaN and infinities are stored as such.
+    """Like `append_columns`, for single values."""
+    return await append_columns(session, attempt, WorkerReport(seq=1, points=list(points)).columns())
 
-    A point at or below its series' last step was sent before and is ignored. Takes the attempt's row lock.
+
+async def append_columns(
+    session: AsyncSession, attempt: Attempt, columns: Sequence[MetricColumns], *, is_held: bool = False
+) -> int:
+    """Stores what is new and returns its count; NaN and infinities are stored as such.
+
+    A point at or below its series' last step was sent before and is ignored. Takes the attempt's row lock, unless the
+    caller holds it.
     """
-    if not points:
+    if not columns:
         return 0
-    await session.execute(select(Attempt.id).where(Attempt.id == attempt.id).with_for_update(key_share=True))
-    fresh = await _select_fresh(session, attempt.id, points)
+    if not is_held:
+        await session.execute(_LOCK, {"attempt_id": attempt.id})
+    fresh, change = await _select_fresh(session, attempt, columns)
     if not fresh:
         return 0
-    tail_points = await _store(session, attempt, fresh)
+    tail_points = await _store(session, attempt, fresh, change)
     crowded = sorted(series_id for series_id, num_points in tail_points.items() if num_points > MAX_TAIL_POINTS)
     if crowded:
-        await _fold(session, crowded)
+        await fold(session, crowded)
     return sum(len(series.steps) for series in fresh.values())
 
 
-async def _select_fresh(session: AsyncSession, attempt_id: str, points: Iterable[MetricPoint]) -> dict[str, _Fresh]:
-    """The new points by name; names sorted, so that no two writers ever lock series in different order."""
-    names = sorted({point.name for point in points})
-    known = select(MetricSeries.name, MetricSeries.last_step).where(
-        MetricSeries.attempt_id == attempt_id, MetricSeries.name.in_(names)
+async def _select_fresh(
+    session: AsyncSession, attempt: Attempt, columns: Sequence[MetricColumns]
+) -> tuple[dict[str, _Fresh], int]:
+    """The new points by name, and the experiment's highest change so far.
+
+    Names are sorted, so that no two writers ever lock series in different order.
+    """
+    names = sorted({one.name for one in columns})
+    known = await session.execute(
+        _KNOWN, {"experiment_id": attempt.experiment_id, "attempt_id": attempt.id, "names": names}
     )
-    last_steps = {name: last_step for name, last_step in await session.execute(known)}
+    rows = known.all()
+    last_steps = {row.name: row.last_step for row in rows if row.name is not None}
     fresh = {name: _Fresh(last_step=last_steps.get(name, -1)) for name in names}
-    for point in points:
-        fresh[point.name].add(point)
-    return {name: series for name, series in fresh.items() if series.steps}
+    for one in columns:
+        fresh[one.name].add(one)
+    return {name: series for name, series in fresh.items() if series.steps}, rows[0].newest
 
 
-async def _store(session: AsyncSession, attempt: Attempt, fresh: dict[str, _Fresh]) -> dict[int, int]:
+async def _store(session: AsyncSession, attempt: Attempt, fresh: dict[str, _Fresh], newest: int) -> dict[int, int]:
     """Writes series and tail; returns the length of each touched tail by series id."""
-    newest = await session.scalar(
-        select(func.max(MetricSeries.change)).where(MetricSeries.experiment_id == attempt.experiment_id)
-    )
-    upserted = await session.execute(
-        _UPSERT_SERIES,
+    series = list(fresh.values())
+    stored = await session.execute(
+        _STORE,
         {
             "experiment_id": attempt.experiment_id,
             "attempt_id": attempt.id,
-            "change": (newest or 0) + 1,
+            "change": newest + 1,
             "names": list(fresh),
-            "counts": [len(series.steps) for series in fresh.values()],
-            "last_steps": [series.last_step for series in fresh.values()],
-            "last_values": [series.values[-1] for series in fresh.values()],
-            "last_ts": [series.ts[-1] for series in fresh.values()],
+            "counts": BigInts([len(one.steps) for one in series]),
+            "last_steps": BigInts([one.last_step for one in series]),
+            "last_values": Doubles([one.values[-1] for one in series]),
+            "last_ts": Times([one.ts[-1] for one in series]),
+            # PostgreSQL counts the names from 1.
+            "places": BigInts([at for place, one in enumerate(series, 1) for at in repeat(place, len(one.steps))]),
+            "steps": BigInts([step for one in series for step in one.steps]),
+            "ts": Times([ts for one in series for ts in one.ts]),
+            "values": Doubles([value for one in series for value in one.values]),
         },
     )
-    rows = upserted.all()
-    await session.execute(
-        _INSERT_TAIL,
-        {
-            "series_ids": [row.id for row in rows for _ in fresh[row.name].steps],
-            "steps": [step for row in rows for step in fresh[row.name].steps],
-            "ts": [ts for row in rows for ts in fresh[row.name].ts],
-            "values": [value for row in rows for value in fresh[row.name].values],
-        },
-    )
-    return {row.id: row.tail_points for row in rows}
-
-
-async def _fold(session: AsyncSession, series_ids: list[int]) -> None:
-    await session.execute(
-        _FOLD, {"series_ids": series_ids, "chunk_points": CHUNK_POINTS, "largest_drawn": LARGEST_DRAWN}
-    )
+    return {series_id: tail_points for series_id, tail_points in stored}

@@ -20,6 +20,7 @@ from service.planning.memory_checks import find_memory_beyond, warn_of_memory
 from service.planning.memory_plan import NO_MEMORY_KNOWN, plan_memory
 from service.planning.model_folder import ModelFacts, inspect_model
 from service.planning.numbers import num_trained_records, plan_stages
+from service.planning.remembered import Remembered
 from service.planning.reward_checks import warn_of_rewards
 from service.planning.settings_checks import (
     Capacity,
@@ -32,6 +33,7 @@ from service.planning.step_checks import find_steps_beyond, warn_of_steps
 from service.planning.trainer_checks import find_trainer_faults, warn_of_trainer
 
 INSPECTION_S = 20.0
+_remembered = Remembered()
 
 Facts = TypeVar("Facts", ModelFacts, DataFacts)
 
@@ -51,7 +53,7 @@ async def plan_experiment(
     """
     deadline = Deadline.after(inspection_s)
     model, data = await asyncio.gather(
-        _within(deadline, partial(inspect_model, spec.model.path), "model.path", ModelFacts),
+        _within(deadline, partial(_inspect_model, spec.model.path), "model.path", ModelFacts),
         _inspect_all(spec, deadline, workers_python),
     )
     room = capacity.memory if capacity else NO_MEMORY_KNOWN
@@ -92,11 +94,22 @@ async def plan_experiment(
     )
 
 
+def _inspect_model(path: str) -> ModelFacts:
+    return _remembered.look(f"model {path}", path, lambda: inspect_model(path), lambda facts: not facts.findings)
+
+
+def _inspect_data(question: DataQuestion, deadline: Deadline) -> DataFacts:
+    def sound(facts: DataFacts) -> bool:
+        return not facts.findings and facts.num_rows is not None
+
+    return _remembered.look(f"{question!r}", question.data.path, lambda: inspect_data(question, deadline), sound)
+
+
 async def _inspect_all(spec: ExperimentSpec, deadline: Deadline, workers_python: str) -> dict[str, DataFacts]:
     questions = _questions(spec, workers_python)
     facts = await asyncio.gather(
         *(
-            _within(deadline, partial(inspect_data, question, deadline), f"{question.where}.path", _no_rows)
+            _within(deadline, partial(_inspect_data, question, deadline), f"{question.where}.path", _no_rows)
             for question in questions.values()
         )
     )

@@ -7,15 +7,9 @@ standby ──lease acquired──> reconcile once ──> loops: renew, admit, 
 
 import asyncio
 import logging
-import os
-import secrets
-import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from datetime import UTC, datetime
 
-from sqlalchemy import func
-from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -29,10 +23,12 @@ from service.scheduler.reconcile import Reconciler
 from service.scheduler.sightings import ApiWatch
 from service.scheduler.situation import policy_of
 from service.scheduler.stage_contents import StageContents
+from service.scheduler.upkeep import Upkeep
 from service.scheduler.wakeups import wait_for_any
 from service.settings import SchedulerSettings
 from service.storage.database import Sessions
-from service.storage.tables import ServiceProcess
+from service.storage.processes import new_instance, record_life
+from service.versions import sedray_version
 
 logger = logging.getLogger(__name__)
 
@@ -52,8 +48,8 @@ class SchedulerProcess:
         self._gateway = gateway
         self._settings = settings
         self._launcher = Launcher(sessions, gateway, settings)
-        self._holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
-        self._started_at = datetime.now(UTC)
+        self._upkeep = Upkeep(sessions, settings)
+        self._holder = new_instance()
         self._stop = asyncio.Event()
         self.changed = asyncio.Event()
         """Set by whoever knows that the queue or an attempt changed."""
@@ -79,6 +75,7 @@ class SchedulerProcess:
     async def _acquire(self) -> Lease | None:
         async with self._sessions.begin() as session:
             lease = await acquire_lease(session, self._holder, self._settings.lease_ttl_s)
+            await self._show_alive(session, leads=lease is not None)
         if lease is not None:
             logger.info("lease acquired", extra={"holder": lease.holder, "token": lease.token})
         return lease
@@ -123,6 +120,7 @@ class SchedulerProcess:
             group.create_task(self._repeat("admit", admit, self._settings.tick_s, self.changed))
             group.create_task(self._repeat("census", measure, _CENSUS_S))
             group.create_task(self._repeat("launch", launch, self._settings.tick_s, self._claimed))
+            group.create_task(self._repeat("upkeep", self._upkeep.run_once, self._settings.upkeep_s))
 
     async def _repeat(
         self, name: str, body: Callable[[], Awaitable[None]], interval_s: float, wakeup: asyncio.Event | None = None
@@ -150,13 +148,11 @@ class SchedulerProcess:
     async def _renew(self, lease: Lease) -> None:
         async with self._sessions.begin() as session:
             await renew_lease(session, lease, self._settings.lease_ttl_s)
-            await self._show_alive(session, lease)
+            await self._show_alive(session, leads=True)
 
-    async def _show_alive(self, session: AsyncSession, lease: Lease) -> None:
-        detail = {"holder": lease.holder, "token": lease.token}
-        values = {"started_at": self._started_at, "seen_at": func.clock_timestamp(), "detail": detail}
-        row = insert(ServiceProcess).values(role="scheduler", **values)
-        await session.execute(row.on_conflict_do_update(index_elements=[ServiceProcess.role], set_=values))
+    async def _show_alive(self, session: AsyncSession, *, leads: bool) -> None:
+        detail = {"leads": leads, "version": sedray_version()}
+        await record_life(session, "scheduler", self._holder, detail=detail)
 
     async def _resign(self, lease: Lease) -> None:
         with suppress(LeaseLost):

@@ -4,25 +4,28 @@ A failed submit proves nothing: the answer may be lost, and a job that exists al
 So whatever went wrong, the id is looked up, and a job with our metadata is taken as the one that was submitted.
 """
 
-import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import httpx
 
 from service.errors import RayUnreachable
-from service.scheduler.node_memory import read_gpu_type, read_node_memory
+from service.scheduler.ray_http import RayHttp, as_json, expect_ok
 from service.scheduler.ray_jobs import (
+    SUPERVISOR_NAMESPACE,
     ClusterView,
     ForeignJob,
-    NodeView,
+    RayActor,
     RayJob,
     RayJobRequest,
-    RayJobStatus,
     SubmitRefused,
     is_same_job,
 )
+from service.scheduler.ray_parsing import parse_actor, parse_cluster, parse_job
+
+_STACK_CHARACTERS = 40_000
+CANARY = "sedray-canary"
+"""A job that has done nothing, to poke Ray with."""
 
 
 class RayDashboard:
@@ -32,20 +35,13 @@ class RayDashboard:
         self, url: str, token_file: Path, *, timeout_s: float, transport: httpx.AsyncBaseTransport | None = None
     ) -> None:
         """`token_file` is read for each request, so that a new token needs no restart; `timeout_s` bounds each call."""
-        self._token_file = token_file
-        self._http = httpx.AsyncClient(
-            base_url=url,
-            timeout=httpx.Timeout(timeout_s, connect=min(timeout_s, 5.0)),
-            transport=transport,
-            # The token of the cluster is for the cluster: it goes through no proxy that the environment names.
-            trust_env=False,
-        )
+        self._http = RayHttp(url, token_file, timeout_s=timeout_s, transport=transport)
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._http.aclose()
+        await self._http.__aexit__()
 
     async def submit(self, request: RayJobRequest) -> RayJob:
         """See RayGateway; looks the id up first, so that a job submitted by a scheduler that died is found."""
@@ -60,16 +56,14 @@ class RayDashboard:
 
     async def get(self, submission_id: str) -> RayJob | None:
         """See RayGateway."""
-        response = await self._call("GET", f"/api/jobs/{submission_id}")
-        if response.status_code == 404:
-            return None
-        return _parse_job(_json(_expect_ok(response)))
+        response = await self._http.call("GET", f"/api/jobs/{submission_id}")
+        return None if response.status_code == 404 else parse_job(as_json(expect_ok(response)))
 
     async def stop(self, submission_id: str) -> None:
         """See RayGateway."""
-        response = await self._call("POST", f"/api/jobs/{submission_id}/stop")
+        response = await self._http.call("POST", f"/api/jobs/{submission_id}/stop")
         if response.status_code != 404:
-            _expect_ok(response)
+            expect_ok(response)
 
     async def logs_tail(self, job: RayJob, num_lines: int) -> list[str]:
         """See RayGateway. Ray finds the file by node; a job that never reached a node has none."""
@@ -77,36 +71,50 @@ class RayDashboard:
             return []
         filename = f"job-driver-{job.submission_id}.log"
         query = {"node_id": job.driver_node_id, "filename": filename, "lines": str(num_lines)}
-        response = await self._call("GET", "/api/v0/logs/file", params=query)
+        response = await self._http.call("GET", "/api/v0/logs/file", params=query)
         return response.text.splitlines()[-num_lines:] if response.status_code == 200 else []
 
     async def cluster(self) -> ClusterView:
         """See RayGateway. Until the first node has registered the capacity is 0."""
-        version = _json(_expect_ok(await self._call("GET", "/api/version")))
-        query = {
-            "detail": "1",
-            "limit": "10000",
-            "filter_keys": "state",
-            "filter_predicates": "=",
-            "filter_values": "ALIVE",
-        }
-        listing = _json(_expect_ok(await self._call("GET", "/api/v0/nodes", params=query)))
-        try:
-            living = [node for node in listing["data"]["result"]["result"] if node["state"] == "ALIVE"]
-            nodes = [node["resources_total"] for node in living]
-            cpus, gpus = ([float(node.get(kind, 0)) for node in nodes] for kind in ("CPU", "GPU"))
-            return ClusterView(
-                session_name=version["session_name"],
-                num_cpus=sum(cpus),
-                num_gpus=sum(gpus),
-                num_nodes=len(nodes),
-                node_num_cpus=max(cpus, default=0.0),
-                node_num_gpus=max(gpus, default=0.0),
-                memory=read_node_memory(nodes),
-                nodes=tuple(_node_view(node) for node in living),
+        version = await self._http.get_json("/api/version")
+        nodes = await self._http.list_state("nodes", state="ALIVE")
+        return parse_cluster(
+            version, nodes, [*await self._supervisors("ALIVE"), *await self._supervisors("PENDING_CREATION")]
+        )
+
+    async def actors(self, ray_job_id: str) -> list[RayActor]:
+        """See RayGateway."""
+        return [parse_actor(entry) for entry in await self._http.list_state("actors", job_id=ray_job_id)]
+
+    async def placement_groups(self, ray_job_id: str) -> list[str]:
+        """See RayGateway."""
+        groups = await self._http.list_state("placement_groups", creator_job_id=ray_job_id)
+        return [str(group["placement_group_id"]) for group in groups if group.get("state") != "REMOVED"]
+
+    async def poke(self) -> None:
+        """See RayGateway. A job that did nothing is stopped again: that reaches the agent which keeps the jobs."""
+        if await self.get(CANARY) is None:
+            request = RayJobRequest(
+                submission_id=CANARY,
+                entrypoint="true",
+                env_vars={},
+                metadata={"attempt": CANARY, "spec_sha256": ""},
             )
-        except (KeyError, TypeError, ValueError) as error:
-            raise _not_understood("the list of nodes") from error
+            await self._post_job(request)
+        else:
+            await self.stop(CANARY)
+
+    async def stacks(self, node_id: str, pid: int) -> str:
+        """See RayGateway. Ray allows it where its head runs with RAY_DASHBOARD_ENABLE_PROFILING=1."""
+        query = {"node_id": node_id, "pid": str(pid), "native": "0"}
+        response = await self._http.call("GET", "/worker/traceback", params=query)
+        said = response.text.strip()[:_STACK_CHARACTERS]
+        return said if response.status_code == 200 else f"not to be had: {said or f'HTTP {response.status_code}'}"
+
+    async def _supervisors(self, state: str) -> list[RayActor]:
+        """Ray filters by state before it cuts its list off, so the many dead ones hide no living one."""
+        found = await self._http.list_state("actors", state=state, ray_namespace=SUPERVISOR_NAMESPACE)
+        return [parse_actor(entry) for entry in found]
 
     async def _post_job(self, request: RayJobRequest) -> str:
         """Posts the job; returns what Ray said, or why there was no answer: only the look-up afterwards decides."""
@@ -119,37 +127,11 @@ class RayDashboard:
             "metadata": dict(request.metadata),
         }
         try:
-            response = await self._call("POST", "/api/jobs/", json=body)
+            response = await self._http.call("POST", "/api/jobs/", json=body)
         except RayUnreachable as error:
             return error.message
         last_line = next((line for line in reversed(response.text.splitlines()) if line.strip(" .")), "no text")
         return f"HTTP {response.status_code}: {last_line[:500]}"
-
-    async def _call(self, method: str, path: str, **arguments: Any) -> httpx.Response:
-        try:
-            token = self._token_file.read_text().strip()
-        except OSError as error:
-            raise RayUnreachable(f"Ray's token file cannot be read ({error}); set SEDRAY_RAY_TOKEN_FILE") from error
-        try:
-            response = await self._http.request(method, path, headers={"Authorization": f"Bearer {token}"}, **arguments)
-        except httpx.HTTPError as error:
-            detail = str(error) or type(error).__name__
-            raise RayUnreachable(f"no answer from Ray's dashboard at {self._http.base_url}: {detail}") from error
-        if response.status_code in (401, 403):
-            raise RayUnreachable(
-                f"Ray's dashboard refuses the token in {self._token_file}; put the cluster's token there"
-            )
-        return response
-
-
-def _node_view(node: Mapping[str, Any]) -> NodeView:
-    resources = node["resources_total"]
-    return NodeView(
-        id=node["node_id"],
-        num_cpus=float(resources.get("CPU", 0)),
-        num_gpus=float(resources.get("GPU", 0)),
-        gpu_type=read_gpu_type(resources),
-    )
 
 
 def _ours(job: RayJob, request: RayJobRequest) -> RayJob:
@@ -159,40 +141,3 @@ def _ours(job: RayJob, request: RayJobRequest) -> RayJob:
         f"Ray has another job under the id {job.submission_id}: another service uses this cluster, or its database was "
         "set back; give each service a cluster of its own"
     )
-
-
-def _expect_ok(response: httpx.Response) -> httpx.Response:
-    """An error of Ray's own says as little about the job as silence does."""
-    if response.status_code != 200:
-        path = response.request.url.path
-        raise RayUnreachable(f"Ray's dashboard answered {path} with HTTP {response.status_code}")
-    return response
-
-
-def _json(response: httpx.Response) -> dict[str, Any]:
-    try:
-        body = response.json()
-    except json.JSONDecodeError as error:
-        raise _not_understood(response.request.url.path) from error
-    if not isinstance(body, dict):
-        raise _not_understood(response.request.url.path)
-    return body
-
-
-def _parse_job(body: Mapping[str, Any]) -> RayJob:
-    try:
-        return RayJob(
-            submission_id=body["submission_id"],
-            status=RayJobStatus(body["status"]),
-            message=body["message"] or "",
-            error_type=body["error_type"],
-            driver_exit_code=body["driver_exit_code"],
-            driver_node_id=body["driver_node_id"],
-            metadata=body["metadata"] or {},
-        )
-    except (KeyError, ValueError) as error:
-        raise _not_understood("a job") from error
-
-
-def _not_understood(what: str) -> RayUnreachable:
-    return RayUnreachable(f"Ray's answer about {what} is not understood; the service needs Ray 2.60")

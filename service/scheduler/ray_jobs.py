@@ -1,7 +1,7 @@
 """Ray jobs as the scheduler sees them, and the seam through which it asks for them. Pure: no network here."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
@@ -49,6 +49,32 @@ class RayJob:
     driver_node_id: str | None
     """Where the driver's log lies."""
     metadata: Mapping[str, str]
+    ray_job_id: str | None = None
+    """Ray's own number of the driver, by which it names the driver's actors; None before the driver has connected."""
+    driver_pid: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RayActor:
+    """An actor that Ray knows, dead or alive."""
+
+    actor_id: str
+    class_name: str
+    name: str
+    namespace: str
+    state: str
+    """`ALIVE`, `DEAD`, or one of the states before."""
+    ray_job_id: str
+    node_id: str | None
+    pid: int | None
+    is_detached: bool
+    death: str
+    """What Ray says of its death; empty while it lives."""
+
+    @property
+    def is_dead(self) -> bool:
+        """For good: an actor that restarts is not."""
+        return self.state == "DEAD"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +102,20 @@ class ClusterView:
     node_num_gpus: float = 0.0
     memory: NodeMemory = UNKNOWN_MEMORY
     nodes: tuple[NodeView, ...] = ()
+    node_ids: frozenset[str] = frozenset()
+    """Of the living nodes."""
+    supervisors: Mapping[str, str] = field(default_factory=dict)
+    """By submission id, the state of the actor that watches a job's driver: `ALIVE` or `PENDING_CREATION`."""
+
+    def watches_over(self, job: "RayJob") -> bool:
+        """Whether Ray can know what it says of a running job: its supervisor lives, and so does its driver's node."""
+        node_lives = job.driver_node_id is None or job.driver_node_id in self.node_ids
+        return node_lives and self.supervisors.get(job.submission_id) == "ALIVE"
+
+
+SUPERVISOR_NAMESPACE = "SUPERVISOR_ACTOR_RAY_NAMESPACE"
+SUPERVISOR_PREFIX = "_ray_internal_job_actor_"
+"""Ray's own names: the actor that watches the driver of job X is called by this and X."""
 
 
 class RayGateway(Protocol):
@@ -95,6 +135,18 @@ class RayGateway(Protocol):
 
     async def cluster(self) -> ClusterView:
         """Session and resources."""
+
+    async def actors(self, ray_job_id: str) -> list[RayActor]:
+        """The actors that a driver made, the dead ones that Ray still remembers among them."""
+
+    async def placement_groups(self, ray_job_id: str) -> list[str]:
+        """The ids of the driver's placement groups that still hold or ask for resources."""
+
+    async def poke(self) -> None:
+        """Makes Ray look at its jobs anew: after a restart with a lasting store it does so only when asked for one."""
+
+    async def stacks(self, node_id: str, pid: int) -> str:
+        """The threads of a living process, as py-spy sees them; or, in words, why they cannot be seen."""
 
 
 class SubmitRefused(Exception):

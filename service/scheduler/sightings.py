@@ -2,13 +2,11 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
-from service.scheduler.ray_jobs import RayJob, RayJobStatus
+from service.scheduler.ray_jobs import ClusterView, RayJob, RayJobStatus
 from service.scheduler.verdict import Absent, Observation, Present, Unreachable
-
-API_SILENT_AFTER = timedelta(seconds=15)
-"""The API writes its sign of life every 5 s."""
+from service.storage.processes import Uptime
 
 
 @dataclass(slots=True)
@@ -16,6 +14,7 @@ class _Sight:
     status: RayJobStatus | None
     since: datetime
     times_seen: int
+    times_unwatched: int = 0
 
 
 class Sightings:
@@ -30,8 +29,8 @@ class Sightings:
         self._unreachable_since = self._unreachable_since or now
         return Unreachable(since=self._unreachable_since)
 
-    def saw(self, attempt_id: str, job: RayJob | None, session_name: str, now: datetime) -> Observation:
-        """Ray answered about this attempt's job."""
+    def saw(self, attempt_id: str, job: RayJob | None, view: ClusterView, now: datetime) -> Observation:
+        """Ray answered about this attempt's job; `view` is what it said of the cluster just before."""
         self._unreachable_since = None
         status = job.status if job else None
         sight = self._sights.get(attempt_id)
@@ -39,8 +38,15 @@ class Sightings:
             sight = self._sights[attempt_id] = _Sight(status=status, since=now, times_seen=0)
         sight.times_seen += 1
         if job is None:
-            return Absent(times_seen=sight.times_seen, session_name=session_name)
-        return Present(job=job, since=sight.since)
+            return Absent(times_seen=sight.times_seen, session_name=view.session_name)
+        unwatched = job.status is RayJobStatus.RUNNING and not view.watches_over(job)
+        sight.times_unwatched = sight.times_unwatched + 1 if unwatched else 0
+        return Present(
+            job=job,
+            since=sight.since,
+            times_unwatched=sight.times_unwatched,
+            supervisor_waits=view.supervisors.get(job.submission_id) == "PENDING_CREATION",
+        )
 
     def keep_only(self, attempt_ids: Collection[str]) -> None:
         """Forgets the others."""
@@ -53,15 +59,15 @@ class ApiWatch:
     def __init__(self) -> None:
         self._up_since: datetime | None = None
 
-    def up_since(self, started_at: datetime | None, seen_at: datetime | None, now: datetime) -> datetime | None:
-        """From the API's row (None without one); None while the API is silent.
+    def up_since(self, uptime: Uptime | None, now: datetime) -> datetime | None:
+        """None while no process of the API is alive.
 
         After a silence, the scheduler's own included, the time begins with the first sign of life that it sees.
         """
-        if started_at is None or seen_at is None or now - seen_at > API_SILENT_AFTER:
+        if uptime is None:
             self._up_since = None
         elif self._up_since is None:
             self._up_since = now
         else:
-            self._up_since = max(self._up_since, started_at)
+            self._up_since = max(self._up_since, uptime.started_at)
         return self._up_since

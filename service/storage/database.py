@@ -2,22 +2,26 @@
 
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 
+from service.storage.array_parameters import register_array_parameters
+
 Sessions = async_sessionmaker[AsyncSession]
 
 
-def create_engine(database_url: str, *, pool_size: int = 10) -> AsyncEngine:
+def create_engine(database_url: str, *, pool_size: int = 10, max_overflow: int = 10, pings: bool = True) -> AsyncEngine:
     """An engine whose statements and waits for locks are bounded in time.
 
-    `database_url` is `postgresql+psycopg://…`; any other dialect is refused.
+    `database_url` is `postgresql+psycopg://…`; any other dialect is refused. With `pings` a connection is tried before
+    each use; without, what is in flight when the database restarts fails once, which costs the others nothing.
     """
     if not database_url.startswith("postgresql+psycopg://"):
         raise ValueError("the database URL must start with postgresql+psycopg:// (PostgreSQL through psycopg 3)")
+    register_array_parameters()
     return create_async_engine(
         database_url,
         pool_size=pool_size,
-        max_overflow=10,
+        max_overflow=max_overflow,
         pool_timeout=10,
-        pool_pre_ping=True,
+        pool_pre_ping=pings,
         connect_args={
             "connect_timeout": 10,
             "options": "-c timezone=UTC -c statement_timeout=30000 -c lock_timeout=10000"

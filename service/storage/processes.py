@@ -1,20 +1,55 @@
-"""Signs of life of the API and the scheduler. The reconciler counts a driver's silence only while the API was up."""
+"""Signs of life of the API's and the scheduler's processes, any number of each, by the database's clock.
 
-from datetime import datetime
+The reconciler counts a driver's silence only while some API was up; people see which scheduler leads.
+"""
+
+import os
+import secrets
+import socket
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
+from sqlalchemy import delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from service.storage.tables import ServiceProcess
 
 ProcessRole = Literal["api", "scheduler"]
+SILENT_AFTER = timedelta(seconds=15)
+"""Each process writes every 5 s."""
+_FORGOTTEN_AFTER = timedelta(days=1)
 
 
-async def record_life(
-    session: AsyncSession, role: ProcessRole, *, started_at: datetime, now: datetime, detail: dict[str, Any]
-) -> None:
-    """Writes that the process of this role, which started at `started_at`, was alive at `now`."""
-    row = {"started_at": started_at, "seen_at": now, "detail": detail}
-    statement = insert(ServiceProcess).values(role=role, **row)
-    await session.execute(statement.on_conflict_do_update(index_elements=["role"], set_=row))
+def new_instance() -> str:
+    """A name for this process that no other has had: machine, process id, and something random."""
+    return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Uptime:
+    """Of all processes of a role that are alive now, together."""
+
+    started_at: datetime
+    """When the oldest of them began."""
+    seen_at: datetime
+    """The newest sign of life."""
+
+
+async def record_life(session: AsyncSession, role: ProcessRole, instance: str, *, detail: dict[str, Any]) -> None:
+    """Writes that this process is alive now; the first time, that it began now. Long dead ones are forgotten."""
+    now = func.clock_timestamp()
+    row = insert(ServiceProcess).values(role=role, instance=instance, started_at=now, seen_at=now, detail=detail)
+    await session.execute(
+        row.on_conflict_do_update(index_elements=["role", "instance"], set_={"seen_at": now, "detail": detail})
+    )
+    await session.execute(delete(ServiceProcess).where(ServiceProcess.seen_at < now - _FORGOTTEN_AFTER))
+
+
+async def uptime_of(session: AsyncSession, role: ProcessRole) -> Uptime | None:
+    """Of the processes that are alive now; None without any."""
+    living = (ServiceProcess.role == role, ServiceProcess.seen_at > func.clock_timestamp() - SILENT_AFTER)
+    ends = select(func.min(ServiceProcess.started_at), func.max(ServiceProcess.seen_at)).where(*living)
+    found = (await session.execute(ends.having(func.count() > 0))).one_or_none()
+    return Uptime(started_at=found[0], seen_at=found[1]) if found else None

@@ -132,7 +132,9 @@ class Experiment(Base):
     """Why a queued experiment has not been admitted, in words."""
     num_attempts: Mapped[int] = mapped_column(server_default=text("0"))
     num_failed_attempts: Mapped[int] = mapped_column(server_default=text("0"))
-    """Failures that count against `max_retries` since the last submission or retry by a person."""
+    """Failures that count against `max_retries` since the last submission, retry by a person, or hour of progress."""
+    failure_counts: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'::jsonb"))
+    """Failures in a row by their kind (`service.contract.failures`), since the same moment."""
     submitted_at: Mapped[datetime] = mapped_column(server_default=func.now())
     queued_at: Mapped[datetime] = mapped_column(server_default=func.now())
     """Kept when an infrastructure failure sends the experiment back: it does not lose its place."""
@@ -165,9 +167,15 @@ class Attempt(Base):
     evidence: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'::jsonb"))
     ray_submission_id: Mapped[str] = mapped_column(unique=True)
     ray_session: Mapped[str | None]
+    ray_job_id: Mapped[str | None]
+    """Ray's own number of the driver, by which it names what the driver made."""
     num_cpus: Mapped[float]
     num_gpus: Mapped[float]
     progress: Mapped[dict[str, Any] | None]
+    progress_at: Mapped[datetime | None]
+    """When stage, phase or step last changed."""
+    sentinels: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'::jsonb"))
+    """What has been seen of each limit on its metrics."""
     last_report_seq: Mapped[int] = mapped_column(server_default=text("0"))
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     submitted_at: Mapped[datetime | None]
@@ -176,6 +184,8 @@ class Attempt(Base):
     stop_requested_at: Mapped[datetime | None]
     """When Ray was asked to stop the job."""
     ended_at: Mapped[datetime | None]
+    swept_at: Mapped[datetime | None]
+    """When the nodes were searched for what it had left behind, if it ended hard."""
     released_at: Mapped[datetime | None]
     """When Ray was seen to hold nothing of it any more; until then its resources count as taken."""
 
@@ -210,7 +220,12 @@ class MetricSeries(Base):
     """One metric of one attempt."""
 
     __tablename__ = "metric_series"
-    __table_args__ = (UniqueConstraint("attempt_id", "name"), Index("ix_metric_series_experiment", "experiment_id"))
+    __table_args__ = (
+        UniqueConstraint("attempt_id", "name"),
+        Index("ix_metric_series_experiment", "experiment_id"),
+        # Which tails are still to be folded once their run is over.
+        Index("ix_metric_series_unfolded", "id", postgresql_where=text("tail_points > 0")),
+    )
     id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
     experiment_id: Mapped[str] = mapped_column(ForeignKey("experiments.id", ondelete="CASCADE"))
     attempt_id: Mapped[str] = mapped_column(ForeignKey("attempts.id", ondelete="CASCADE"))
@@ -225,13 +240,14 @@ class MetricSeries(Base):
 
 
 class MetricTail(Base):
-    """The newest points, one row each; older ones are folded into chunks."""
+    """The newest points, one row for each batch in which they came; older ones are folded into chunks."""
 
     __tablename__ = "metric_tail"
     series_id: Mapped[int] = mapped_column(ForeignKey("metric_series.id", ondelete="CASCADE"), primary_key=True)
-    step: Mapped[int] = mapped_column(BigInteger, primary_key=True)
-    ts: Mapped[datetime]
-    value: Mapped[float]
+    first_step: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    steps: Mapped[list[int]] = mapped_column(ARRAY(BigInteger))
+    ts: Mapped[list[datetime]] = mapped_column(ARRAY(DateTime(timezone=True)))
+    values: Mapped[list[float]] = mapped_column(ARRAY(Double))
 
 
 class MetricChunk(Base):
@@ -249,6 +265,21 @@ class MetricChunk(Base):
     steps: Mapped[list[int]] = mapped_column(ARRAY(BigInteger))
     ts: Mapped[list[datetime]] = mapped_column(ARRAY(DateTime(timezone=True)))
     values: Mapped[list[float]] = mapped_column(ARRAY(Double))
+
+
+class MetricLevel(Base):
+    """The envelope of 32 chunks (level 1) or of 32 such envelopes (level 2), for plots of millions of points."""
+
+    __tablename__ = "metric_levels"
+    series_id: Mapped[int] = mapped_column(ForeignKey("metric_series.id", ondelete="CASCADE"), primary_key=True)
+    level: Mapped[int] = mapped_column(SmallInteger, primary_key=True)
+    first_step: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    last_step: Mapped[int] = mapped_column(BigInteger)
+    num_points: Mapped[int] = mapped_column(BigInteger)
+    num_finite: Mapped[int] = mapped_column(BigInteger)
+    value_min: Mapped[float | None]
+    value_max: Mapped[float | None]
+    value_sum: Mapped[float]
 
 
 class LogLineRow(Base):
@@ -318,10 +349,11 @@ class SchedulerLease(Base):
 
 
 class ServiceProcess(Base):
-    """Sign of life of the API and the scheduler."""
+    """Sign of life of each process of the API and the scheduler."""
 
     __tablename__ = "service_processes"
     role: Mapped[str] = mapped_column(primary_key=True)
+    instance: Mapped[str] = mapped_column(primary_key=True)
     started_at: Mapped[datetime]
     seen_at: Mapped[datetime]
     detail: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'::jsonb"))

@@ -5,6 +5,7 @@ The UPDATE comes first: it takes the experiment's row lock, so that the ids of a
 in which they are committed and a live reader never misses one.
 """
 
+import json
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -20,7 +21,7 @@ from service.contract.status import (
     ExperimentStatus,
 )
 from service.errors import NotAllowedNow
-from service.storage.tables import Attempt, Experiment, ExperimentEvent
+from service.storage.tables import Attempt, Experiment
 from service.storage.webhook_outbox import enqueue_status
 
 CHANNEL = "sedray_experiments"
@@ -116,9 +117,11 @@ async def record_event(
     attempt_id: str | None = None,
     detail: Mapping[str, Any] | None = None,
     ts: datetime | None = None,
+    is_held: bool = False,
 ) -> None:
-    """An event that changes no status; without `ts` it happened now."""
-    await lock_experiment(session, experiment_id)
+    """An event that changes no status; without `ts` it happened now. `is_held`: the caller has the row's lock."""
+    if not is_held:
+        await lock_experiment(session, experiment_id)
     await _record(session, experiment_id, attempt_id, kind, message, dict(detail or {}), ts)
 
 
@@ -136,16 +139,23 @@ async def _record(
     detail: dict[str, Any],
     ts: datetime | None = None,
 ) -> None:
-    event = ExperimentEvent(
-        experiment_id=experiment_id, attempt_id=attempt_id, kind=kind, message=message, detail=detail
-    )
-    if ts is not None:
-        event.ts = ts
-    session.add(event)
-    await session.flush()
+    values = {"experiment_id": experiment_id, "attempt_id": attempt_id, "kind": kind, "message": message, "ts": ts}
+    written = await session.execute(_EVENT, {**values, "detail": json.dumps(detail), "channel": CHANNEL})
     if kind == "status":
-        await enqueue_status(session, event)
-    await notify(session, experiment_id)
+        event_id, at = written.one()
+        await enqueue_status(session, experiment_id, str(detail.get("to", "")), message, sequence=event_id, at=at)
+
+
+# The row and the hint to readers in one statement.
+_EVENT = text("""
+    WITH event AS (
+        INSERT INTO experiment_events (experiment_id, attempt_id, ts, kind, message, detail)
+        VALUES (:experiment_id, :attempt_id, coalesce(CAST(:ts AS timestamptz), clock_timestamp()), :kind, :message,
+                CAST(:detail AS jsonb))
+        RETURNING id, ts
+    )
+    SELECT id, ts FROM event, (SELECT pg_notify(:channel, :experiment_id)) AS told
+""")
 
 
 def _reason(reason: EndReason | None) -> dict[str, str]:

@@ -11,21 +11,22 @@ from sqlalchemy import func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from service.storage.identifiers import new_id
-from service.storage.tables import Experiment, ExperimentEvent, Project, User
+from service.storage.tables import Experiment, Project, User
 from service.storage.webhook_tables import Webhook, WebhookDelivery
 
 EVENT_PREFIX = "experiment."
 
 
-async def enqueue_status(session: AsyncSession, event: ExperimentEvent) -> None:
+async def enqueue_status(
+    session: AsyncSession, experiment_id: str, status: str, message: str, *, sequence: int, at: datetime
+) -> None:
     """One delivery for each active webhook of the project that wants to hear of this new status."""
-    status = str(event.detail.get("to", ""))
     name = EVENT_PREFIX + status
     wanting = await session.scalars(
         select(Webhook)
         .join(Experiment, Experiment.project_id == Webhook.project_id)
         .where(
-            Experiment.id == event.experiment_id,
+            Experiment.id == experiment_id,
             Webhook.is_active,
             or_(func.cardinality(Webhook.events) == 0, Webhook.events.contains([name])),
         )
@@ -33,9 +34,10 @@ async def enqueue_status(session: AsyncSession, event: ExperimentEvent) -> None:
     webhooks = wanting.all()
     if not webhooks:
         return
-    data = await _experiment_data(session, event)
+    data = await _experiment_data(session, experiment_id)
+    data |= {"timestamp": _iso(at), "message": message}
     for webhook in webhooks:
-        add_delivery(session, webhook, name, data, sequence=event.id)
+        add_delivery(session, webhook, name, data, sequence=sequence)
     await session.flush()
 
 
@@ -50,12 +52,12 @@ def add_delivery(
     return delivery
 
 
-async def _experiment_data(session: AsyncSession, event: ExperimentEvent) -> dict[str, Any]:
+async def _experiment_data(session: AsyncSession, experiment_id: str) -> dict[str, Any]:
     statement = (
         select(Experiment, Project.name, User.name)
         .join(Project, Project.id == Experiment.project_id)
         .join(User, User.id == Experiment.user_id)
-        .where(Experiment.id == event.experiment_id)
+        .where(Experiment.id == experiment_id)
         .execution_options(populate_existing=True)
     )
     row, project, user = (await session.execute(statement)).one()
@@ -71,7 +73,7 @@ async def _experiment_data(session: AsyncSession, event: ExperimentEvent) -> dic
         "started_at": _iso(row.started_at),
         "ended_at": _iso(row.ended_at),
     }
-    return {"timestamp": _iso(event.ts), "project": project, "message": event.message, "experiment": facts}
+    return {"project": project, "experiment": facts}
 
 
 def _iso(time: datetime | None) -> str | None:

@@ -45,9 +45,14 @@ class TokenRequest:
 
 
 async def issue(session: AsyncSession, by: Principal, request: TokenRequest) -> tuple[TokenView, str]:
-    """A new token and its secret, which is told this once. Raises NotFound, Forbidden, InvalidRequest."""
+    """A new token and its secret, which is told this once.
+
+    Raises NotFound, Forbidden, InvalidRequest; NotAllowedNow for a disabled user.
+    """
     by.require_scope(TokenScope.ADMIN)
     user = await _managed_user(session, by, request.user)
+    if user.disabled_at is not None:
+        raise NotAllowedNow(f"{user.name} is disabled; no token of theirs is accepted")
     project = None
     if request.project is not None:
         project = await require_project(session, by, request.project, Action.READ)
@@ -126,8 +131,6 @@ async def _managed_user(session: AsyncSession, by: Principal, name: str | None) 
         raise NotFound(
             f"there is no user {name!r} whose tokens you manage; maintainers manage service accounts' tokens"
         )
-    if user.disabled_at is not None:
-        raise NotAllowedNow(f"{user.name} is disabled; no token of theirs is accepted")
     return user
 
 

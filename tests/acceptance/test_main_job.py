@@ -162,9 +162,11 @@ def test_a_killed_driver_is_followed_by_an_attempt_that_goes_on(stack: Stack) ->
 
 def test_an_urgent_experiment_takes_the_place_of_a_preemptible_one_and_its_finished_sft(stack: Stack) -> None:
     rl = {**small_spec()["rl"], "num_steps": 12}
-    low = stack.client.submit(small_spec(name="gives way", priority="backfill", evaluation=None, rl=rl))
+    # A seed of their own: no other experiment of the stack has run this SFT.
+    seed = 4711
+    low = stack.client.submit(small_spec(name="gives way", seed=seed, priority="backfill", evaluation=None, rl=rl))
     wait_for_stage_step(stack, low.id, "rl", 2)
-    shared = {"priority": "urgent", "evaluation": None, "reuse": "auto"}
+    shared = {"seed": seed, "priority": "urgent", "evaluation": None, "reuse": "auto"}
     urgent = stack.client.submit(small_spec(name="urgent", rl={**rl, "num_steps": 2}, **shared))
 
     first = wait_for_end(stack, urgent.id)

@@ -164,6 +164,7 @@ async def make_world(sessions: Sessions, secret: bytes, output_root: Path) -> Wo
         "experiment_id": done.experiment_id,
         "attempt_id": live.id,
         "user_name": "owner",
+        "attempt_number": "1",
         "stage": "sft",
         "step": "1",
         "sample_index": "0",

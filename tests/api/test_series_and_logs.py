@@ -93,6 +93,14 @@ async def test_logs_page_forward_and_from_the_end(client: httpx.AsyncClient, url
     assert [(line.text, line.attempt_number) for line in newest.items] == [("line 3", 1), ("line 4", 1)]
 
 
+async def test_logs_are_searched_listed_by_source_and_downloaded(client: httpx.AsyncClient, url: str) -> None:
+    found = LogPage.model_validate_json((await get(client, f"{url}/logs", search="INE 3", attempt=1)).content)
+    assert [line.text for line in found.items] == ["line 3"]
+    assert (await get(client, f"{url}/logs/sources")).json() == {"items": ["driver"]}
+    text = (await get(client, f"{url}/logs/download")).text
+    assert [line.split(" ", 3)[1:] for line in text.splitlines()[:1]] == [["1", "driver", "line 0"]]
+
+
 async def test_rollouts_page_backward(client: httpx.AsyncClient, url: str) -> None:
     first = RolloutPage.model_validate_json((await get(client, f"{url}/rollouts", limit=3)).content)
     rest = RolloutPage.model_validate_json((await get(client, f"{url}/rollouts", before=first.next_before)).content)
@@ -100,13 +108,17 @@ async def test_rollouts_page_backward(client: httpx.AsyncClient, url: str) -> No
     assert rest.next_before is None
 
 
-@pytest.mark.parametrize("path", ["metrics", "metrics/names", "logs", "rollouts", "stream"])
+@pytest.mark.parametrize(
+    "path", ["metrics", "metrics/names", "logs", "logs/sources", "logs/download", "rollouts", "stream"]
+)
 async def test_an_unknown_experiment_is_not_found(client: httpx.AsyncClient, path: str) -> None:
     response = await client.get(f"/api/v1/experiments/exp-unknown/{path}")
     assert (response.status_code, response.json()["code"]) == (404, "not_found")
 
 
-@pytest.mark.parametrize("path", ["metrics", "metrics/names", "logs", "rollouts", "stream"])
+@pytest.mark.parametrize(
+    "path", ["metrics", "metrics/names", "logs", "logs/sources", "logs/download", "rollouts", "stream"]
+)
 async def test_a_token_is_needed(anonymous: httpx.AsyncClient, path: str) -> None:
     assert (await anonymous.get(f"/api/v1/experiments/exp-unknown/{path}")).status_code == 401
 

@@ -13,10 +13,11 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 from fastapi.sse import ServerSentEvent
+from sqlalchemy.event import listen
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import QueuePool
 
-from api.live_stream import Position, follow
+from api.live_stream import Position, SharedLooks, follow
 from service import attempts, experiments, reporting
 from service.contract.messages import LogLine, MetricPoint, Progress
 from service.contract.status import EndReason
@@ -161,29 +162,56 @@ async def test_a_finished_experiment_is_told_and_ended_at_once(sessions: Session
             session.add(ExperimentEvent(experiment_id=experiment.id, kind="note", message=f"note {number}\u2028"))
         await session.flush()
         await experiments.cancel(session, experiment.id, user=user)
-    told = await collect(follow(sessions, LiveUpdates(database_url), experiment.id, Position()))
+    told = await collect(follow(SharedLooks(sessions), LiveUpdates(database_url), experiment.id, Position()))
     data = [json.loads(message.raw_data or "") for message in told if message.event == "event"]
     assert [one["message"] for one in data if one["kind"] == "note"] == [f"note {n}\u2028" for n in range(450)]
     assert all((message.raw_data or "").isascii() for message in told)
     assert [message.event for message in told if message.event != "event"] == ["progress", "end"]
-    again = await collect(follow(sessions, LiveUpdates(database_url), experiment.id, Position.parse(told[-1].id or "")))
+    again = await collect(
+        follow(SharedLooks(sessions), LiveUpdates(database_url), experiment.id, Position.parse(told[-1].id or ""))
+    )
     assert [message.event for message in again] == ["progress", "end"]
 
 
 async def test_a_stream_closes_after_its_time(sessions: Sessions, database_url: str) -> None:
     attempt = await start_attempt(sessions)
     live_updates = LiveUpdates(database_url, poll_s=0.05)
-    told = await collect(follow(sessions, live_updates, attempt.experiment_id, Position(), closes_after_s=0.1))
+    told = await collect(
+        follow(SharedLooks(sessions), live_updates, attempt.experiment_id, Position(), closes_after_s=0.1)
+    )
     assert told[-1].event == "progress"
     assert live_updates.watched() == []
 
 
 async def test_a_stream_ends_when_the_database_does_not_answer(database_url: str) -> None:
     nobody = create_engine("postgresql+psycopg://postgres@/none?host=/nonexistent")
-    assert await collect(follow(create_sessions(nobody), LiveUpdates(database_url), "exp-a", Position())) == []
+    assert (
+        await collect(follow(SharedLooks(create_sessions(nobody)), LiveUpdates(database_url), "exp-a", Position()))
+        == []
+    )
     await nobody.dispose()
 
 
 @pytest.mark.parametrize("text_", ["", "1.2", "a.b.c", "1.2.3.4", "-1.2.3", "١.٢.٣"])
 def test_a_foreign_id_means_the_beginning(text_: str) -> None:
     assert Position.parse(text_) == Position()
+
+
+async def test_many_who_stand_at_one_place_look_once(sessions: Sessions, engine: AsyncEngine) -> None:
+    async with sessions.begin() as session:
+        attempt = await make_attempt(session)
+    await report(sessions, attempt, 1)
+    looks, statements = SharedLooks(sessions), 0
+
+    def count(*_: object) -> None:
+        nonlocal statements
+        statements += 1
+
+    listen(engine.sync_engine, "before_cursor_execute", count)
+    await looks.look(attempt.experiment_id, Position(), 1)
+    alone = statements
+    found = await asyncio.gather(*(looks.look(attempt.experiment_id, Position(), 1) for _ in range(50)))
+    assert statements == 2 * alone
+    assert all(one is found[0] for one in found) and found[0] is not None
+    await looks.look(attempt.experiment_id, Position(), 2)
+    assert statements == 3 * alone, "what was hinted since is looked for anew"

@@ -31,4 +31,3 @@ def test_an_ended_attempt_stays_ended() -> None:
 @pytest.mark.parametrize("reason", EndReason)
 def test_every_reason_leads_to_an_end(reason: EndReason) -> None:
     assert reason.to_status().is_terminal
-    assert not reason.is_retryable or reason.to_status() is ExperimentStatus.FAILED

@@ -8,13 +8,17 @@ from sqlalchemy import create_engine, func, inspect, select, text
 from sqlalchemy.exc import ProgrammingError
 
 from migrations import apply
-from service import attempts, auth, reporting
+from service import attempts, auth, certificates, reporting
 from service.contract.messages import LogLine, MetricPoint, RolloutSample, WorkerReport
+from service.contract.status import EndReason
+from service.retention import Policy, set_policy
 from service.storage import scheduling_tables as queue
 from service.storage.database import Sessions, create_sessions
 from service.storage.database import create_engine as create_async
+from service.storage.log_tables import LogChunkRow
 from service.storage.processes import record_life
 from service.storage.queue_entries import roles_of
+from service.storage.retention_tables import RemovalRow
 from service.storage.tables import Attempt, Base, ClusterState, Experiment, SchedulerLease
 from service.webhooks import registry
 from tests.factories import (
@@ -77,10 +81,15 @@ async def test_down_and_up_again_on_a_populated_database(database_url: str, sess
             session, ada, default, name="chat", url="https://example.org", events=[], allowed_hosts=()
         )
         await registry.send_test(session, ada, default, webhook.id)
-        await record_life(session, "scheduler", started_at=NOW, now=NOW, detail={})
+        await record_life(session, "scheduler", "one", detail={})
         session.add(ClusterState(id=1, observed_at=NOW, reachable=True, num_cpus=4, num_gpus=0, message=""))
+        session.add(a_log_chunk(attempt.experiment_id))
+        session.add(RemovalRow(experiment_id=attempt.experiment_id, kind="logs", removed_at=NOW))
+        await set_policy(session, None, default, Policy(logs=7))
         session.add(SchedulerLease(name="scheduler", holder="h", token=1, expires_at=NOW))
         session.add_all(queue_rows(await experiment_of(session, attempt), attempt))
+        await attempts.end_attempt(session, attempt, EndReason.STAGE_FAILED, "no", {})
+        await certificates.issue(session, await attempts.release(session, attempt, NOW), NOW)
     assert_every_table_but_chunks_has_rows(database_url)
     apply.check(database_url)
     apply.downgrade(database_url, "base")
@@ -166,6 +175,11 @@ async def test_experiments_of_before_get_their_rows_in_the_queue(database_url: s
     assert (entry.max_runtime_s, entry.preemptible) == (4 * 3600, True)
 
 
+def a_log_chunk(experiment_id: str) -> LogChunkRow:
+    facts = {"num_lines": 2, "num_bytes": 99, "sources": ["driver"], "attempt_numbers": [1]}
+    return LogChunkRow(experiment_id=experiment_id, first_id=1, last_id=2, first_ts=NOW, last_ts=NOW, **facts)
+
+
 def assert_every_table_but_chunks_has_rows(url: str) -> None:
     engine = create_engine(url)
     with engine.connect() as connection:
@@ -175,4 +189,4 @@ def assert_every_table_but_chunks_has_rows(url: str) -> None:
             if not connection.scalar(select(func.count()).select_from(table))
         }
     engine.dispose()
-    assert empty == {"metric_chunks"}
+    assert empty == {"metric_chunks", "metric_levels"}

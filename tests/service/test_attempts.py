@@ -4,12 +4,15 @@ from collections import Counter
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import update
 
 from service import attempts, experiments, queue, reporting
+from service.contract.failures import FailureClass
 from service.contract.messages import Progress
 from service.contract.status import EXPERIMENT_MOVES, EndReason, ExperimentStatus
 from service.errors import InvalidReport, NotAllowedNow, ReportGap, StaleAttempt
 from service.storage.database import Sessions
+from service.storage.tables import Attempt
 from tests.factories import (
     NOW,
     experiment_of,
@@ -261,14 +264,46 @@ async def test_resources_count_until_release(sessions: Sessions) -> None:
         assert ((await queue.taken(session)).num_cpus, again.released_at) == (0.0, NOW)
 
 
-def test_back_off_starts_short_and_is_bounded() -> None:
-    assert [attempts.back_off(n).total_seconds() for n in (1, 2, 3, 4, 7, 20)] == [5, 30, 60, 120, 900, 900]
-
-
 @pytest.mark.parametrize("reason", [reason for reason in EndReason if reason.ends_attempts])
 @pytest.mark.parametrize("current", [ExperimentStatus.ADMITTED, ExperimentStatus.RUNNING, ExperimentStatus.CANCELLING])
 def test_every_end_leads_to_a_status_that_the_table_allows(current: ExperimentStatus, reason: EndReason) -> None:
     if reason is EndReason.CANCELLED_BY_USER and current is not ExperimentStatus.CANCELLING:
         return  # end_attempt turns it into a lost job
-    for num_failed in (0, 2):
-        assert attempts.next_status(current, reason, num_failed, 2) in EXPERIMENT_MOVES[current]
+    for counts in ({}, {kind.value: 99 for kind in FailureClass}):
+        assert attempts.next_status(current, reason, counts, 2)[0] in EXPERIMENT_MOVES[current]
+
+
+async def test_an_hour_of_work_that_the_next_attempt_goes_on_from_gives_all_retries_back(sessions: Sessions) -> None:
+    async with sessions.begin() as session:
+        first = await make_attempt(session, max_retries=1)
+        await session.execute(update(Attempt).values(progress_at=Attempt.started_at + timedelta(hours=1)))
+        experiment = await attempts.end_attempt(session, first, RETRYABLE, "node died", {})
+        await attempts.release(session, first, NOW)
+        second = await make_attempt(session, experiment)
+        resumed = make_run_event("resumed", detail={"stage": "sft", "step": 40})
+        await reporting.take_report(session, second, make_report(1, events=[resumed]))
+        experiment = await attempts.end_attempt(session, second, RETRYABLE, "node died again", {})
+        assert (experiment.status, experiment.failure_counts) == ("queued", {"infra_node": 1})
+
+
+async def test_an_hour_of_work_that_is_lost_again_gives_no_retry_back(sessions: Sessions) -> None:
+    async with sessions.begin() as session:
+        first = await make_attempt(session, max_retries=1)
+        await session.execute(update(Attempt).values(progress_at=Attempt.started_at + timedelta(hours=1)))
+        experiment = await attempts.end_attempt(session, first, RETRYABLE, "node died", {})
+        await attempts.release(session, first, NOW)
+        second = await make_attempt(session, experiment)
+        experiment = await attempts.end_attempt(session, second, RETRYABLE, "node died again", {})
+        assert (experiment.status, experiment.end_reason) == ("failed", RETRYABLE)
+
+
+async def test_progress_counts_when_stage_phase_or_step_change(sessions: Sessions) -> None:
+    async with sessions.begin() as session:
+        attempt = await make_attempt(session)
+        moments = []
+        for seq, step in enumerate((3, 3, 4), start=1):
+            progress = Progress(stage="sft", phase="training", step=step, num_steps=10, since=NOW)
+            await attempts.accept_report(session, attempt, make_report(seq, progress=progress))
+            await session.refresh(attempt)
+            moments.append(attempt.progress_at)
+        assert moments[0] == moments[1] != moments[2]

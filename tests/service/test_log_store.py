@@ -41,20 +41,6 @@ async def texts(sessions: Sessions) -> list[str]:
         return list(await session.scalars(select(LogLineRow.text).order_by(LogLineRow.id)))
 
 
-async def test_lines_are_read_in_the_order_in_which_they_were_written(sessions: Sessions) -> None:
-    attempt = await new_attempt(sessions)
-    async with sessions.begin() as session:
-        await log_store.append_lines(session, attempt, lines(0, 2_500))
-    async with sessions() as session:
-        first = await log_store.lines_after(session, attempt.experiment_id, 0, 2_000)
-        rest = await log_store.lines_after(session, attempt.experiment_id, first[-1][0].id, 2_000)
-        newest = await log_store.newest_lines(session, attempt.experiment_id, count=3)
-        last_id = await log_store.last_line_id(session, attempt.experiment_id)
-    assert [line.text for line, _ in first + rest] == [f"line {number}" for number in range(2_500)]
-    assert [(line.text, number) for line, number in newest] == [(f"line {n}", 1) for n in (2_497, 2_498, 2_499)]
-    assert last_id == newest[-1][0].id
-
-
 async def test_the_middle_of_a_long_log_is_left_out_and_counted(sessions: Sessions) -> None:
     attempt = await new_attempt(sessions)
     for start in (0, 50):

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -20,6 +20,7 @@ from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from service import attempts, experiments, queue
+from service.contract.failures import retry_after
 from service.contract.spec import PRIORITY_RANK, PriorityName
 from service.contract.status import EndReason
 from service.errors import NotAllowedNow, StaleAttempt
@@ -44,6 +45,7 @@ class Row:
     attempt: str | None = None
     released: bool = True
     num_failed: int = 0
+    counts: dict[str, int] = field(default_factory=dict)
     seq: int = 0
 
     @property
@@ -174,11 +176,14 @@ class QueueMachine(RuleBasedStateMachine):
             row.status = "succeeded"
         elif row.status == "cancelling":
             row.status = "cancelled"
-        elif (reason.is_retryable or reason is EndReason.CANCELLED_BY_USER) and row.num_failed < MAX_RETRIES:
-            row.status = "queued"
-            row.num_failed += 1
         else:
-            row.status = "failed"
+            # A stop that nobody asked for is a lost job.
+            reason = EndReason.RAY_JOB_FAILED if reason is EndReason.CANCELLED_BY_USER else reason
+            retry = retry_after(reason, row.counts, MAX_RETRIES, 1.0)
+            row.status = "queued" if retry else "failed"
+            if retry:
+                row.counts = {**row.counts, retry.failure: retry.number}
+                row.num_failed += retry.counts
 
     @precondition(lambda self: self.rows)
     @rule(index=st.integers(0, 3))
@@ -213,7 +218,7 @@ class QueueMachine(RuleBasedStateMachine):
         assert self.attempted(retry) == allowed
         if allowed:
             self.clock += 1
-            row.status, row.place, row.num_failed = "queued", self.clock, 0
+            row.status, row.place, row.num_failed, row.counts = "queued", self.clock, 0, {}
 
     @invariant()
     def both_agree(self) -> None:

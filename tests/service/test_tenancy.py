@@ -87,6 +87,11 @@ async def test_whoever_is_disabled_has_no_valid_token_ever_again(sessions: Sessi
         await users.change(session, None, "ada", disabled=True)
         with pytest.raises(Unauthenticated):
             await auth.authenticate(session, secret)
+        await make_user(session, "root", role=None, is_admin=True)
+        root = await principal_of(session, "root")
+        assert [view.token.name for view in await tokens.list_tokens(session, root, "ada", ended=True)] == ["t"]
+        with pytest.raises(NotAllowedNow):
+            await tokens.issue(session, root, a_request(user="ada"))
         await users.change(session, None, "ada", disabled=False)
         with pytest.raises(Unauthenticated):
             await auth.authenticate(session, secret)

@@ -141,7 +141,7 @@ class AttemptServer:
             self.reports.append(report)
             self.report_sizes.append(len(body))
             self.stored += [
-                *report.points,
+                *_points(report),
                 *report.log_lines,
                 *report.rollouts,
                 *report.token_views,
@@ -150,6 +150,11 @@ class AttemptServer:
             self.progress = report.progress or self.progress
         answer = ReportAck(seq=report.seq, duplicate=duplicate, cancel=self.cancel, preempt=self.preempt)
         return 200, answer.model_dump_json()
+
+
+def _points(report: WorkerReport) -> list[MetricPoint]:
+    columns = [(one.name, zip(one.steps, one.values, one.ts, strict=True)) for one in report.columns()]
+    return [MetricPoint(name=name, step=step, value=value, ts=ts) for name, rows in columns for step, value, ts in rows]
 
 
 def orders_of(spec: ExperimentSpec, output_dir: str, completed: list[StageResult] | None = None) -> StartReply:

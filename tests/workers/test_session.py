@@ -177,7 +177,7 @@ def test_environment_that_cannot_be_imported_is_a_config_error(server: AttemptSe
         (EnginesLost("four times", out_of_memory=False), EndReason.ENGINE_FAILED),
         (EnginesLost("four times", out_of_memory=True), EndReason.OUT_OF_MEMORY),
         (DeadlineExceeded("a generation", Role.ROLLOUT, 1.0), EndReason.ENGINE_FAILED),
-        (NoPlacement("x", 1.0), EndReason.START_TIMEOUT),
+        (NoPlacement("x", 1.0), EndReason.NO_CAPACITY),
         (ClusterLost("x"), EndReason.RAY_JOB_FAILED),
         (KeyError("x"), EndReason.STAGE_FAILED),
     ],

@@ -54,7 +54,7 @@ def reason_of(error: BaseException) -> EndReason:
         case EnginesLost():
             return EndReason.OUT_OF_MEMORY if error.out_of_memory else EndReason.ENGINE_FAILED
         case NoPlacement():
-            return EndReason.START_TIMEOUT
+            return EndReason.NO_CAPACITY
         case DeadlineExceeded():
             return EndReason.ENGINE_FAILED if error.role is Role.ROLLOUT else EndReason.ACTOR_DIED
     # torch has an error of this name for the GPU, the interpreter one for the host.

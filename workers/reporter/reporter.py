@@ -37,6 +37,7 @@ from workers.reporter.attempt_service import (
 )
 from workers.reporter.batch import Batch, ReportItem
 from workers.reporter.give_way import GiveWay
+from workers.reporter.line_source import source_of
 from workers.reporter.outbox import Outbox, Parcel
 from workers.reporter.text import storable
 
@@ -109,7 +110,8 @@ class Reporter:
 
     def log_line(self, text: str) -> None:
         """One printed line; the rest of an overlong one is cut off."""
-        self._items.append(LogLine(ts=datetime.now(UTC), text=storable(text[:_MAX_LINE_CHARACTERS])))
+        shown = storable(text[:_MAX_LINE_CHARACTERS])
+        self._items.append(LogLine(ts=datetime.now(UTC), source=source_of(shown), text=shown))
 
     def rollouts(self, samples: Iterable[RolloutSample]) -> None:
         """Completions for people to read."""

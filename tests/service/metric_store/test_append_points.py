@@ -6,11 +6,12 @@ from math import inf, nan
 import pytest
 from sqlalchemy import func, select
 
-from service import metric_store
+from service import attempts, metric_store
 from service.contract.messages import MetricPoint
-from service.metric_store.writing import CHUNK_POINTS, MAX_TAIL_POINTS
+from service.contract.status import EndReason
+from service.metric_store.folding import CHUNK_POINTS, MAX_TAIL_POINTS, fold
 from service.storage.database import Sessions
-from service.storage.tables import Attempt, MetricChunk, MetricSeries, MetricTail
+from service.storage.tables import Attempt, MetricChunk, MetricLevel, MetricSeries, MetricTail
 from tests.factories import NOW, make_attempt
 
 pytestmark = pytest.mark.anyio
@@ -67,9 +68,10 @@ async def test_folding_keeps_every_point_and_a_bounded_tail(sessions: Sessions, 
         start += size
     async with sessions() as session:
         chunks = (await session.scalars(select(MetricChunk).order_by(MetricChunk.first_step))).all()
-        tail = (await session.scalars(select(MetricTail.step).order_by(MetricTail.step))).all()
+        batches = await session.scalars(select(MetricTail.steps).order_by(MetricTail.first_step))
+        tail = [step for steps in batches for step in steps]
         series = (await session.scalars(select(MetricSeries))).one()
-    assert [step for chunk in chunks for step in chunk.steps] + list(tail) == list(range(2_600))
+    assert [step for chunk in chunks for step in chunk.steps] + tail == list(range(2_600))
     assert {chunk.num_points for chunk in chunks} == {CHUNK_POINTS}
     assert series.tail_points == len(tail) <= MAX_TAIL_POINTS
     assert series.num_points == 2_600
@@ -96,3 +98,38 @@ async def test_series_that_reach_the_limit_together_are_folded_together(sessions
     assert await append(sessions, attempt, [p for name in names for p in points(name, *range(1_025))]) == 5 * 1_025
     async with sessions() as session:
         assert await session.scalar(select(func.count()).select_from(MetricChunk)) == 5
+
+
+async def test_a_finished_run_is_folded_whole(sessions: Sessions) -> None:
+    attempt = await new_attempt(sessions)
+    await append(sessions, attempt, points("sft/loss", *range(1_500)) + points("sft/nll", 3, 4))
+    async with sessions.begin() as session:
+        assert await metric_store.fold_finished(session, ended_for=timedelta(0)) == 0, "it may still report"
+        await attempts.end_attempt(session, attempt, EndReason.STAGE_FAILED, "no", {})
+    async with sessions.begin() as session:
+        assert await metric_store.fold_finished(session, ended_for=timedelta(0)) == 2
+        assert await metric_store.fold_finished(session, ended_for=timedelta(0)) == 0
+        assert await session.scalar(select(func.count()).select_from(MetricTail)) == 0
+        chunks = (await session.scalars(select(MetricChunk.num_points).order_by(MetricChunk.num_points))).all()
+        [loss, nll] = await metric_store.read_series(session, attempt.experiment_id, max_points=2_000)
+    assert list(chunks) == [2, 476, 512, 512]
+    assert loss.points is not None and list(loss.points.steps) == list(range(1_500))
+    assert nll.points is not None and list(nll.points.steps) == [3, 4]
+
+
+async def test_envelopes_of_many_chunks_are_those_of_their_points(sessions: Sessions) -> None:
+    attempt = await new_attempt(sessions)
+    for start in range(0, 2_000, 500):
+        await append(sessions, attempt, points("sft/loss", *range(start, start + 500)))
+        async with sessions.begin() as session:
+            series = (await session.scalars(select(MetricSeries.id))).all()
+            await fold(session, series, chunk_points=4, factor=3)
+    async with sessions() as session:
+        levels = (await session.scalars(select(MetricLevel).order_by(MetricLevel.level, MetricLevel.first_step))).all()
+    for level, size in ((1, 12), (2, 36)):
+        found = [one for one in levels if one.level == level]
+        assert len(found) == (2_000 - 4) // size
+        for number, one in enumerate(found):
+            first, last = number * size, (number + 1) * size - 1
+            assert (one.first_step, one.last_step, one.num_points, one.num_finite) == (first, last, size, size)
+            assert (one.value_min, one.value_max, one.value_sum) == (first, last, sum(range(first, last + 1)))

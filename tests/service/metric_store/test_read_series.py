@@ -87,6 +87,15 @@ async def test_a_long_series_comes_as_an_envelope_of_its_chunks(sessions: Sessio
     assert sum(bucket.num_points for bucket in series.envelope) == 20_000
 
 
+@pytest.mark.parametrize("bounds", [(0, 10**6), (10_000, 39_000), (700, 800)])
+async def test_a_very_long_series_comes_from_the_envelopes_of_many_chunks(
+    sessions: Sessions, bounds: tuple[int, int]
+) -> None:
+    experiment_id = await write(sessions, points(range(40_000)))
+    series = await read(sessions, experiment_id, max_points=4, from_step=bounds[0], to_step=bounds[1])
+    _check(series, {step: float(step) for step in range(40_000) if bounds[0] <= step <= bounds[1]}, 4)
+
+
 async def test_every_series_is_read_without_names(sessions: Sessions) -> None:
     batch = points(range(3), name="sft/nll") + points(range(3)) + points(range(3), name="eval/test/pass@8")
     experiment_id = await write(sessions, batch)

@@ -56,7 +56,8 @@ async def test_an_experiment_reaches_ray_and_the_process_is_seen_alive(
         await until(submitted)
         async with sessions() as session:
             assert (await session.get_one(ClusterState, 1)).num_cpus == 2.0
-            assert await session.get(ServiceProcess, "scheduler") is not None
+            alive = (await session.scalars(select(ServiceProcess))).one()
+            assert (alive.role, alive.detail["leads"]) == ("scheduler", True)
     assert len(ray.accepted) == 1
 
 

@@ -8,7 +8,7 @@ import pytest
 from service.errors import RayUnreachable
 from service.scheduler.node_memory import NodeMemory
 from service.scheduler.ray_gateway import RayDashboard
-from service.scheduler.ray_jobs import ClusterView, ForeignJob, RayJobRequest, RayJobStatus, SubmitRefused
+from service.scheduler.ray_jobs import ClusterView, ForeignJob, NodeView, RayJobRequest, RayJobStatus, SubmitRefused
 from tests.fakes import FakeRay
 
 pytestmark = pytest.mark.anyio
@@ -82,6 +82,8 @@ async def test_only_living_nodes_count(ray: FakeRay, gateway: RayDashboard) -> N
         node_num_cpus=2.0,
         node_num_gpus=1.0,
         memory=memory,
+        nodes=(NodeView(id="n1", num_cpus=2.0, num_gpus=1.0),),
+        node_ids=frozenset({"n1"}),
     )
     assert await gateway.cluster() == view
 

@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
@@ -21,8 +22,10 @@ from sqlalchemy import select
 
 from service import experiments
 from service.errors import RayUnreachable
+from service.scheduler.autopsy import examine
 from service.scheduler.ray_gateway import RayDashboard
 from service.scheduler.ray_jobs import ForeignJob, RayJob, RayJobRequest, RayJobStatus
+from service.scheduler.sweeping import Sweeper, Swept
 from service.storage.database import Sessions
 from service.storage.tables import Attempt, Experiment
 from tests.factories import make_experiment, make_user
@@ -71,6 +74,8 @@ def head() -> Iterator[Head]:
         *(f"--temp-dir={folder}/r", "--disable-usage-stats"),
     ]
     environment = os.environ | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token_file)}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment |= {"RAY_DASHBOARD_ENABLE_PROFILING": "1", "PATH": path}
     with (folder / "log").open("wb") as log:
         ray = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
     try:
@@ -162,6 +167,85 @@ async def test_two_submissions_at_once_make_one_job(gateway: RayDashboard) -> No
     jobs = await asyncio.gather(*(gateway.submit(request) for _ in range(4)))
     assert {job.submission_id for job in jobs} == {"race"}
     await job_in(gateway, "race", RayJobStatus.SUCCEEDED)
+
+
+_TWO_ACTORS = """
+import os, ray, sys, time
+ray.init(address="auto")
+@ray.remote(num_cpus=0)
+class Sleeper:
+    def rest(self): time.sleep(600)
+    def die(self): os._exit(3)
+lasting, short = Sleeper.remote(), Sleeper.remote()
+resting = lasting.rest.remote()
+try: ray.get(short.die.remote())
+except ray.exceptions.RayActorError: print("one is gone", flush=True)
+ray.get(resting)
+"""
+
+
+async def test_of_a_job_that_stands_still_ray_tells_actors_deaths_and_stacks(
+    gateway: RayDashboard, tmp_path: Path
+) -> None:
+    (tmp_path / "driver.py").write_text(_TWO_ACTORS)
+    await gateway.submit(request_for("hangs", f"{sys.executable} {tmp_path}/driver.py"))
+    await job_in(gateway, "hangs", RayJobStatus.RUNNING)
+
+    async def one_is_gone() -> bool:
+        job = await gateway.get("hangs")
+        return job is not None and "one is gone" in await gateway.logs_tail(job, 50)
+
+    await until(one_is_gone)
+    job = await gateway.get("hangs")
+    assert job is not None and job.ray_job_id is not None
+    evidence = await examine(gateway, job, with_stacks=True)
+    await gateway.stop("hangs")
+    assert len(evidence["dead_actors"]) == 1 and "Sleeper" in evidence["dead_actors"][0]
+    stacks = {stack["process"].split(":")[0]: stack["text"] for stack in evidence["stacks"]}
+    assert "driver.py" in stacks["driver"] and "rest" in stacks["Sleeper"], stacks
+
+
+_LEAKS = """
+import os, ray, subprocess, time
+ray.init(address="auto", namespace="sedray-leaky")
+@ray.remote(num_cpus=0)
+class Leak:
+    def spawn(self):  # a grandchild in a session of its own, which Ray does not end with its actor
+        shell = subprocess.Popen(["setsid", "sh", "-c", "sleep 600 & echo $!"], stdout=subprocess.PIPE)
+        return int(shell.stdout.readline())
+leak = Leak.options(name="leak", lifetime="detached").remote()
+child = ray.get(leak.spawn.remote())
+group = ray.util.placement_group([{"CPU": 1}], lifetime="detached")
+ray.get(group.ready())
+print("left", child, flush=True)
+os._exit(9)
+"""
+
+
+async def test_a_sweep_ends_what_a_dead_driver_has_left(gateway: RayDashboard, tmp_path: Path) -> None:
+    (tmp_path / "driver.py").write_text(_LEAKS)
+    request = request_for("leaky", f"{sys.executable} {tmp_path}/driver.py")
+    await gateway.submit(replace(request, env_vars={"SEDRAY_ATTEMPT_ID": "exp-leaky-a1"}))
+    job = await job_in(gateway, "leaky", RayJobStatus.FAILED)
+    assert job.ray_job_id is not None
+    [told] = [line for line in await gateway.logs_tail(job, 50) if line.startswith("left ")]
+    child = psutil.Process(int(told.split()[1]))
+    assert child.is_running() and await gateway.placement_groups(job.ray_job_id)
+
+    sweeper, attempt = Sweeper(gateway, sys.executable), Attempt(id="exp-leaky-a1", ray_submission_id="leaky")
+    attempt.ray_job_id = job.ray_job_id
+    found: list[Swept] = []
+
+    async def swept() -> bool:
+        outcome = await sweeper.step([] if found else [attempt], datetime.now(UTC))
+        found.extend([outcome] if outcome else [])
+        return bool(found)
+
+    await until(swept)
+    assert "sleep 600" in found[0].note("exp-leaky-a1"), found
+    assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+    assert await gateway.placement_groups(job.ray_job_id) == []
+    assert all(actor.is_dead for actor in await gateway.actors(job.ray_job_id))
 
 
 async def test_an_unknown_job(gateway: RayDashboard) -> None:

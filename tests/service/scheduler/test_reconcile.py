@@ -18,6 +18,7 @@ from service.scheduler.reconcile import Reconciler
 from service.scheduler.sightings import ApiWatch
 from service.settings import SchedulerSettings
 from service.storage.database import Sessions
+from service.storage.processes import Uptime
 from service.storage.tables import Attempt, ClusterState, Experiment, LogLineRow, SchedulerLease, ServiceProcess
 from tests.factories import make_experiment, make_finish, make_report, make_stage_result, make_user
 from tests.fakes import FakeRay
@@ -35,7 +36,7 @@ class Stage:
         self.lease = lease
         self.launcher = Launcher(sessions, gateway, settings)
         api_watch = ApiWatch()
-        api_watch.up_since(LONG_AGO, LONG_AGO, LONG_AGO)
+        api_watch.up_since(Uptime(started_at=LONG_AGO, seen_at=LONG_AGO), LONG_AGO)
         self.reconciler = Reconciler(sessions, gateway, settings, api_watch)
 
     async def submit(self, **spec: Any) -> str:
@@ -78,10 +79,12 @@ class Stage:
 
     async def api_is_up(self) -> None:
         """For a long time, and the scheduler has seen it all the while."""
-        now = {"started_at": LONG_AGO, "seen_at": func.now() + timedelta(days=1)}
+        now = {"instance": "test", "started_at": LONG_AGO, "seen_at": func.now() + timedelta(days=1)}
         async with self.sessions.begin() as session:
             row = insert(ServiceProcess).values(role="api", **now)
-            await session.execute(row.on_conflict_do_update(index_elements=[ServiceProcess.role], set_=now))
+            await session.execute(
+                row.on_conflict_do_update(index_elements=[ServiceProcess.role, ServiceProcess.instance], set_=now)
+            )
 
     async def attempt(self) -> Attempt:
         async with self.sessions() as session:
@@ -169,7 +172,7 @@ async def test_jobs_of_a_cluster_started_anew_are_lost_and_tried_again(stage: St
     attempt = await stage.attempt()
     assert (attempt.end_reason, attempt.message) == ("ray_job_lost", "Ray was started anew and its jobs are gone")
     await stage.pass_time(10)
-    await stage.reconcile()
+    await stage.reconcile(3)  # a sweep begins, is over, and lets go
     assert (await stage.attempt()).released_at is not None
 
 
@@ -196,7 +199,7 @@ async def test_a_hung_driver_is_fenced_then_stopped_then_released(stage: Stage, 
     attempt = await stage.attempt()
     assert (attempt.end_reason, attempt.stop_requested_at is not None) == ("heartbeat_lost", True)
     assert ray.stops == [job]
-    await stage.reconcile()
+    await stage.reconcile(3)
     assert (await stage.attempt()).released_at is not None
 
 
@@ -234,7 +237,7 @@ async def test_a_driver_that_never_starts_times_out(stage: Stage, ray: FakeRay) 
     await stage.reconcile()
     assert (await stage.attempt()).end_reason == EndReason.START_TIMEOUT
     await stage.pass_time(11)
-    await stage.reconcile()
+    await stage.reconcile(4)
     assert ray.stops == [job]
     assert (await stage.attempt()).released_at is not None, "a pending job holds nothing"
 

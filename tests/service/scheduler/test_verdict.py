@@ -17,8 +17,10 @@ from service.scheduler.verdict import (
     End,
     Limits,
     Observation,
+    Poke,
     Present,
     Release,
+    Sweep,
     Unreachable,
     Verdict,
     Wait,
@@ -39,11 +41,13 @@ def running(**changes: Any) -> AttemptFacts:
         status=AttemptStatus.RUNNING,
         cancel_requested_at=None,
         max_runtime_s=3600,
+        no_progress_timeout_s=None,
         ray_session="session_1",
         created_at=ago(601),
         submitted_at=ago(600),
         started_at=ago(590),
         heartbeat_at=ago(2),
+        progress_at=None,
         stop_requested_at=None,
         ended_at=None,
     )
@@ -58,6 +62,10 @@ def job(status: RayJobStatus, *, since: float = 60, **facts: Any) -> Present:
     plain: dict[str, Any] = {"message": "", "error_type": None, "driver_exit_code": None, "driver_node_id": "n1"}
     found = RayJob(submission_id="s", status=status, metadata={}, **{**plain, **facts})
     return Present(job=found, since=ago(since))
+
+
+def unwatched(times: int) -> Present:
+    return replace(job(RayJobStatus.RUNNING), times_unwatched=times)
 
 
 def absent(times_seen: int = 2, session_name: str = "session_1") -> Absent:
@@ -107,6 +115,18 @@ LOST = "JOB_SUPERVISOR_ACTOR_DIED"
             running(max_runtime_s=500), job(R.RUNNING), EndReason.MAX_RUNTIME_EXCEEDED, id="took longer than it may"
         ),
         pytest.param(
+            running(no_progress_timeout_s=300, progress_at=ago(310)),
+            job(R.RUNNING),
+            EndReason.NO_PROGRESS,
+            id="reports and stands still",
+        ),
+        pytest.param(
+            running(no_progress_timeout_s=300, progress_at=ago(290)), job(R.RUNNING), None, id="moves now and then"
+        ),
+        pytest.param(
+            running(no_progress_timeout_s=300), job(R.RUNNING), EndReason.NO_PROGRESS, id="never moved since its start"
+        ),
+        pytest.param(
             running(status=AttemptStatus.LAUNCHING), absent(9), None, id="the launcher looks after a launching one"
         ),
         pytest.param(
@@ -125,6 +145,32 @@ LOST = "JOB_SUPERVISOR_ACTOR_DIED"
 )
 def test_end_reasons(facts: AttemptFacts, seen: Observation, expected: EndReason | None) -> None:
     assert reason(verdict(facts, seen)) == expected
+
+
+@pytest.mark.parametrize(
+    ("facts", "seen", "expected"),
+    [
+        pytest.param(running(), unwatched(1), Wait, id="the list of supervisors may be older than the job"),
+        pytest.param(running(), unwatched(2), Poke, id="Ray shall look again"),
+        pytest.param(running(), unwatched(9), Poke, id="a driver that is heard is at work"),
+        pytest.param(running(heartbeat_at=ago(20)), unwatched(3), Poke, id="Ray gets its time"),
+        pytest.param(running(heartbeat_at=ago(20)), unwatched(4), End, id="nobody has seen or heard of it"),
+        pytest.param(ended(5), unwatched(9), Poke, id="an ended one may still hear that it is over"),
+        pytest.param(ended(11), unwatched(4), Release, id="an ended one that nobody watches is gone"),
+        pytest.param(ended(11, to_sweep=True), unwatched(4), Sweep, id="what it left is looked for first"),
+        pytest.param(ended(11, to_sweep=True), job(R.FAILED), Sweep, id="over, and perhaps not all of it"),
+        pytest.param(ended(601, to_sweep=True), job(R.FAILED), Release, id="no sweep holds it back for ever"),
+    ],
+)
+def test_what_nobody_watches_over_and_what_is_swept(
+    facts: AttemptFacts, seen: Observation, expected: type[Verdict]
+) -> None:
+    assert type(verdict(facts, seen)) is expected
+
+
+def test_silence_of_the_api_makes_no_unwatched_run_a_lost_one() -> None:
+    silent = running(heartbeat_at=ago(500))
+    assert isinstance(verdict(silent, unwatched(9), api_up_since=None), Poke)
 
 
 @pytest.mark.parametrize(
@@ -190,16 +236,22 @@ any_facts = st.builds(
     status=st.sampled_from([AttemptStatus.LAUNCHING, AttemptStatus.SUBMITTED, AttemptStatus.RUNNING]),
     cancel_requested_at=maybe,
     max_runtime_s=st.floats(30, 5000),
+    no_progress_timeout_s=st.one_of(st.none(), st.floats(30, 5000)),
     ray_session=st.sampled_from([None, "session_1", "session_2"]),
     created_at=moments,
     submitted_at=maybe,
     started_at=maybe,
     heartbeat_at=maybe,
+    progress_at=maybe,
     stop_requested_at=maybe,
     ended_at=st.none(),
 )
 statuses = st.sampled_from(list(RayJobStatus))
-present = st.builds(job, statuses, since=st.integers(0, 2000), error_type=st.sampled_from([None, LOST]))
+present = st.builds(
+    lambda seen, times: replace(seen, times_unwatched=times),
+    st.builds(job, statuses, since=st.integers(0, 2000), error_type=st.sampled_from([None, LOST])),
+    st.integers(0, 9),
+)
 absences = st.builds(absent, st.integers(1, 5), st.sampled_from(["session_1", "session_2"]))
 any_sight = st.one_of(present, absences)
 
@@ -220,14 +272,14 @@ def test_an_ended_attempt_is_never_ended_again_and_a_live_one_never_released(
 ) -> None:
     over = replace(facts, status=AttemptStatus.ENDED, ended_at=ended_at)
     assert not isinstance(judge(over, seen, NOW, LIMITS, api_up_since), End)
-    assert not isinstance(judge(facts, seen, NOW, LIMITS, api_up_since), Release)
+    assert not isinstance(judge(facts, seen, NOW, LIMITS, api_up_since), Release | Sweep)
 
 
 @settings(deadline=None)
 @given(any_facts, any_sight)
 def test_no_run_is_killed_for_its_silence_while_the_api_is_down(facts: AttemptFacts, seen: Observation) -> None:
     outcome = judge(facts, seen, NOW, LIMITS, None)
-    assert reason(outcome) not in (EndReason.HEARTBEAT_LOST, EndReason.START_TIMEOUT)
+    assert reason(outcome) not in (EndReason.HEARTBEAT_LOST, EndReason.START_TIMEOUT, EndReason.NO_PROGRESS)
 
 
 @settings(deadline=None)
