@@ -14,6 +14,7 @@ from service.scheduler.capacity import Bounds, database_now, record_sight
 from service.scheduler.decision.facts import Policy
 from service.scheduler.lease import Lease
 from service.scheduler.ray_jobs import ClusterView, NodeView
+from service.scheduler.stage_contents import StageContents
 from service.storage.database import Sessions
 from service.storage.scheduling_tables import AttemptHolding, QueueEntry
 from service.storage.tables import Attempt, Experiment
@@ -30,6 +31,7 @@ class QueueWorld:
     def __init__(self, sessions: Sessions, lease: Lease) -> None:
         self.sessions = sessions
         self.lease = lease
+        self.contents = StageContents()
 
     async def see(self, *nodes: NodeView, bounds: Bounds = UNBOUNDED) -> None:
         view = ClusterView(
@@ -48,8 +50,13 @@ class QueueWorld:
             return made.id
 
     async def run(self, policy: Policy = EAGER) -> list[str]:
-        """One pass; the names of those that hold resources after it."""
-        await run_admission(self.sessions, self.lease, policy)
+        """A pass, or several until all files have been read; the names of those that hold resources after it."""
+        for _ in range(50):
+            await run_admission(self.sessions, self.lease, policy, self.contents)
+            async with self.sessions() as session:
+                pending = select(QueueEntry.experiment_id).where(QueueEntry.content_state == "pending")
+                if not list(await session.scalars(pending)):
+                    break
         async with self.sessions() as session:
             holders = [row.experiment_id for row in await queue.holding_rows(session)]
             rows = await session.scalars(select(Experiment.name).where(Experiment.id.in_(holders)))
