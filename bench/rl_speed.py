@@ -55,7 +55,7 @@ class Peer:
         return [str(peers_python), "-m", "bench.rl_trl", str(folder), *settings, *(["--eager"] * self.eager)]
 
 
-PEERS = {"600k": Peer(mode="vllm", batch=64), "18m": Peer(mode="vllm", batch=16, threads=2)}
+PEERS = {"600k": Peer(mode="vllm", batch=64, threads=2), "18m": Peer(mode="vllm", batch=16, threads=2)}
 """The quickest that `search` found."""
 CANDIDATES = {
     "600k": [
