@@ -36,6 +36,7 @@ class TakesTurns(QuietReporter):
     def points(self, step: int, values: Mapping[str, float]) -> None:
         """A step is over."""
         if "timing_s/step" in values:
+            self._turns.mean_length = values["completions/mean_length"]
             self._turns.note({phase: values[name] for name, phase in _PHASES.items() if name in values})
             self._wait()
 

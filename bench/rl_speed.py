@@ -9,6 +9,7 @@ TRL generates in several ways, and each side can have one thread or two: `search
 """
 
 import logging
+import math
 import os
 import statistics
 import sys
@@ -54,7 +55,7 @@ class Peer:
         return [str(peers_python), "-m", "bench.rl_trl", str(folder), *settings, *(["--eager"] * self.eager)]
 
 
-PEERS = {"600k": Peer(mode="vllm", batch=64), "18m": Peer(mode="vllm", batch=16)}
+PEERS = {"600k": Peer(mode="vllm", batch=64, threads=2), "18m": Peer(mode="vllm", batch=16, threads=2)}
 """The quickest that `search` found."""
 CANDIDATES = {
     "600k": [
@@ -142,4 +143,6 @@ def _show_phases(size: str, titles: dict[str, str], counted: dict[str, list[Turn
         phases = {name: statistics.median(turn.phases.get(name, 0.0) for turn in turns) for name in names}
         shown = ", ".join(f"{name} {seconds:.2f}" for name, seconds in phases.items())
         whole, cpu = (statistics.median(getattr(turn, name) for turn in turns) for name in ("seconds", "cpu_seconds"))
+        tokens = statistics.fmean(turn.mean_length or math.nan for turn in turns)
         logger.info("%s: %s: %.2f s a step (CPU %.2f): %s", size, titles[program], whole, cpu, shown)
+        logger.info("%s: %s: %.1f tokens a completion in the mean", size, titles[program], tokens)

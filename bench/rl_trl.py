@@ -15,6 +15,7 @@ import argparse
 import json
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -81,6 +82,10 @@ def make_trainer(folder: Path, mode: Mode, batch: int, turns: Turns) -> Any:
             if not turns.next():
                 # An engine's threads would keep the process.
                 os._exit(0)
+
+        def on_log(self, *_: Any, logs: Mapping[str, float], **__: Any) -> None:
+            """A step's metrics come before its end."""
+            turns.mean_length = logs.get("completions/mean_length", turns.mean_length)
 
     workload = json.loads((folder / "peer.json").read_text())
     pattern = re.compile(workload["reward_pattern"], re.DOTALL)

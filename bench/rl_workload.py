@@ -36,8 +36,8 @@ MAX_COMPLETION, MEAN_COMPLETION = 128, 40
 MAX_MODEL_LEN = 256
 REWARD_PATTERN = "[02468]$"
 """Completions whose last word has an even number: half of them, by chance, so that every group has a signal."""
-LEARNING_RATE = 1e-6
-"""Small, so that the lengths stay what they are."""
+LEARNING_RATE = 1e-9
+"""So small that the lengths stay what they are: at 1e-6 the larger model's grow by half within ten steps."""
 _SPECIAL = ["<pad>", "<eos>", "<unk>"]
 _PAD, _EOS = 0, 1
 _SHARED = 1.0

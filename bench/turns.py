@@ -32,6 +32,8 @@ class Turn:
     """The process's largest resident size so far; Linux only."""
     phases: dict[str, float] = field(default_factory=dict)
     """Seconds by what the program did in them, as far as it says."""
+    mean_length: float | None = None
+    """Tokens of a completion in this step, where the program generates some: equal work is not taken on trust."""
 
 
 class Turns:
@@ -44,6 +46,8 @@ class Turns:
         self._cpu_clock = cpu_clock
         self._start: tuple[float, float] | None = None
         self._phases: dict[str, float] = {}
+        self.mean_length: float | None = None
+        """Told by the program before its step ends."""
 
     def note(self, phases: Mapping[str, float]) -> None:
         """Add to the seconds by phase of the step that runs."""
@@ -54,8 +58,8 @@ class Turns:
         """End the step that runs, wait for the next turn, and say whether there is one."""
         if self._start is not None:
             wall_s, cpu_s = time.perf_counter() - self._start[0], self._cpu_clock() - self._start[1]
-            answer = {"seconds": wall_s, "cpu_seconds": cpu_s, "peak_mib": _peak_mib(), "phases": self._phases}
-            self._answers.write(json.dumps(answer) + "\n")
+            times = {"seconds": wall_s, "cpu_seconds": cpu_s, "peak_mib": _peak_mib(), "phases": self._phases}
+            self._answers.write(json.dumps({**times, "mean_length": self.mean_length}) + "\n")
         self._phases = {}
         going = sys.stdin.readline() != ""
         self._start = time.perf_counter(), self._cpu_clock()
