@@ -107,8 +107,13 @@ async def _known(
         model = _remembered.recall(_about_model(path), path)
         if model is None:
             return None
-        data = {name: _remembered.recall(repr(one), one.data.path) for name, one in questions.items()}
-        return None if None in data.values() else (model, data)
+        data: dict[str, DataFacts] = {}
+        for name, question in questions.items():
+            facts = _remembered.recall(repr(question), question.data.path)
+            if facts is None:
+                return None
+            data[name] = facts
+        return model, data
 
     try:
         return await in_thread(recall, deadline)
