@@ -70,8 +70,9 @@ async def submit(sessions: Sessions, plan: PlanExperiment, submission: Submissio
         if replayed:
             return await read_experiment(session, experiment.id), True
         # What was just made has neither attempts nor results.
-        view, nothing = await experiments.view(session, experiment.id), ExperimentHistory(attempts=[], stage_results=[])
-        return to_experiment(view, nothing), False
+        names = {"project": spec.project, "user": submission.user.name}
+        view = await experiments.view_of_new(session, experiment, **names)
+        return to_experiment(view, ExperimentHistory(attempts=[], stage_results=[])), False
 
 
 async def plan_now(sessions: Sessions, plan: PlanExperiment, user: Principal, spec: ExperimentSpec) -> ExperimentPlan:

@@ -64,12 +64,13 @@ def run(database: Database, given: argparse.Namespace) -> dict[str, object]:
     logger.info("%d replicas of the API, load %.1f on %d cores", REPLICAS, os.getloadavg()[0], os.cpu_count() or 0)
     found: dict[str, object] = {}
     with service(database, replicas=REPLICAS) as one:
+        # First: it counts all points and bytes of the tables.
+        if "ingest" in given.rows:
+            found |= _shown(ingest.rows(database, one, given.peers, calls=given.calls, peer_calls=given.peer_calls))
         for name in [name for name in GROUPS if name in given.rows]:
             for row, value in GROUPS[name](one, given).items():
                 logger.info("%-36s %12.1f   %s", row, value, TARGETS[row])
                 found[row] = {"value": value, "target": TARGETS[row]}
-        if "ingest" in given.rows:
-            found |= _shown(ingest.rows(database, one, given.peers, calls=given.calls, peer_calls=given.peer_calls))
     if "first_line" in given.rows:
         found |= _shown(first_line.rows())
     return found

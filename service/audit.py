@@ -42,6 +42,9 @@ class AuditFilter:
     until: datetime | None = None
 
 
+_INSERT = insert(AuditEntry)
+
+
 async def record(
     session: AsyncSession,
     by: Actor | None,
@@ -55,17 +58,17 @@ async def record(
 
     `before` is None for what did not exist, `after` for what no longer does. Secrets never go in.
     """
-    entry = insert(AuditEntry).values(
+    entry = {
         **_who(by),
-        action=f"{target.kind}.{verb}",
-        target_kind=target.kind,
-        target_id=target.id,
-        target=target.name,
-        project_id=target.project_id,
-        before=None if before is None else storable_value(dict(before)),
-        after=None if after is None else storable_value(dict(after)),
-    )
-    await session.execute(entry)
+        "action": f"{target.kind}.{verb}",
+        "target_kind": target.kind,
+        "target_id": target.id,
+        "target": target.name,
+        "project_id": target.project_id,
+        "before": None if before is None else storable_value(dict(before)),
+        "after": None if after is None else storable_value(dict(after)),
+    }
+    await session.execute(_INSERT, entry, execution_options={"dml_strategy": "raw"})
 
 
 async def entries_before(

@@ -4,9 +4,10 @@ import hmac
 import secrets
 from collections.abc import Mapping
 from datetime import datetime, timedelta
+from functools import cache
 from hashlib import sha256
 
-from sqlalchemy import ColumnElement, func, or_, select, update
+from sqlalchemy import ColumnElement, Select, bindparam, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from service.access import Principal
@@ -76,16 +77,7 @@ async def authenticate(session: AsyncSession, token: str, *, request_id: str | N
     The search is by digest: how long it takes says nothing about how much of a guess was right. Notes the use, so the
     session must be committed.
     """
-    found = await session.execute(
-        select(ApiToken, User, _roles_of_user(), _IS_LONG_UNUSED)
-        .join(User, ApiToken.user_id == User.id)
-        .where(
-            ApiToken.token_sha256 == _sha256(token),
-            ApiToken.revoked_at.is_(None),
-            or_(ApiToken.expires_at.is_(None), ApiToken.expires_at > func.now()),
-            User.disabled_at.is_(None),
-        )
-    )
+    found = await session.execute(_valid_token(), {"digest": _sha256(token)})
     row = found.one_or_none()
     if row is None:
         raise Unauthenticated("the API token is unknown, revoked or expired; log in again with a valid one")
@@ -94,6 +86,21 @@ async def authenticate(session: AsyncSession, token: str, *, request_id: str | N
         used = update(ApiToken).where(ApiToken.id == api_token.id, _IS_LONG_UNUSED).values(last_used_at=func.now())
         await session.execute(used.execution_options(synchronize_session=False))
     return _principal(api_token, user, roles, request_id=request_id)
+
+
+@cache
+def _valid_token() -> Select[ApiToken, User, dict[str, str], bool]:
+    """Asked with every request, so it is put together once."""
+    return (
+        select(ApiToken, User, _roles_of_user(), _IS_LONG_UNUSED)
+        .join(User, ApiToken.user_id == User.id)
+        .where(
+            ApiToken.token_sha256 == bindparam("digest"),
+            ApiToken.revoked_at.is_(None),
+            or_(ApiToken.expires_at.is_(None), ApiToken.expires_at > func.now()),
+            User.disabled_at.is_(None),
+        )
+    )
 
 
 def _principal(token: ApiToken, user: User, roles: Mapping[str, str], *, request_id: str | None) -> Principal:

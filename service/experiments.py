@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, func, select, tuple_
+from sqlalchemy import ColumnElement, Select, bindparam, func, select, tuple_
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import defer
@@ -18,7 +19,7 @@ from service.contract.status import EndReason, ExperimentStatus
 from service.errors import IdempotencyConflict, NotAllowedNow
 from service.storage.identifiers import new_id
 from service.storage.queue_entries import add_queue_entry
-from service.storage.queue_order import BY_CLASS_AND_AGE, position_at, queue_position, snapshot_places
+from service.storage.queue_order import BY_CLASS_AND_AGE, place_of_new, position_at, queue_position, snapshot_places
 from service.storage.quotas import refuse_beyond, submission_limits
 from service.storage.stage_results import read_stage_results
 from service.storage.tables import Attempt, Experiment, ExperimentEvent, Project, User
@@ -85,10 +86,7 @@ async def submit(
     if limits.default_max_runtime_s is not None and "max_runtime_s" not in spec.model_fields_set:
         spec = spec.model_copy(update={"max_runtime_s": limits.default_max_runtime_s})
     row = _row_of(user, project, spec, plan, body_sha256, idempotency_key)
-    unless_repeated = (
-        insert(Experiment).values(row).on_conflict_do_nothing(index_elements=["user_id", "idempotency_key"])
-    )
-    experiment = await session.scalar(unless_repeated.returning(Experiment))
+    experiment = await session.scalar(_INSERT_UNLESS_REPEATED, row)
     if experiment is None:
         assert idempotency_key is not None, "only a key can be in conflict"
         first = await find_replay(session, user=user, idempotency_key=idempotency_key, body_sha256=body_sha256)
@@ -131,10 +129,18 @@ async def get(session: AsyncSession, experiment_id: str) -> Experiment:
 
 async def view(session: AsyncSession, experiment_id: str) -> ExperimentView:
     """The experiment as people see it; raises NotFound."""
-    views = await _views(session, _select_views(EVERYTHING).where(Experiment.id == experiment_id))
+    views = await _views(session, _one_view(), {"experiment_id": experiment_id})
     if not views:
         raise no_experiment(experiment_id)
     return views[0]
+
+
+async def view_of_new(session: AsyncSession, experiment: Experiment, *, project: str, user: str) -> ExperimentView:
+    """The same of one that this transaction queued, whose names are known: it is in no snapshot of the queue yet."""
+    place = await session.scalar(
+        place_of_new(), {"rank": experiment.priority_rank, "at": experiment.queued_at, "id": experiment.id}
+    )
+    return ExperimentView(experiment=experiment, project=project, user=user, queue_position=place)
 
 
 async def history(session: AsyncSession, experiment_id: str) -> ExperimentHistory:
@@ -318,6 +324,10 @@ async def _locked(session: AsyncSession, experiment_id: str) -> Experiment:
     return experiment
 
 
+_INSERT_UNLESS_REPEATED = (
+    insert(Experiment).on_conflict_do_nothing(index_elements=["user_id", "idempotency_key"]).returning(Experiment)
+)
+
 _Views = Select[Experiment, str, str, int | None]
 _SHORT = (defer(Experiment.spec, raiseload=True), defer(Experiment.plan, raiseload=True))
 """Lists leave out what is long and not shown in them."""
@@ -346,8 +356,16 @@ def _narrowed(statement: _Views, wanted: ExperimentFilter) -> _Views:
     return statement
 
 
-async def _views(session: AsyncSession, statement: _Views) -> list[ExperimentView]:
+@cache
+def _one_view() -> _Views:
+    """Put together once: that takes longer than PostgreSQL needs for the answer."""
+    return _select_views(EVERYTHING).where(Experiment.id == bindparam("experiment_id"))
+
+
+async def _views(
+    session: AsyncSession, statement: _Views, parameters: dict[str, Any] | None = None
+) -> list[ExperimentView]:
     return [
         ExperimentView(experiment=experiment, project=project, user=user, queue_position=position)
-        for experiment, project, user, position in await session.execute(statement)
+        for experiment, project, user, position in await session.execute(statement, parameters)
     ]

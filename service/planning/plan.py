@@ -33,6 +33,8 @@ from service.planning.step_checks import find_steps_beyond, warn_of_steps
 from service.planning.trainer_checks import find_trainer_faults, warn_of_trainer
 
 INSPECTION_S = 20.0
+_RECALL_S = 2.0
+"""For the attributes of all files together; storage that needs longer is given its time file by file."""
 _remembered = Remembered()
 
 Facts = TypeVar("Facts", ModelFacts, DataFacts)
@@ -51,10 +53,12 @@ async def plan_experiment(
     and given up after `inspection_s` seconds. Hold no session meanwhile. `workers_python` is an interpreter with the
     `preview` extra, which parses gold answers in mathematics.
     """
+    questions = _questions(spec, workers_python)
+    known = await _known(spec.model.path, questions, Deadline.after(min(inspection_s, _RECALL_S)))
     deadline = Deadline.after(inspection_s)
-    model, data = await asyncio.gather(
+    model, data = known or await asyncio.gather(
         _within(deadline, partial(_inspect_model, spec.model.path), "model.path", ModelFacts),
-        _inspect_all(spec, deadline, workers_python),
+        _inspect_all(questions, deadline),
     )
     room = capacity.memory if capacity else NO_MEMORY_KNOWN
     memory = plan_memory(spec, model.shape, room)
@@ -94,19 +98,45 @@ async def plan_experiment(
     )
 
 
+async def _known(
+    path: str, questions: Mapping[str, DataQuestion], deadline: Deadline
+) -> tuple[ModelFacts, dict[str, DataFacts]] | None:
+    """All facts, if they are all remembered: one thread looks whether the files are the same, not one for each."""
+
+    def recall() -> tuple[ModelFacts, dict[str, DataFacts]] | None:
+        model = _remembered.recall(_about_model(path), path)
+        if model is None:
+            return None
+        data: dict[str, DataFacts] = {}
+        for name, question in questions.items():
+            facts = _remembered.recall(repr(question), question.data.path)
+            if facts is None:
+                return None
+            data[name] = facts
+        return model, data
+
+    try:
+        return await in_thread(recall, deadline)
+    except TimeoutError:
+        return None  # which of them hangs is found by looking at each
+
+
+def _about_model(path: str) -> str:
+    return f"model {path}"
+
+
 def _inspect_model(path: str) -> ModelFacts:
-    return _remembered.look(f"model {path}", path, lambda: inspect_model(path), lambda facts: not facts.findings)
+    return _remembered.look(_about_model(path), path, lambda: inspect_model(path), lambda facts: not facts.findings)
 
 
 def _inspect_data(question: DataQuestion, deadline: Deadline) -> DataFacts:
     def sound(facts: DataFacts) -> bool:
         return not facts.findings and facts.num_rows is not None
 
-    return _remembered.look(f"{question!r}", question.data.path, lambda: inspect_data(question, deadline), sound)
+    return _remembered.look(repr(question), question.data.path, lambda: inspect_data(question, deadline), sound)
 
 
-async def _inspect_all(spec: ExperimentSpec, deadline: Deadline, workers_python: str) -> dict[str, DataFacts]:
-    questions = _questions(spec, workers_python)
+async def _inspect_all(questions: Mapping[str, DataQuestion], deadline: Deadline) -> dict[str, DataFacts]:
     facts = await asyncio.gather(
         *(
             _within(deadline, partial(_inspect_data, question, deadline), f"{question.where}.path", _no_rows)

@@ -12,6 +12,8 @@ from service.errors import InvalidSpec
 from service.storage.scheduling_tables import QueueEntry
 from service.storage.tables import Experiment
 
+_INSERT = insert(QueueEntry)
+
 
 async def add_queue_entry(session: AsyncSession, experiment: Experiment, spec: ExperimentSpec) -> None:
     """Write the row of a new experiment. Raises InvalidSpec for a dependency that its project does not have."""
@@ -30,7 +32,7 @@ async def add_queue_entry(session: AsyncSession, experiment: Experiment, spec: E
         # Those that opt out are looked at too: others may wait for what they run.
         "content_state": "pending",
     }
-    await session.execute(insert(QueueEntry).values(values))
+    await session.execute(_INSERT, values, execution_options={"dml_strategy": "raw"})
 
 
 def roles_of(resources: ResourcesSpec) -> list[dict[str, Any]]:

@@ -1,6 +1,23 @@
 """Places in the queue: as the scheduler saw them in its last pass, and until it has, by class and age."""
 
-from sqlalchemy import BigInteger, ColumnElement, Subquery, Text, and_, case, column, func, select, tuple_
+from functools import cache
+
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    DateTime,
+    Select,
+    SmallInteger,
+    Subquery,
+    Text,
+    and_,
+    bindparam,
+    case,
+    column,
+    func,
+    select,
+    tuple_,
+)
 from sqlalchemy.orm import aliased
 
 from service.contract.status import ExperimentStatus
@@ -24,6 +41,18 @@ def queue_position() -> ColumnElement[int | None]:
 def position_at(place: ColumnElement[int]) -> ColumnElement[int | None]:
     """The same where the place in the last snapshot is at hand, null for whoever is not in it."""
     return func.coalesce(place, _place_by_age())
+
+
+@cache
+def place_of_new() -> Select[int]:
+    """The place of one that was just queued, by `rank`, `at` and `id`: behind all who wait in its class."""
+    own = tuple_(
+        bindparam("rank", type_=SmallInteger),
+        bindparam("at", type_=DateTime(timezone=True)),
+        bindparam("id", type_=Text),
+    )
+    not_behind = tuple_(*BY_CLASS_AND_AGE) <= own
+    return select(func.count()).where(Experiment.status == ExperimentStatus.QUEUED.value, not_behind)
 
 
 def snapshot_places() -> Subquery:

@@ -142,11 +142,12 @@ async def _record(
     values = {"experiment_id": experiment_id, "attempt_id": attempt_id, "kind": kind, "message": message, "ts": ts}
     written = await session.execute(_EVENT, {**values, "detail": json.dumps(detail), "channel": CHANNEL})
     if kind == "status":
-        event_id, at = written.one()
-        await enqueue_status(session, experiment_id, str(detail.get("to", "")), message, sequence=event_id, at=at)
+        event_id, at, has_listeners = written.one()
+        if has_listeners:
+            await enqueue_status(session, experiment_id, str(detail.get("to", "")), message, sequence=event_id, at=at)
 
 
-# The row and the hint to readers in one statement.
+# The row, the hint to readers, and whether any webhook might want to hear of it, in one statement.
 _EVENT = text("""
     WITH event AS (
         INSERT INTO experiment_events (experiment_id, attempt_id, ts, kind, message, detail)
@@ -154,7 +155,11 @@ _EVENT = text("""
                 CAST(:detail AS jsonb))
         RETURNING id, ts
     )
-    SELECT id, ts FROM event, (SELECT pg_notify(:channel, :experiment_id)) AS told
+    SELECT id, ts, EXISTS (
+        SELECT FROM webhooks JOIN experiments USING (project_id)
+        WHERE experiments.id = :experiment_id AND webhooks.is_active
+    )
+    FROM event, (SELECT pg_notify(:channel, :experiment_id)) AS told
 """)
 
 

@@ -57,3 +57,13 @@ def test_what_is_new_has_a_fault_or_lies_elsewhere_is_not_remembered(folder: Pat
     remote = Looks(Path("s3://bucket/data"))
     for looks in (fresh, faulty, remote):
         assert [looks.look(), looks.look()] == [1, 2]
+
+
+def test_what_is_remembered_can_be_recalled_as_long_as_it_stays_as_it_is(folder: Path) -> None:
+    looks = Looks(folder)
+    assert looks.remembered.recall("q", str(folder)) is None
+    looks.look()
+    assert looks.remembered.recall("q", str(folder)) == 1
+    (folder / "a").write_text("22")
+    assert looks.remembered.recall("q", str(folder)) is None
+    assert looks.count == 1
