@@ -30,7 +30,7 @@ from tests.service.scheduler.test_real_ray import free_ports
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow, pytest.mark.timeout(1800)]
 
-NUM_EXAMPLES = int(os.environ.get("SEDRAY_FUZZ_EXAMPLES", "5"))
+NUM_EXAMPLES = int(os.environ.get("SEDRAY_FUZZ_EXAMPLES", "3"))
 CHECKS = [
     not_a_server_error,
     openapi_checks.status_code_conformance,

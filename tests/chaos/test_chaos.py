@@ -28,7 +28,7 @@ SUBMIT_EVERY_S = 8.0
 CHAOS_S = NUM_EXPERIMENTS * SUBMIT_EVERY_S
 SEED = int(os.environ.get("SEDRAY_CHAOS_SEED", "1"))
 NUM_EPOCHS = 3
-SETTLE_S = 300.0
+SETTLE_S = 240.0 + 20.0 * NUM_EXPERIMENTS
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2 * CHAOS_S + SETTLE_S + 240)]
 
