@@ -19,6 +19,7 @@ from api.routers import (
     audit,
     certificates,
     data,
+    diagnosis,
     experiments,
     health,
     logs,
@@ -85,6 +86,7 @@ def create_app(
         token_views,
         stream,
         retention,
+        diagnosis,
     )
     for module in (*runs, *people, attempts):
         app.include_router(module.router, prefix=PREFIX)

@@ -170,6 +170,9 @@ async def _on_http_exception(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     if error.status_code == STATUS_OF[errors.BodyTooLarge]:
         return problem_of(errors.BodyTooLarge(error.detail))
+    if isinstance(error.__cause__, (UnicodeDecodeError, RecursionError)):
+        # So the framework tells of bodies of which not even a fault of syntax can be named.
+        return problem_of(errors.InvalidRequest("the body is not JSON in UTF-8, or nested beyond measure"))
     status = http.HTTPStatus(error.status_code)
     detail = error.detail if error.detail != status.phrase else status.description or status.phrase
     return _respond(status, status.name.lower(), status.phrase, detail, headers=error.headers)

@@ -50,10 +50,13 @@ class Monkey:
         return self._environment
 
     def rage(self, seconds: float, meanwhile: Callable[[], None]) -> None:
-        """A kill every few seconds; the first of them go round all kinds, so that a short rage spares none."""
+        """A kill every few seconds; the first of them go round all kinds, so that a short rage spares none.
+
+        Goes on for up to as long again while some kind was not to be found yet.
+        """
         until = time.monotonic() + seconds
         waiting = self._random.sample(list(WEIGHTS), len(WEIGHTS))
-        while time.monotonic() < until:
+        while time.monotonic() < until + (seconds if waiting else 0):
             kind = waiting.pop() if waiting else self._random.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
             if not self.kill(kind) and kind in (DRIVER, ACTOR):
                 waiting.insert(0, kind)

@@ -1,6 +1,6 @@
 """Everything is killed at random while experiments run: each ends once, with the right result, and leaves nothing.
 
-A minute by default; `SEDRAY_CHAOS_S=600 SEDRAY_CHAOS_SEED=3 pytest tests/chaos -s` for longer and other ones.
+A few by default; `python -m tests.chaos --experiments 50 --seed 3` for more and others.
 """
 
 import os
@@ -8,6 +8,7 @@ import random
 import stat
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,19 +16,21 @@ import psycopg
 import pytest
 from sqlalchemy import make_url
 
-from api.client import ApiError, ServiceUnreachable
+from api.client import ProblemReply, ServiceUnreachable
 from api.schemas import Experiment
 from service.contract.status import ExperimentStatus
 from tests.acceptance.stack_under_test import REPOSITORY, Stack, small_spec, start_stack, stop_stack, wait_until
 from tests.chaos.monkey import ACTOR, DRIVER, WEIGHTS, Monkey, ours
 from tests.chaos.workload import METRIC, STEPS_PER_EPOCH, value_after
 
-CHAOS_S = float(os.environ.get("SEDRAY_CHAOS_S", "60"))
+NUM_EXPERIMENTS = int(os.environ.get("SEDRAY_CHAOS_EXPERIMENTS", "6"))
+SUBMIT_EVERY_S = 8.0
+CHAOS_S = NUM_EXPERIMENTS * SUBMIT_EVERY_S
 SEED = int(os.environ.get("SEDRAY_CHAOS_SEED", "1"))
 NUM_EPOCHS = 3
-SETTLE_S = 300.0
+SETTLE_S = 240.0 + 20.0 * NUM_EXPERIMENTS
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(CHAOS_S + SETTLE_S + 240)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2 * CHAOS_S + SETTLE_S + 240)]
 
 DEADLINES = {
     "SEDRAY_TICK_S": "0.5",
@@ -64,7 +67,8 @@ class Crowd:
 
     def __init__(self, stack: Stack, environment: dict[str, str]) -> None:
         self._stack = stack
-        self._waiting = [f"chaos-{number}" for number in range(1, 4 + int(CHAOS_S / 15))]
+        self._waiting = [f"chaos-{number}" for number in range(1, NUM_EXPERIMENTS + 1)]
+        self._next_at = 0.0
         self._random = random.Random(SEED)
         url = make_url(environment["SEDRAY_DATABASE_URL"]).set(drivername="postgresql")
         self._database = url.render_as_string(hide_password=False)
@@ -74,14 +78,15 @@ class Crowd:
     def act(self) -> None:
         """Something small; what the service does not answer is done again later."""
         try:
-            if self._waiting and self._random.random() < 0.2:
+            if self._waiting and time.monotonic() > self._next_at:
                 self._submit(self._waiting[0])
                 self._waiting.pop(0)
+                self._next_at = time.monotonic() + self._random.uniform(0.5, 1.5) * SUBMIT_EVERY_S
             elif self.cancelled is None and len(self.ids) == 2:
                 chosen = self.ids["chaos-2"]
                 self._stack.client.cancel(chosen)
                 self.cancelled = chosen
-        except (ServiceUnreachable, ApiError):
+        except (ServiceUnreachable, ProblemReply):
             pass
         self._pass_time()
 
@@ -123,6 +128,7 @@ class Crowd:
 
 
 def test_whatever_is_killed_each_experiment_ends_once_and_right(stack: Stack) -> None:
+    began = time.monotonic()
     monkey = Monkey(stack, SEED, stack.data.parent / "standby.log")
     try:
         crowd = Crowd(stack, monkey.environment)
@@ -132,7 +138,8 @@ def test_whatever_is_killed_each_experiment_ends_once_and_right(stack: Stack) ->
         found = wait_until(crowd.ended, what="the end of all experiments", deadline_s=SETTLE_S)
     finally:
         monkey.stop()
-    print(f"killed: {dict(monkey.killed)}; attempts: {[len(one.attempts) for one in found]}")
+    attempts = [len(one.attempts) for one in found]
+    print(f"killed: {dict(monkey.killed)}; attempts: {attempts}; {time.monotonic() - began:.0f} s")
     assert set(monkey.killed) == set(WEIGHTS)
     for experiment in found:
         assert_ended_once(stack, experiment, cancelled=experiment.id == crowd.cancelled)
