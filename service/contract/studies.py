@@ -38,6 +38,8 @@ class PrimaryMetric(StrictModel):
     """`pass@k`; `avg` and `maj` are over all samples of a prompt."""
     point: EvaluationPoint = "after_rl"
     """An arm without that stage is taken at its last point before."""
+    set: str | None = Field(default=None, pattern=r"^[a-z0-9_-]{1,40}$")
+    """Name of the evaluation set; left out: the first one."""
 
 
 class StudyBudget(StrictModel):
