@@ -15,15 +15,15 @@ from service.statistics.comparison import Comparison, compare, holm, smallest_p
 from service.statistics.power import MAX_UNITS, Wanted, further_units
 from service.study_report.facts import RunFacts
 from service.study_report.main_table import by_arm
-from service.study_report.scoring import AVERAGE, Scored, ScoredSet, columns_of, score_column
+from service.study_report.scoring import Scored, ScoredSet, columns_of, score_column
 from service.study_report.wording import Verdict, sentence
 
 COMPARED_POINTS: tuple[EvaluationPoint, ...] = ("after_sft", "after_rl")
 
 
-def primary_key(columns: Sequence[Column]) -> str:
-    """The column that decides: the only set, or the average over all."""
-    return AVERAGE if len(columns) > 1 else columns[0].key
+def primary_key(columns: Sequence[Column], spec: StudySpec) -> str:
+    """The column that decides: the set that the specification names, else the first."""
+    return spec.primary.set or columns[0].key
 
 
 def arm_comparisons(runs: Sequence[RunFacts], sets: Sequence[ScoredSet], spec: StudySpec) -> list[ArmComparison]:
@@ -31,7 +31,7 @@ def arm_comparisons(runs: Sequence[RunFacts], sets: Sequence[ScoredSet], spec: S
     columns = columns_of(sets)
     if not columns:
         return []
-    primary = (spec.primary.point, primary_key(columns))
+    primary = (spec.primary.point, primary_key(columns, spec))
     places = [(point, column) for point in (*COMPARED_POINTS, "base") for column in columns]
     wanted = [(point, column) for point, column in places if point in (*COMPARED_POINTS, spec.primary.point)]
     wanted.sort(key=lambda place: (place[0], place[1].key) != primary)

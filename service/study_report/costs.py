@@ -119,7 +119,7 @@ def total(series: StepSeries) -> float:
 
 def _wasted(run: RunFacts) -> list[tuple[float, AttemptFacts]]:
     """Seconds of each attempt that came to nothing."""
-    if run.excluded is not None:
+    if run.excluded_at is not None:
         return [(attempt.held_s, attempt) for attempt in run.attempts]
     return [
         (max(0.0, attempt.held_s - _finished_s(run, attempt)), attempt)

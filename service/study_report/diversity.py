@@ -15,7 +15,8 @@ from service.contract.studies import StudySpec
 from service.contract.study_report import AssociationRow, Bounds, DiversityRow, PassCurve, RunPoint
 from service.statistics.association import Association, Estimate, associate
 from service.statistics.scores import RunScores, arm_scores
-from service.study_report.facts import POINTS, RunFacts, SetCounts
+from service.studies.counts import POINTS, SetCounts
+from service.study_report.facts import RunFacts
 from service.study_report.main_table import by_arm, figure_of
 from service.study_report.scoring import Scored, ScoredSet, score_column, values_of
 
@@ -86,11 +87,7 @@ def _metric_name(template: str, one: ScoredSet) -> str:
 
 def _of_metric(members: Sequence[RunFacts], one: ScoredSet, metric: str, point: EvaluationPoint) -> Scored | None:
     """A run's own figure as a table of one column."""
-    rows = [
-        (run, value)
-        for run in members
-        if (counts := run.at(point, one.name)) is not None and (value := counts.metrics.get(metric)) is not None
-    ]
+    rows = [(run, value) for run in members if (value := run.metrics.get(point, {}).get(metric)) is not None]
     if not rows:
         return None
     scores = arm_scores([_as_scores(run, point, value) for run, value in rows])
@@ -105,13 +102,13 @@ def _as_scores(run: RunFacts, point: EvaluationPoint, value: float) -> RunScores
 
 def associations(runs: Sequence[RunFacts], sets: Sequence[ScoredSet], spec: StudySpec) -> list[AssociationRow]:
     """What a policy was before RL against what RL gained, and mixed groups against where RL ended."""
-    trained = [run for run in runs if run.has_rl and run.at("after_rl", sets[0].name) is not None] if sets else []
+    trained = [run for run in runs if run.has_rl and "after_rl" in run.points]
     found = []
     for template in _EXPLAINING:
         rows = [row for run in trained if (row := _explained(run, sets, template)) is not None]
         if len(rows) < 2:
             continue
-        names = f"diversity/{template.replace('{k}', str(sets[0].num_samples))}"
+        names = f"{template.replace('{k}', str(sets[0].num_samples))}"
         found.append(_association(names, "RL gain", rows, [after - before for _, _, before, after in rows], spec))
         if template == _MIXED:
             found.append(_association(names, "after RL", rows, [after for _, _, _, after in rows], spec))
@@ -124,11 +121,12 @@ _Explained = tuple[RunFacts, float, float, float]
 
 def _explained(run: RunFacts, sets: Sequence[ScoredSet], template: str) -> _Explained | None:
     """Means over the sets; None where something is missing."""
-    begin = run.last_point("after_sft")
+    begin: EvaluationPoint = "after_sft" if run.has_sft else "base"
     xs, befores, afters = [], [], []
     for one in sets:
-        before, after = run.at(begin, one.name), run.at("after_rl", one.name)
-        if before is None or after is None or (x := before.metrics.get(_metric_name(template, one))) is None:
+        before, after = run.exactly_at(begin, one.name), run.exactly_at("after_rl", one.name)
+        x = run.metrics.get(begin, {}).get(_metric_name(template, one))
+        if before is None or after is None or x is None:
             return None
         xs.append(x)
         befores.append(_mean(before, one))

@@ -1,43 +1,13 @@
-"""What a report is computed from: plain facts of a study and of its runs, read from the database by `reading`.
-
-Vectors over the prompts of one set carry `_P`; they run in the order of `uids`.
-"""
+"""What a report is computed from: plain facts of a study and of its runs, read from the database by `reading`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal
 
-from service.contract.messages import StageResult
 from service.contract.stages import EvaluationPoint, StageName
-from service.contract.status import ExperimentStatus
 from service.contract.studies import StudySpec
 from service.statistics.scores import Array
-
-POINTS: tuple[EvaluationPoint, ...] = ("base", "after_sft", "after_rl")
-POINT_STAGES: dict[EvaluationPoint, StageName] = {
-    "base": "evaluate_base",
-    "after_sft": "evaluate_after_sft",
-    "after_rl": "evaluate_after_rl",
-}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class SetCounts:
-    """One evaluation set at one point of one run."""
-
-    set_name: str
-    point: EvaluationPoint
-    num_samples: int
-    """Of each prompt."""
-    uids: tuple[int, ...]
-    """Prompts by their place in the set; those whose samples could not be judged are missing."""
-    num_right_P: Array
-    mean_rewards_P: Array
-    majorities_P: Array
-    """Chance that the commonest answer is right."""
-    metrics: Mapping[str, float]
-    """The set's own metrics, by their registered names."""
+from service.studies.counts import POINTS, RunCounts, SetCounts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,25 +48,15 @@ class StepSeries:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class RunFacts:
-    """One run of a study."""
+class RunFacts(RunCounts):
+    """One run of a study: what was counted, and all else that a report tells of it."""
 
-    experiment_id: str
-    arm: str
-    sft_seed: int
-    rl_seed: int
-    status: ExperimentStatus
-    end: str = ""
-    """Why it ended, in words."""
-    excluded: str | None = None
-    """Why people have taken it out."""
-    has_sft: bool = True
-    has_rl: bool = True
     model: str = ""
     """What tells base models apart."""
     sft_key: str | None = None
     """Equal for runs whose SFT is the same in settings and seed; None without SFT."""
-    counts: Sequence[SetCounts] = ()
+    metrics: Mapping[EvaluationPoint, Mapping[str, float]] = field(default_factory=dict)
+    """Of the evaluations, by their registered names."""
     conditions: Mapping[str, str] = field(default_factory=dict)
     """What figures must agree in to be compared, as text by name."""
     stages: Sequence[StageFacts] = ()
@@ -108,15 +68,14 @@ class RunFacts:
     series: Mapping[str, StepSeries] = field(default_factory=dict)
     """By metric name, over RL steps."""
 
-    def at(self, point: EvaluationPoint, set_name: str) -> SetCounts | None:
-        """The set's counts at a point; None where they are not there."""
-        return next((one for one in self.counts if one.point == point and one.set_name == set_name), None)
+    def exactly_at(self, point: EvaluationPoint, set_name: str) -> SetCounts | None:
+        """The set's counts at this very point; None where they are not there."""
+        return self.points.get(point, {}).get(set_name)
 
-    def last_point(self, point: EvaluationPoint) -> EvaluationPoint:
-        """The point itself, or the last before it that the run's stages have."""
-        if point == "after_rl" and self.has_rl:
-            return "after_rl"
-        return "after_sft" if point != "base" and self.has_sft else "base"
+    def last_point(self, point: EvaluationPoint, set_name: str) -> EvaluationPoint | None:
+        """The point itself or the last before it at which the set was evaluated."""
+        earlier = reversed(POINTS[: POINTS.index(point) + 1])
+        return next((one for one in earlier if set_name in self.points.get(one, {})), None)
 
     def units_at(self, point: EvaluationPoint) -> tuple[int | None, int | None]:
         """SFT and RL seed whose chance a figure at the point has: a base model's has only that of its sampling."""
@@ -127,9 +86,9 @@ class RunFacts:
         return self.sft_seed if self.has_sft else None, self.rl_seed
 
     @property
-    def counts_at_all(self) -> bool:
-        """Whether its figures are used."""
-        return self.excluded is None and bool(self.counts)
+    def end(self) -> str:
+        """Why it ended, in words."""
+        return ": ".join(part for part in (self.end_reason or "", self.message) if part)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,11 +121,3 @@ class StudyFacts:
     def is_finished(self) -> bool:
         """Whether no run is to come or going on."""
         return self.num_planned <= len(self.runs) and all(run.status.is_terminal for run in self.runs)
-
-
-LossKind = Literal["excluded", "failed", "cancelled"]
-
-
-def stage_of(results: Sequence[StageResult], stage: StageName) -> StageResult | None:
-    """The result of this stage, if it is there."""
-    return next((result for result in results if result.stage == stage), None)

@@ -10,7 +10,8 @@ from service.contract.stages import EvaluationPoint
 from service.contract.study_report import Cell, Column, Figure, MainTable, Row
 from service.statistics.comparison import permutation_p
 from service.statistics.two_way import mean_interval
-from service.study_report.facts import POINTS, RunFacts
+from service.studies.counts import POINTS
+from service.study_report.facts import RunFacts
 from service.study_report.scoring import Scored, ScoredSet, columns_of, score_column
 
 CONFIDENCE = 0.95

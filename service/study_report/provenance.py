@@ -42,8 +42,8 @@ def _told(run: RunFacts) -> Iterator[tuple[str, str]]:
 
 
 def _lost(run: RunFacts) -> LostRun | None:
-    if run.excluded is not None:
-        why, reason = "excluded", run.excluded
+    if run.excluded_at is not None:
+        why, reason = "excluded", f"{run.excluded_reason} (by {run.excluded_by})"
     elif run.status is ExperimentStatus.FAILED:
         why, reason = "failed", run.end
     elif run.status is ExperimentStatus.CANCELLED:

@@ -15,14 +15,14 @@ from service.study_report.diversity import associations, diversity_rows, pass_cu
 from service.study_report.facts import RunFacts, StudyFacts
 from service.study_report.main_table import main_table
 from service.study_report.provenance import provenance_of
-from service.study_report.scoring import AVERAGE, scored_sets
+from service.study_report.scoring import scored_sets
 
 
 def make_report(study: StudyFacts, now: datetime) -> StudyReport:
     """Everything that can be said now; a study without a result has no part."""
     order = {name: place for place, name in enumerate(arm_names(study.spec))}
     runs = sorted(study.runs, key=lambda run: (order.get(run.arm, len(order)), run.sft_seed, run.rl_seed))
-    comparable = comparable_parts([run for run in runs if run.counts_at_all])
+    comparable = comparable_parts([run for run in runs if run.counts and run.points])
     parts = [_part(part, study.spec) for part in comparable]
     return StudyReport(
         study_id=study.id,
@@ -75,7 +75,7 @@ def _by_status(runs: Sequence[RunFacts]) -> dict[ExperimentStatus, int]:
 def _state(study: StudyFacts) -> str:
     succeeded = sum(run.status is ExperimentStatus.SUCCEEDED for run in study.runs)
     lost = sum(run.status in (ExperimentStatus.FAILED, ExperimentStatus.CANCELLED) for run in study.runs)
-    excluded = sum(run.excluded is not None for run in study.runs)
+    excluded = sum(run.excluded_at is not None for run in study.runs)
     told = f"{succeeded} of {study.num_planned} runs have succeeded"
     told += f", {lost} have failed or were cancelled" if lost else ""
     told += f", {excluded} are excluded" if excluded else ""
@@ -87,9 +87,7 @@ def _state(study: StudyFacts) -> str:
 def _primary(spec: StudySpec, parts: Sequence[StudyPart]) -> str:
     point = {"base": "before SFT", "after_sft": "after SFT", "after_rl": "after RL"}[spec.primary.point]
     columns = parts[0].table.columns if parts else []
-    if not columns:
-        return f"{spec.primary.metric} {point}"
-    key = primary_key(columns)
-    metric = next(column.metric for column in columns if column.key == key)
-    where = f"averaged over {len(columns) - 1} sets" if key == AVERAGE else f"on {key}"
-    return f"{metric} {where}, {point}"
+    found = next((column for column in columns if column.key == primary_key(columns, spec)), None)
+    if found is None:
+        return f"{spec.primary.metric}{f' on {spec.primary.set}' if spec.primary.set else ''}, {point}"
+    return f"{found.metric} on {found.key}, {point}"

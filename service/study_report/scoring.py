@@ -19,8 +19,9 @@ import numpy as np
 
 from service.contract.stages import EvaluationPoint
 from service.contract.study_report import Column
-from service.statistics.scores import ArmScores, Array, RunScores, arm_scores, pass_at_k_values
-from service.study_report.facts import RunFacts, SetCounts
+from service.statistics.scores import ArmScores, Array, RunScores, arm_scores
+from service.studies.counts import SetCounts
+from service.study_report.facts import RunFacts
 
 AVERAGE = "average"
 
@@ -51,34 +52,33 @@ class Scored:
 
 
 def scored_sets(runs: Sequence[RunFacts], metric: str) -> tuple[list[ScoredSet], list[str]]:
-    """The sets of the runs that the metric can be read from, and why others are left out."""
-    names = list(dict.fromkeys(one.set_name for run in runs for one in run.counts))
+    """The sets of the runs that the metric can be read from, and notes on what is left out."""
+    counted: dict[str, list[SetCounts]] = {}
+    for run in runs:
+        for at_point in run.points.values():
+            for name, counts in at_point.items():
+                counted.setdefault(name, []).append(counts)
     found, notes = [], []
-    for name in names:
-        counts = [one for run in runs for one in run.counts if one.set_name == name]
-        num_samples = counts[0].num_samples
-        k = k_of(metric)
-        if k is not None and k > num_samples:
-            notes.append(f"{name} has {num_samples} samples a prompt, too few for {metric}: it has no column")
-            continue
-        common = set(counts[0].uids).intersection(*(one.uids for one in counts))
-        everywhere = set(counts[0].uids).union(*(one.uids for one in counts))
-        if not common:
-            notes.append(f"{name}: no prompt was answered in full by every run, so it has no column")
-            continue
-        left_out = len(everywhere) - len(common)
-        if left_out:
-            notes.append(f"{name}: {left_out} of {len(everywhere)} prompts are left out, since some run has no verdict")
-        found.append(
-            ScoredSet(
-                name=name,
-                metric=metric,
-                num_samples=num_samples,
-                uids=tuple(sorted(common)),
-                num_left_out=left_out,
-            )
-        )
+    for name, counts in counted.items():
+        one, note = _scored_set(name, counts, metric)
+        found += [one] if one is not None else []
+        notes += [note] if note else []
     return found, notes
+
+
+def _scored_set(name: str, counts: Sequence[SetCounts], metric: str) -> tuple[ScoredSet | None, str]:
+    num_samples, k = counts[0].num_samples, k_of(metric)
+    if k is not None and k > num_samples:
+        return None, f"{name} has {num_samples} samples a prompt, too few for {metric}: it has no column"
+    common = set(counts[0].uids).intersection(*(one.uids for one in counts))
+    everywhere = set(counts[0].uids).union(*(one.uids for one in counts))
+    if not common:
+        return None, f"{name}: no prompt was judged in full in every run, so it has no column"
+    num_left_out, note = len(everywhere) - len(common), ""
+    if num_left_out:
+        note = f"{name}: {num_left_out} of {len(everywhere)} prompts are left out: some run has no verdict on them"
+    uids = tuple(sorted(common))
+    return ScoredSet(name=name, metric=metric, num_samples=num_samples, uids=uids, num_left_out=num_left_out), note
 
 
 def columns_of(sets: Sequence[ScoredSet]) -> list[Column]:
@@ -106,9 +106,9 @@ def score_column(
     chosen = [one for one in sets if key in (AVERAGE, one.name)]
     rows: list[tuple[RunFacts, EvaluationPoint, list[SetCounts]]] = []
     for run in runs:
-        at = run.last_point(point) if falls_back else point
-        counts = [found for one in chosen if (found := run.at(at, one.name)) is not None]
-        if len(counts) == len(chosen):
+        at = run.last_point(point, chosen[0].name) if falls_back else point
+        counts = [found for one in chosen if at and (found := run.exactly_at(at, one.name)) is not None]
+        if at and len(counts) == len(chosen):
             rows.append((run, at, counts))
     if not rows:
         return None
@@ -134,11 +134,9 @@ def average(tables: Sequence[ArmScores]) -> ArmScores:
 
 def values_of(counts: SetCounts, wanted: ScoredSet) -> Array:
     """The value of each counted prompt, in the order of the uids."""
-    k = k_of(wanted.metric)
-    if k is not None:
-        values_P = pass_at_k_values(counts.num_right_P.astype(np.int64).tolist(), counts.num_samples, k)
-    else:
-        values_P = counts.mean_rewards_P if wanted.metric == "avg" else counts.majorities_P
+    values_P = counts.values(wanted.metric)
+    if counts.uids == wanted.uids:
+        return values_P
     place = {uid: index for index, uid in enumerate(counts.uids)}
     chosen_P: Array = values_P[[place[uid] for uid in wanted.uids]]
     return chosen_P
