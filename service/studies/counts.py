@@ -38,6 +38,8 @@ class SetCounts:
     """Lines of the set, from 0."""
     columns: Mapping[str, tuple[float, ...]]
     """`num_correct`, `mean_reward`, `majority`, `num_answers`, `num_clipped`, `num_tokens`."""
+    prompts_sha256: str | None = None
+    """Of uids, token ids and gold answers; None in results of workers that did not tell it."""
 
     def values(self, metric: str) -> Array:
         """The value of `pass@k`, `avg` or `maj` for each prompt. Raises ValueError for a k beyond the samples."""
@@ -184,4 +186,5 @@ def _set_counts(detail: Mapping[str, Any]) -> SetCounts:
         num_samples=int(detail["num_generations"]),
         uids=tuple(int(uids[place]) for place in order),
         columns={name: tuple(column[place] for place in order) for name, column in columns.items()},
+        prompts_sha256=detail.get("prompts_sha256"),
     )

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from service.contract.study_report import Condition
 from service.study_report.facts import RunFacts
 
-NOT_TOLD = "not told"
+ABSENT = "–"
+"""Of a run to which a condition does not apply, such as a set that it does not have."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -29,15 +30,29 @@ class ComparableRuns:
 
 def comparable_parts(runs: Sequence[RunFacts]) -> list[ComparableRuns]:
     """The runs with figures, in as few parts as their conditions allow; the largest part first."""
-    names = sorted({name for run in runs for name in run.conditions})
-    found: dict[tuple[str, ...], list[RunFacts]] = {}
-    for run in runs:
-        found.setdefault(tuple(run.conditions.get(name, NOT_TOLD) for name in names), []).append(run)
+    ambiguous = _ambiguous_data(runs)
+    conditions = [
+        {**run.conditions, **{name: run.training_data[name] for name in ambiguous if name in run.training_data}}
+        for run in runs
+    ]
+    names = sorted({name for found in conditions for name in found})
+    members: dict[tuple[str, ...], list[RunFacts]] = {}
+    for run, found in zip(runs, conditions, strict=True):
+        members.setdefault(tuple(found.get(name, ABSENT) for name in names), []).append(run)
     parts = [
-        ComparableRuns(conditions=dict(zip(names, values, strict=True)), runs=members)
-        for values, members in found.items()
+        ComparableRuns(conditions=dict(zip(names, values, strict=True)), runs=alike)
+        for values, alike in members.items()
     ]
     return sorted(parts, key=lambda part: -len(part.runs))
+
+
+def _ambiguous_data(runs: Sequence[RunFacts]) -> list[str]:
+    """The names of training data that do not mean the same in all runs."""
+    meant: dict[str, set[str]] = {}
+    for run in runs:
+        for name, digest in run.training_data.items():
+            meant.setdefault(name, set()).add(digest)
+    return [name for name, digests in meant.items() if len(digests) > 1]
 
 
 def differences(parts: Sequence[ComparableRuns]) -> list[Condition]:
@@ -50,4 +65,4 @@ def differences(parts: Sequence[ComparableRuns]) -> list[Condition]:
 
 def agreed(part: ComparableRuns) -> dict[str, str]:
     """The part's conditions, those without content left out."""
-    return {name: value for name, value in part.conditions.items() if value != NOT_TOLD}
+    return {name: value for name, value in part.conditions.items() if value != ABSENT}

@@ -59,6 +59,8 @@ class RunFacts(RunCounts):
     """Of the evaluations, by their registered names."""
     conditions: Mapping[str, str] = field(default_factory=dict)
     """What figures must agree in to be compared, as text by name."""
+    training_data: Mapping[str, str] = field(default_factory=dict)
+    """Digests of what was trained, by how the specification names it."""
     stages: Sequence[StageFacts] = ()
     attempts: Sequence[AttemptFacts] = ()
     num_cpus: float = 0.0
@@ -114,10 +116,13 @@ class StudyFacts:
     amendments: Sequence[Amendment]
     runs: Sequence[RunFacts]
     num_planned: int
+    """Runs that the specification stands for, within its budget."""
+    is_over: bool
+    """Whether no further run is to come: all are made, or the study was stopped."""
     service_version: str
     lock_sha256: str | None
 
     @property
     def is_finished(self) -> bool:
-        """Whether no run is to come or going on."""
-        return self.num_planned <= len(self.runs) and all(run.status.is_terminal for run in self.runs)
+        """Whether its figures can change no more."""
+        return self.is_over and all(run.status.is_terminal for run in self.runs)

@@ -39,6 +39,10 @@ def _told(run: RunFacts) -> Iterator[tuple[str, str]]:
             yield ("workers (SHA-256)" if name == _SOURCES else name), value
         for name, value in stage.digests.items():
             yield f"{name} (SHA-256)", value
+    for at_point in run.points.values():
+        for name, counts in at_point.items():
+            if counts.prompts_sha256:
+                yield f"{name} prompts (SHA-256)", counts.prompts_sha256
 
 
 def _lost(run: RunFacts) -> LostRun | None:
