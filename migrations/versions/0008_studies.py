@@ -43,6 +43,7 @@ def _create_studies() -> None:
         sa.Column("user_id", sa.Text(), nullable=False),
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("spec", postgresql.JSONB(), nullable=False),
+        sa.Column("plan", postgresql.JSONB(), nullable=False),
         sa.Column("idempotency_key", sa.Text(), nullable=True),
         sa.Column("body_sha256", sa.String(length=64), nullable=False),
         sa.Column("state", sa.Text(), nullable=False),

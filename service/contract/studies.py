@@ -109,7 +109,7 @@ class StudySpec(StrictModel):
 
     @property
     def num_experiments(self) -> int:
-        """Arms x combinations of factors x seeds."""
+        """Arms x combinations of factors x seeds; fewer are planned where arms have no RL, and so no seeds of it."""
         num_combinations = 1
         for values in self.factors.values():
             num_combinations *= len(values)
@@ -133,17 +133,21 @@ class PlannedRun:
 
 
 def planned_runs(study: StudySpec) -> Iterator[PlannedRun]:
-    """Seed after seed, and the arms within a seed, so that a study that is stopped early has compared all arms."""
+    """Seed after seed, and the arms within a seed, so that a study that is stopped early has compared all arms.
+
+    An arm without RL runs once for each SFT seed: further seeds of RL would give the same run again. Raises ValueError
+    for an override that leads through something that is no object.
+    """
     rl_seeds: list[int | None] = [*study.rl_seeds] or [None]
-    for sft_seed, rl_seed in product(study.sft_seeds, rl_seeds):
-        for arm, values in product(study.arms, _combinations(study.factors)):
-            name = arm_name(arm.name, values)
-            yield PlannedRun(
-                arm=name,
-                sft_seed=sft_seed,
-                rl_seed=sft_seed if rl_seed is None else rl_seed,
-                body=_body(study, arm, values, name, sft_seed, rl_seed),
-            )
+    arms = [
+        (arm_name(arm.name, values), with_overrides(with_overrides(study.base, arm.overrides), values))
+        for arm, values in product(study.arms, _combinations(study.factors))
+    ]
+    for sft_seed, (place, rl_seed) in product(study.sft_seeds, enumerate(rl_seeds)):
+        for name, whole in arms:
+            has_rl = whole.get("rl") is not None
+            if has_rl or place == 0:
+                yield _planned(study, name, whole, sft_seed, rl_seed if has_rl else None)
 
 
 def arm_names(study: StudySpec) -> list[str]:
@@ -191,17 +195,14 @@ def _combinations(factors: Mapping[str, Sequence[JsonValue]]) -> Iterator[dict[s
         yield dict(zip(factors, values, strict=True))
 
 
-def _body(
-    study: StudySpec,
-    arm: StudyArm,
-    values: Mapping[str, JsonValue],
-    name: str,
-    sft_seed: int,
-    rl_seed: int | None,
-) -> dict[str, Any]:
-    body = with_overrides(with_overrides(study.base, arm.overrides), values)
+def _planned(study: StudySpec, name: str, whole: Mapping[str, Any], sft_seed: int, rl_seed: int | None) -> PlannedRun:
     seeds: dict[str, JsonValue] = {"seed": sft_seed}
-    if rl_seed is not None and "rl" in body:
+    if rl_seed is not None:
         seeds["rl.seed"] = rl_seed
     label = f"{study.name} / {name} / {sft_seed}" + ("" if rl_seed is None else f".{rl_seed}")
-    return with_overrides(body, {**seeds, "name": label[:120], "project": study.project})
+    return PlannedRun(
+        arm=name,
+        sft_seed=sft_seed,
+        rl_seed=sft_seed if rl_seed is None else rl_seed,
+        body=with_overrides(whole, {**seeds, "name": label[:120], "project": study.project}),
+    )

@@ -24,10 +24,12 @@ class Study(Base):
     id: Mapped[str] = mapped_column(primary_key=True)
     project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"), index=True)
     user_id: Mapped[str] = mapped_column(ForeignKey("users.id"), index=True)
-    """The owner: who submitted it, and in whose name its experiments stand in the queue."""
+    """The owner: who submitted it, and in whose name its experiments wait; those of an amendment in its author's."""
     name: Mapped[str]
     spec: Mapped[dict[str, Any]]
     """`StudySpec` as submitted."""
+    plan: Mapped[dict[str, Any]]
+    """`StudyPlan` as it was at submission, or at the last amendment."""
     idempotency_key: Mapped[str | None]
     body_sha256: Mapped[str] = mapped_column(String(64))
     """Digest of the submitted body, to tell a repeated request from a misused key."""
