@@ -29,6 +29,7 @@ from api.routers import (
     retention,
     rollouts,
     stream,
+    study_reports,
     token_views,
     tokens,
     users,
@@ -44,6 +45,7 @@ from service.log_archive import LogReader
 from service.planning import DataPreviewer, plan_experiment
 from service.settings import ApiSettings
 from service.storage.database import create_engine, create_sessions
+from service.study_report.serving import StudyReports
 from service.telemetry import WATCHERS
 
 PREFIX = "/api/v1"
@@ -85,6 +87,7 @@ def create_app(
         token_views,
         stream,
         retention,
+        study_reports,
     )
     for module in (*runs, *people, attempts):
         app.include_router(module.router, prefix=PREFIX)
@@ -109,6 +112,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.sessions = create_sessions(own_engine or app.state.engine)
     app.state.looks = SharedLooks(app.state.sessions)
     app.state.log_reader = LogReader(app.state.sessions, settings.output_dir)
+    app.state.study_reports = StudyReports(app.state.sessions)
     app.state.live_updates = LiveUpdates(database_url)
     app.state.live_updates.start()
     WATCHERS.set_function(lambda: app.state.live_updates.num_subscriptions)

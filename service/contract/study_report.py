@@ -250,7 +250,7 @@ class LostRun(WireModel):
     reason: str
 
 
-class AmendmentOut(WireModel):
+class ReportedAmendment(WireModel):
     """A change of the study after it was submitted."""
 
     at: datetime
@@ -277,7 +277,7 @@ class Provenance(WireModel):
     spec_sha256: str
     """Of the specification as submitted."""
     versions: list[KnownVersion]
-    amendments: list[AmendmentOut]
+    amendments: list[ReportedAmendment]
     lost_runs: list[LostRun]
     reproduce: list[str]
     """Commands."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from service.contract.status import ExperimentStatus
-from service.contract.study_report import AmendmentOut, KnownVersion, LostRun, Provenance
+from service.contract.study_report import ReportedAmendment, KnownVersion, LostRun, Provenance
 from service.study_report.facts import RunFacts, StudyFacts
 
 _SOURCES = "sha256"
@@ -17,7 +17,7 @@ def provenance_of(study: StudyFacts) -> Provenance:
         lock_sha256=study.lock_sha256,
         spec_sha256=study.spec_sha256,
         versions=_versions(study.runs),
-        amendments=[AmendmentOut(at=one.at, by=one.by, what=one.what, reason=one.reason) for one in study.amendments],
+        amendments=[ReportedAmendment(at=one.at, by=one.by, what=one.what, reason=one.reason) for one in study.amendments],
         lost_runs=[lost for run in study.runs if (lost := _lost(run)) is not None],
         reproduce=_commands(study),
     )

@@ -10,39 +10,32 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 import service.contract
 from service.contract.studies import StudySpec
-from service.errors import NotFound
+from service.contract.study_changes import StudyState
 from service.storage.study_tables import Study, StudyAmendment, StudyRun
-from service.storage.tables import Attempt, Experiment, Project, StageResultRow
-from service.studies.amending import current_spec
+from service.storage.tables import Attempt, Experiment, StageResultRow
+from service.studies import amendments, current_spec, view
 from service.study_report.facts import Amendment, StudyFacts
 from service.study_report.reading import read_runs
 from service.versions import sedray_version
 
-_OPEN_STATES = ("running", "paused")
 _LOCK_FILE = "requirements.lock"
 
 
 async def read_study(session: AsyncSession, study_id: str, now: datetime) -> StudyFacts:
     """All that a report needs. Raises NotFound."""
-    study = await session.get(Study, study_id, populate_existing=True)
-    if study is None:
-        raise NotFound(f"there is no study {study_id!r}; list the studies to find its id")
-    amendments = list(
-        await session.scalars(
-            select(StudyAmendment).where(StudyAmendment.study_id == study_id).order_by(StudyAmendment.number)
-        )
-    )
-    spec = current_spec(study.spec, [one.change for one in amendments])
+    found = await view(session, study_id)
+    study, changes = found.study, await amendments(session, study_id)
+    spec = current_spec(study.spec, [one.change for one in changes])
     most = spec.budget.max_experiments
     return StudyFacts(
         id=study.id,
-        project=await session.scalar(select(Project.name).where(Project.id == study.project_id)) or "",
+        project=found.project,
         spec=spec,
         spec_sha256=sha256(StudySpec.model_validate(study.spec).model_dump_json().encode()).hexdigest(),
-        amendments=[Amendment(at=one.at, by=one.by, what=_in_words(one), reason=one.reason) for one in amendments],
+        amendments=[Amendment(at=one.at, by=one.by, what=_in_words(one), reason=one.reason) for one in changes],
         runs=await read_runs(session, study_id, now),
         num_planned=spec.num_experiments if most is None else min(most, spec.num_experiments),
-        is_over=study.state not in _OPEN_STATES,
+        is_over=not StudyState(study.state).is_open,
         service_version=sedray_version(),
         lock_sha256=lock_sha256(),
     )
