@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from service.contract.status import ExperimentStatus
-from service.contract.study_report import ReportedAmendment, KnownVersion, LostRun, Provenance
+from service.contract.study_report import KnownVersion, LostRun, Provenance, ReportedAmendment
 from service.study_report.facts import RunFacts, StudyFacts
 
 _SOURCES = "sha256"
@@ -17,7 +17,9 @@ def provenance_of(study: StudyFacts) -> Provenance:
         lock_sha256=study.lock_sha256,
         spec_sha256=study.spec_sha256,
         versions=_versions(study.runs),
-        amendments=[ReportedAmendment(at=one.at, by=one.by, what=one.what, reason=one.reason) for one in study.amendments],
+        amendments=[
+            ReportedAmendment(at=one.at, by=one.by, what=one.what, reason=one.reason) for one in study.amendments
+        ],
         lost_runs=[lost for run in study.runs if (lost := _lost(run)) is not None],
         reproduce=_commands(study),
     )
@@ -67,4 +69,4 @@ def _lost(run: RunFacts) -> LostRun | None:
 
 
 def _commands(study: StudyFacts) -> list[str]:
-    return [f"sedray study spec {study.id} > study.yaml", "sedray study submit study.yaml --watch"]
+    return [f"sedray study spec {study.id} --output study.yaml", "sedray study submit study.yaml --watch"]
