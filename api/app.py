@@ -29,6 +29,7 @@ from api.routers import (
     retention,
     rollouts,
     stream,
+    studies,
     token_views,
     tokens,
     users,
@@ -85,6 +86,7 @@ def create_app(
         token_views,
         stream,
         retention,
+        studies,
     )
     for module in (*runs, *people, attempts):
         app.include_router(module.router, prefix=PREFIX)
