@@ -29,6 +29,7 @@ from api.routers import (
     retention,
     rollouts,
     stream,
+    studies,
     study_reports,
     token_views,
     tokens,
@@ -87,6 +88,7 @@ def create_app(
         token_views,
         stream,
         retention,
+        studies,
         study_reports,
     )
     for module in (*runs, *people, attempts):

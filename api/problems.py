@@ -20,6 +20,7 @@ from api.schemas import Problem
 from service import errors
 from service.contract.spec import ExperimentSpec
 from service.contract.strict_model import describe_details
+from service.contract.studies import StudySpec
 
 logger = logging.getLogger(__name__)
 
@@ -115,7 +116,7 @@ async def _on_invalid_request(request: Request, error: Exception) -> JSONRespons
     detail = "; ".join(_in_words(entry) for entry in found[:3])
     if len(found) > 3:
         detail += f"; and {len(found) - 3} more, see errors"
-    about_spec = bool(in_body) and model is ExperimentSpec
+    about_spec = bool(in_body) and model in (ExperimentSpec, StudySpec)
     kind = errors.InvalidSpec if about_spec else errors.InvalidRequest
     return problem_of(kind(detail, errors=found))
 

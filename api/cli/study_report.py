@@ -10,7 +10,7 @@ from rich.markdown import Markdown
 from api.cli.calling import client_of, console
 from api.client import SedrayClient
 
-StudyId = Annotated[str, typer.Argument(help="The study's id, as `sedray study ls` shows it.", show_default=False)]
+StudyId = Annotated[str, typer.Argument(help="The study's id, as `sedray study list` shows it.", show_default=False)]
 Output = Annotated[
     Path | None, typer.Option("--output", "-o", help="Write it to this file.", show_default=False, dir_okay=False)
 ]

@@ -7,11 +7,10 @@ from datetime import datetime
 from sqlalchemy import func, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from service.access import EVERYTHING, Visible
+from service.access import EVERYTHING, Visible, no_study
 from service.contract.status import ExperimentStatus
 from service.contract.studies import StudySpec
 from service.contract.study_changes import StudyState
-from service.errors import NotFound
 from service.storage.study_tables import Study, StudyAmendment, StudyRun
 from service.storage.tables import Experiment, Project, User
 from service.studies.amending import current_spec
@@ -57,11 +56,6 @@ class StudyPageStart:
 
     created_at: datetime
     id: str
-
-
-def no_study(study_id: str) -> NotFound:
-    """The refusal for a study that does not exist, and for one that may not be seen."""
-    return NotFound(f"there is no study {study_id!r}; list the studies to find its id")
 
 
 async def view(session: AsyncSession, study_id: str) -> StudyView:

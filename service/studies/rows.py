@@ -7,12 +7,12 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from service import audit
+from service.access import no_study
 from service.contract.status import ExperimentStatus
 from service.contract.study_changes import StudyReason, StudyState
 from service.errors import NotAllowedNow
 from service.storage.study_tables import Study, StudyRun
 from service.storage.tables import Experiment, SchedulerLease
-from service.studies.reading import no_study
 
 _TERMINAL = [status.value for status in ExperimentStatus if status.is_terminal]
 
