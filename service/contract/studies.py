@@ -13,6 +13,7 @@ from typing import Any, Self
 
 from pydantic import Field, JsonValue, model_validator
 
+from service.contract.published import PublishedTableName, published_table
 from service.contract.spec import ExperimentSpec
 from service.contract.stages import EvaluationPoint
 from service.contract.strict_model import StrictModel
@@ -40,6 +41,21 @@ class PrimaryMetric(StrictModel):
     """An arm without that stage is taken at its last point before."""
     set: str | None = Field(default=None, pattern=r"^[a-z0-9_-]{1,40}$")
     """Name of the evaluation set; left out: the first one."""
+
+
+class PublishedRows(StrictModel):
+    """Rows of a paper that stand beside the study's own, marked as published: never compared with, never averaged."""
+
+    table: PublishedTableName = "sed-sft-table1"
+    model: str
+    """Short name of the model in that table."""
+
+    @model_validator(mode="after")
+    def _model_is_known(self) -> Self:
+        known = published_table(self.table).models
+        if self.model not in known:
+            raise ValueError(f"table {self.table!r} has no model {self.model!r}; it has {', '.join(known)}")
+        return self
 
 
 class StudyBudget(StrictModel):
@@ -70,6 +86,8 @@ class StudySpec(StrictModel):
     rl_seeds: list[int] = Field(default=[], max_length=1000)
     """Further seeds of RL for each SFT seed; left out: RL has the SFT's seed."""
     primary: PrimaryMetric = PrimaryMetric()
+    published: PublishedRows | None = None
+    """A paper's figures for the same sets; left out: none."""
     smallest_difference: float | None = Field(default=None, gt=0.0, lt=1.0)
     """Of the primary metric; what would matter in practice, if it is not the difference that is seen."""
     alpha: float = Field(default=0.05, gt=0.0, lt=0.5)

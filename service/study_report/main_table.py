@@ -7,11 +7,13 @@ the second in no more than `alpha` of all studies (the p-value of `compare`, of 
 from collections.abc import Mapping, Sequence
 
 from service.contract.stages import EvaluationPoint
+from service.contract.studies import StudySpec
 from service.contract.study_report import Cell, Column, Figure, MainTable, Row
 from service.statistics.comparison import permutation_p
 from service.statistics.two_way import mean_interval
 from service.studies.counts import POINTS
 from service.study_report.facts import RunFacts
+from service.study_report.published_rows import published_rows
 from service.study_report.scoring import Scored, ScoredSet, columns_of, score_column
 
 CONFIDENCE = 0.95
@@ -21,14 +23,15 @@ Lines = Mapping[str, Sequence[RunFacts]]
 """Runs by the name of their row."""
 
 
-def main_table(runs: Sequence[RunFacts], sets: Sequence[ScoredSet], *, alpha: float) -> MainTable:
-    """Rows by point, then in the order of the arms; a row without any figure is left out."""
+def main_table(runs: Sequence[RunFacts], sets: Sequence[ScoredSet], spec: StudySpec) -> MainTable:
+    """Rows by point, then in the order of the arms, then a paper's; a row without any figure is left out."""
     columns = columns_of(sets)
-    rows = [
-        row
-        for point in POINTS
-        for row in _rows_at(point, _base_lines(runs) if point == "base" else by_arm(runs), sets, columns, alpha)
-    ]
+    published = published_rows(spec.published, columns)
+    rows: list[Row] = []
+    for point in POINTS:
+        lines = _base_lines(runs) if point == "base" else by_arm(runs)
+        rows += _rows_at(point, lines, sets, columns, spec.alpha)
+        rows += [row for row in published if row.point == point]
     return MainTable(columns=columns, rows=rows)
 
 

@@ -51,7 +51,7 @@ def _part(part: ComparableRuns, spec: StudySpec) -> StudyPart:
         arms=part.arms,
         num_runs=len(part.runs),
         conditions=agreed(part),
-        table=main_table(part.runs, sets, alpha=spec.alpha),
+        table=main_table(part.runs, sets, spec),
         comparisons=arm_comparisons(part.runs, sets, spec),
         pass_curves=pass_curves(part.runs, sets),
         diversity=diversity_rows(part.runs, sets),

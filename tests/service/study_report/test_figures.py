@@ -315,3 +315,17 @@ def test_costs_count_a_shared_stage_once_and_know_what_came_to_nothing() -> None
     assert {phase.phase: phase.cpu_s for phase in cost.phases} == {"sft": 60.0, "rl": 140.0}
     assert (cost.held_cpu_s, cost.wasted_cpu_s, cost.wasted_share) == (400.0, 140.0, 0.35)
     assert (cost.sft_tokens_trained, cost.rl_tokens_trained, cost.rl_tokens_generated) == (500.0, 100.0, 240.0)
+
+
+def test_a_papers_rows_stand_beside_marked_and_are_no_part_of_any_comparison() -> None:
+    spec = study_spec(("ce", "sed"), published={"model": "llama-3.2-3b"})
+    sets = {"gsm8k": [2, 4], "mine": [1, 1]}
+    runs = [run(arm, seed, {"after_rl": sets}, first_set="gsm8k") for arm in ("ce", "sed") for seed in (1, 2)]
+    part = part_of(runs, spec)
+    rows = {(row.point, row.arm): row for row in part.table.rows if row.source == "published, single run"}
+    assert len(rows) == 10
+    figures = [cell.figure and cell.figure.mean for cell in rows["after_rl", "SED-SFT"].cells]
+    assert figures == [pytest.approx(0.851), None, None]
+    assert {row.arm for row in part.comparisons} == {"sed"}
+    with pytest.raises(ValueError, match="has no model 'gpt'"):
+        study_spec(published={"model": "gpt"})
