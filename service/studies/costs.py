@@ -42,7 +42,7 @@ async def read_pace(session: AsyncSession, project: str, draft: StudyDraft) -> t
     seconds: dict[tuple[StageName, str], list[float]] = {}
     for stage, result, body in rows:
         if result["steps_done"] and "reused_from" not in result["detail"]:
-            kind = stage, _kind(stage, body)
+            kind = stage, kind_of_work(stage, body)
             seconds.setdefault(kind, []).append(result["duration_s"] / result["steps_done"])
     return {kind: median(found) for kind, found in seconds.items()}, sum(map(len, seconds.values()))
 
@@ -102,7 +102,7 @@ class _Estimate:
                 if (stage, identity) in seen:
                     continue
                 seen.add((stage, identity))
-                of_step = pace.get((stage, _kind(stage, body)))
+                of_step = pace.get((stage, kind_of_work(stage, body)))
                 if of_step is None or not steps.get(stage):
                     missing.add(stage)
                     continue
@@ -117,7 +117,7 @@ class _Estimate:
         return cls(seconds=seconds, cpu_s=cpu_s, gpu_s=gpu_s, unknown=unknown)
 
 
-def _kind(stage: StageName | str, body: Mapping[str, Any]) -> str:
+def kind_of_work(stage: StageName, body: Mapping[str, Any]) -> str:
     """What the time of a step depends on most: model, resources and sizes. Same kind, about the same time."""
     match stage:
         case "sft":
