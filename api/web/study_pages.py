@@ -7,10 +7,11 @@ import yaml
 from fastapi import APIRouter, Request, Response
 
 from api.access import ReadableStudy
-from api.deps import CurrentUser, SessionDep, SettingsDep
+from api.deps import CurrentUser, SessionDep, SettingsDep, StudyReportsDep
 from api.routers.studies import list_studies, list_study_runs, show_study
 from api.study_schemas import StudyRunOut
 from api.web.page_routes import PageRoute, templates
+from api.web.study_view import VIEW
 from service.contract.status import ExperimentStatus
 from service.contract.study_changes import StudyState
 from service.tenancy import projects
@@ -62,9 +63,16 @@ async def studies_page(
 
 @router.get("/studies/{study_id}")
 async def study_page(
-    request: Request, study_id: ReadableStudy, user: CurrentUser, session: SessionDep, settings: SettingsDep
+    request: Request,
+    study_id: ReadableStudy,
+    user: CurrentUser,
+    session: SessionDep,
+    settings: SettingsDep,
+    reports: StudyReportsDep,
 ) -> Response:
-    """State, arms, runs, amendments, plan and specification; the report stands in a template of its own."""
+    """State, arms, runs, report, amendments, plan and specification; the report stands in a template of its own."""
+    # A large report takes a while: it is made before the session has begun anything.
+    report = (await reports.current(study_id)).report
     study = await show_study(study_id, session)
     runs = (await list_study_runs(study_id, session)).items
     arms = [
@@ -76,6 +84,8 @@ async def study_page(
         "study": study,
         "arms": arms,
         "statuses": [status for status in ExperimentStatus if study.runs.get(status)],
+        "report": report,
+        "view": VIEW,
         "excluded": [run for run in runs if run.excluded_at is not None],
         "spec_yaml": yaml.safe_dump(study.spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
     }
