@@ -190,6 +190,11 @@ OPERATIONS: dict[str, Operation] = {
     f"POST {_STUDY}/amendments": _change(
         "control", target="study", success=201, json={"reason": "{fresh}", "max_running": 3}
     ),
+    **{
+        f"GET {_STUDY}/{name}": _read()
+        for name in ("report", "report.md", "report.tex", "report.csv", "report.parquet")
+    },
+    **{f"GET {_STUDY}/{name}": _read() for name in ("counts.csv", "counts.parquet", "spec.yaml")},
     f"POST {_STUDY}/pause": _change("control", target="study", json={}),
     f"POST {_STUDY}/resume": _change("control", target="paused_study"),
     f"POST {_STUDY}/cancel": _change("control", target="study", success=202, json={}),

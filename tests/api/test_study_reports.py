@@ -96,3 +96,16 @@ async def test_specification_can_be_submitted_again(client: httpx.AsyncClient) -
 async def test_a_study_that_is_not_there_has_no_report(client: httpx.AsyncClient) -> None:
     answer = await client.get("/api/v1/studies/study-none/report")
     assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+
+
+async def test_page_shows_the_report_without_a_script_and_the_plots_data(
+    client: httpx.AsyncClient, sessions: Sessions
+) -> None:
+    study_id = await submit_study(client, question="Is <b>this</b> shown?")
+    empty = await client.get(f"/studies/{study_id}")
+    assert empty.status_code == 200 and "Nothing can be compared yet." in empty.text
+    await end_runs(sessions, study_id)
+    page = (await client.get(f"/studies/{study_id}")).text
+    assert "<td>after RL</td><td>sed</td>" in page and "<strong>50.0 ± " in page
+    assert "distinguishable (p = 0.031)" in page and "/static/study_report.js" in page
+    assert page.count("data-plot='{") == 2 + 2 + 2 and "<b>this" not in page

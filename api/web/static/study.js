@@ -1,6 +1,6 @@
 // Keeps a study's state fresh while it goes on, and sends the orders of its buttons.
 const INTERVAL_MS = 3000;
-const LIVE = ["study-title", "message", "study-runs", "study-widths"];
+const LIVE = ["study-title", "message", "study-runs", "study-widths", "report"];
 const article = document.getElementById("study");
 const api = `/api/v1/studies/${encodeURIComponent(article.dataset.id)}`;
 
@@ -15,6 +15,8 @@ async function refresh() {
     if (now && next && now.innerHTML !== next.innerHTML) now.replaceWith(document.adoptNode(next));
   }
   article.dataset.over = fresh.getElementById("study").dataset.over;
+  // With the last run the whole report stands: its tables and plots are made anew.
+  if (article.dataset.over === "true") location.reload();
 }
 
 async function act(button) {
