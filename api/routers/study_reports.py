@@ -22,8 +22,10 @@ _CSV, _MARKDOWN, _TEX, _YAML = "text/csv", "text/markdown", "application/x-tex",
 KnownStamp = Annotated[
     str | None, Header(alias="If-None-Match", max_length=200, description="ETag of the report that one has.")
 ]
-_ETAG = {"ETag": {"description": "Another one when the report may be another.", "schema": {"type": "string"}}}
-_UNCHANGED = {304: {"description": "Nothing has changed", "headers": _ETAG}}
+_ETAG: dict[str, Any] = {
+    "ETag": {"description": "Another one when the report may be another.", "schema": {"type": "string"}}
+}
+_UNCHANGED: dict[int | str, dict[str, Any]] = {304: {"description": "Nothing has changed", "headers": _ETAG}}
 
 
 def _found(media_type: str) -> dict[int | str, dict[str, Any]]:

@@ -54,9 +54,9 @@ def _family(
     """All arms in one column at one point. Only where it decides, an arm stands in at a point before."""
     arms = by_arm(runs)
     scored = {
-        name: found
+        name: one
         for name, members in arms.items()
-        if (found := score_column(members, sets, column.key, point, falls_back=is_primary)) is not None
+        if (one := score_column(members, sets, column.key, point, falls_back=is_primary)) is not None
     }
     pairs = {name: against for name in scored if (against := baseline_of(spec, name)) in scored and against != name}
     found = {

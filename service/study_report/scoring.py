@@ -59,8 +59,8 @@ def scored_sets(runs: Sequence[RunFacts], metric: str) -> tuple[list[ScoredSet],
             for name, counts in at_point.items():
                 counted.setdefault(name, []).append(counts)
     found, notes = [], []
-    for name, counts in counted.items():
-        one, note = _scored_set(name, counts, metric)
+    for name, members in counted.items():
+        one, note = _scored_set(name, members, metric)
         found += [one] if one is not None else []
         notes += [note] if note else []
     return found, notes
