@@ -60,7 +60,7 @@ def permutation_p(arm: ArmScores, other: ArmScores, *, seed: int = 0) -> float |
 
 def smallest_p(num_units: int) -> float:
     """What the p-value of two arms with the same `num_units` seeds cannot fall below."""
-    return 2.0 / (comb(2 * num_units, num_units) if num_units < MIN_PAIRS else 2**num_units)
+    return 2 / (comb(2 * num_units, num_units) if num_units < MIN_PAIRS else 2**num_units)
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
