@@ -182,8 +182,8 @@ async def test_an_excluded_run_keeps_its_counts_and_says_why(sessions: Sessions)
 
 
 async def test_lists_are_narrowed_and_paged(sessions: Sessions) -> None:
-    async with sessions.begin() as session:
-        for name in ("one", "two", "three"):
+    for name in ("one", "two", "three"):
+        async with sessions.begin() as session:
             await make_study(session, name=name)
     async with sessions() as session:
         everything = studies.StudyFilter()
