@@ -144,7 +144,7 @@ async def _by_status(session: AsyncSession, study: Study) -> dict[str, int]:
         .where(StudyRun.study_id == study.id)
         .group_by(Experiment.status)
     )
-    return dict(rows.tuples().all())
+    return {status: number for status, number in rows}
 
 
 async def _see(session: AsyncSession, study_id: str) -> _Seen:
