@@ -139,12 +139,12 @@ async def _cancel_waiting(session: AsyncSession, study: Study, verdict: Verdict)
 
 async def _by_status(session: AsyncSession, study: Study) -> dict[str, int]:
     rows = await session.execute(
-        select(Experiment.status, func.count())
+        select(Experiment.status, func.count().label("number"))
         .join(StudyRun, StudyRun.experiment_id == Experiment.id)
         .where(StudyRun.study_id == study.id)
         .group_by(Experiment.status)
     )
-    return {status: number for status, number in rows}
+    return {row.status: row.number for row in rows}
 
 
 async def _see(session: AsyncSession, study_id: str) -> _Seen:
