@@ -19,6 +19,7 @@ from api.routers import (
     audit,
     certificates,
     data,
+    diagnosis,
     experiments,
     health,
     logs,
@@ -75,7 +76,7 @@ def create_app(
     app.state.head_revision = head_revision()
     app.state.failed_logins = FailedLogins()
     app.state.oidc = None
-    people = (projects, users, tokens, audit, webhooks)
+    people = (projects, users, tokens, audit, webhooks, diagnosis)
     runs = (
         experiments,
         certificates,

@@ -1,22 +1,20 @@
 """Commands about studies: `sedray study …`."""
 
-import time
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console, Group
-from rich.live import Live
-from rich.progress_bar import ProgressBar
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from api.cli.calling import AsJson, client_of, console, print_json
 from api.cli.spec_files import absolute_overrides, apply_overrides, load_object, load_study
 from api.cli.study_report import print_report
-from api.cli.study_tables import arms_table, progress_line, state_text, studies_table, study_plan_view, study_view
-from api.client import SedrayClient, ServiceUnreachable
-from api.study_schemas import StudyOut, StudyRunOut
+from api.cli.study_tables import studies_table, study_plan_view, study_view
+from api.cli.study_watch import watch_study
+from api.client import SedrayClient
+from api.study_schemas import StudyOut
 from service.contract.status import ExperimentStatus
 from service.contract.study_changes import StudyState
 
@@ -26,9 +24,6 @@ StudyId = Annotated[str, typer.Argument(help="The study's id, as `sedray study l
 StudyFile = Annotated[Path, typer.Argument(help="The study in YAML or JSON.", show_default=False)]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="Change a value: max_running=2 (repeatable).")]
 Reason = Annotated[str, typer.Option("--reason", help="What others shall read.")]
-_LOOK_S = 2.0
-_UNREACHABLE_S = 600.0
-"""A service that is being restarted is waited for; after so long the watching ends."""
 
 
 @study_app.command("submit")
@@ -205,8 +200,8 @@ def _say(study: StudyOut, as_json: bool, what: str) -> None:
 
 
 def _follow(client: SedrayClient, study_id: str, as_json: bool) -> None:
-    """Ends with code 4 unless the study ended by itself with a run of each arm that succeeded."""
-    study = _watch(client, study_id, Console(stderr=True) if as_json else console)
+    """Ends with code 4 unless each arm has a run that succeeded, and nobody cancelled the study."""
+    study = watch_study(client, study_id, Console(stderr=True) if as_json else console)
     runs = client.study_runs(study_id).items
     print_json(study) if as_json else console.print(study_view(study, runs))
     if not as_json:
@@ -214,51 +209,3 @@ def _follow(client: SedrayClient, study_id: str, as_json: bool) -> None:
     succeeded = {run.arm for run in runs if run.status is ExperimentStatus.SUCCEEDED}
     if study.state is StudyState.CANCELLED or {run.arm for run in runs} - succeeded:
         raise typer.Exit(4)
-
-
-def _watch(client: SedrayClient, study_id: str, to: Console) -> StudyOut:
-    """Until nothing of it waits or runs. The service may be restarted meanwhile."""
-    study = client.study(study_id)
-    if not to.is_terminal:
-        return _watch_in_lines(client, study, to)
-    with Live(console=to, refresh_per_second=2) as live:
-        while True:
-            live.update(_picture(study, client.study_runs(study_id).items))
-            if study.is_over:
-                return study
-            time.sleep(_LOOK_S)
-            study = _look(client, study_id)
-
-
-def _watch_in_lines(client: SedrayClient, study: StudyOut, to: Console) -> StudyOut:
-    said = ""
-    while True:
-        if (line := progress_line(study)) != said:
-            to.print(line, highlight=False, markup=False, soft_wrap=True)
-            said = line
-        if study.is_over:
-            return study
-        time.sleep(_LOOK_S)
-        study = _look(client, study.id)
-
-
-def _look(client: SedrayClient, study_id: str) -> StudyOut:
-    limit = time.monotonic() + _UNREACHABLE_S
-    while True:
-        try:
-            return client.study(study_id)
-        except ServiceUnreachable:
-            if time.monotonic() > limit:
-                raise
-            time.sleep(_LOOK_S)
-
-
-def _picture(study: StudyOut, runs: list[StudyRunOut]) -> Group:
-    head = Text.assemble(f"{study.name}  {study.id}  ", state_text(study.state))
-    bar = Table.grid(padding=(0, 2))
-    bar.add_row(
-        ProgressBar(total=max(1, study.num_runs), completed=study.num_ended, width=36),
-        f"{study.num_ended}/{study.num_runs} ended",
-        f"{study.gpu_hours:.3g} GPU-h, {study.cpu_hours:.3g} CPU-h",
-    )
-    return Group(head, bar, arms_table(runs))

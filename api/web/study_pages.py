@@ -13,6 +13,7 @@ from api.study_schemas import StudyRunOut
 from api.web.page_routes import PageRoute, templates
 from api.web.study_view import VIEW
 from service.contract.status import ExperimentStatus
+from service.contract.studies import baseline_of
 from service.contract.study_changes import StudyState
 from service.tenancy import projects
 
@@ -24,6 +25,7 @@ class ArmRow:
     """An arm with its runs in order."""
 
     name: str
+    is_baseline: bool
     runs: list[StudyRunOut]
 
     def count(self, status: ExperimentStatus) -> int:
@@ -76,7 +78,12 @@ async def study_page(
     study = await show_study(study_id, session)
     runs = (await list_study_runs(study_id, session)).items
     arms = [
-        ArmRow(name=arm, runs=[run for run in runs if run.arm == arm]) for arm in dict.fromkeys(run.arm for run in runs)
+        ArmRow(
+            name=arm,
+            is_baseline=baseline_of(study.spec, arm) == arm,
+            runs=[run for run in runs if run.arm == arm],
+        )
+        for arm in dict.fromkeys(run.arm for run in runs)
     ]
     context = {
         "user": user.name,

@@ -157,15 +157,20 @@ def planned_runs(study: StudySpec) -> Iterator[PlannedRun]:
     for an override that leads through something that is no object.
     """
     rl_seeds: list[int | None] = [*study.rl_seeds] or [None]
-    arms = [
-        (arm_name(arm.name, values), with_overrides(with_overrides(study.base, arm.overrides), values))
-        for arm, values in product(study.arms, _combinations(study.factors))
-    ]
+    arms = list(_arms(study))
     for sft_seed, (place, rl_seed) in product(study.sft_seeds, enumerate(rl_seeds)):
         for name, whole in arms:
             has_rl = whole.get("rl") is not None
             if has_rl or place == 0:
                 yield _planned(study, name, whole, sft_seed, rl_seed if has_rl else None)
+
+
+def num_planned_runs(study: StudySpec) -> int:
+    """How many runs `planned_runs` gives, without making them. Raises ValueError as it does."""
+    return sum(
+        len(study.sft_seeds) * (max(1, len(study.rl_seeds)) if whole.get("rl") is not None else 1)
+        for _, whole in _arms(study)
+    )
 
 
 def arm_names(study: StudySpec) -> list[str]:
@@ -211,6 +216,13 @@ def _descend(node: dict[str, Any], parents: Sequence[str], dotted: str) -> dict[
 def _combinations(factors: Mapping[str, Sequence[JsonValue]]) -> Iterator[dict[str, JsonValue]]:
     for values in product(*factors.values()):
         yield dict(zip(factors, values, strict=True))
+
+
+def _arms(study: StudySpec) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each arm with each combination of factors: its name, and its experiment without seeds."""
+    for arm, values in product(study.arms, _combinations(study.factors)):
+        whole = with_overrides(with_overrides(study.base, arm.overrides), values)
+        yield arm_name(arm.name, values), whole
 
 
 def _planned(study: StudySpec, name: str, whole: Mapping[str, Any], sft_seed: int, rl_seed: int | None) -> PlannedRun:

@@ -3,7 +3,7 @@
 planned runs ── validated by arm ──> drafts ── settings keys ──> which stages are equal, and so run once
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -20,6 +20,7 @@ from service.errors import InvalidSpec
 
 RunKey = tuple[str, int, int]
 """Arm, SFT seed and RL seed: what makes a run of a study this one."""
+_MOST_TOLD = 50
 _STAGE_ORDER: tuple[StageName, ...] = ("evaluate_base", "sft", "evaluate_after_sft", "rl", "evaluate_after_rl")
 
 
@@ -102,13 +103,14 @@ def stage_identities(run: DraftRun, number: int) -> dict[StageName, object]:
 def by_arm(study: StudySpec, errors: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
     """Findings of arms' experiments, each under what brought it: base, an arm's overrides, or a factor.
 
-    What all arms have in common, and no override touches, is said once.
+    What all arms have in common, and no override touches, is said once. Of very many arms the first ones are told of.
     """
-    names = arm_names(study)
+    is_everywhere = len(errors) == len(arm_names(study))
+    told = dict(islice(errors.items(), _MOST_TOLD))
     found: list[dict[str, Any]] = []
-    for arm, entries in errors.items():
+    for arm, entries in told.items():
         for entry in entries:
-            shared = len(errors) == len(names) and all(entry in others for others in errors.values())
+            shared = is_everywhere and all(entry in others for others in told.values())
             where = {**entry, "field": _origin(study, arm, str(entry["field"]), shared=shared)}
             if where not in found:
                 found.append(where)
@@ -136,11 +138,12 @@ def _rest(key: str, field: str) -> str:
 
 def _refuse_invalid(study: StudySpec, planned: Sequence[PlannedRun]) -> None:
     errors: dict[str, list[dict[str, Any]]] = {}
-    for run in _first_of_each(planned, lambda run: run.arm):
+    for run in _first_of_each_arm(planned):
         try:
             run.spec()
         except ValidationError as error:
-            errors[run.arm] = describe_errors(error, ExperimentSpec)
+            # To describe takes far longer than to validate.
+            errors[run.arm] = describe_errors(error, ExperimentSpec) if len(errors) < _MOST_TOLD else []
     if errors:
         found = by_arm(study, errors)
         raise InvalidSpec(in_words(found), errors=found)
@@ -155,10 +158,10 @@ def in_words(found: Sequence[Mapping[str, Any]]) -> str:
     return "; ".join([*said, f"and {len(found) - 3} more, see errors"] if len(found) > 3 else said)
 
 
-def _first_of_each(planned: Sequence[PlannedRun], key: Callable[[PlannedRun], str]) -> list[PlannedRun]:
+def _first_of_each_arm(planned: Sequence[PlannedRun]) -> list[PlannedRun]:
     found: dict[str, PlannedRun] = {}
     for run in planned:
-        found.setdefault(key(run), run)
+        found.setdefault(run.arm, run)
     return list(found.values())
 
 

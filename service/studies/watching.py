@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from service import audit
 from service.contract.status import EndReason, ExperimentStatus
-from service.contract.studies import StudySpec, planned_runs
+from service.contract.studies import StudySpec, num_planned_runs
 from service.contract.study_changes import StudyState
 from service.storage.database import Sessions
 from service.storage.scheduling_tables import AttemptHolding, QueueEntry, UsageRecord
@@ -139,12 +139,12 @@ async def _cancel_waiting(session: AsyncSession, study: Study, verdict: Verdict)
 
 async def _by_status(session: AsyncSession, study: Study) -> dict[str, int]:
     rows = await session.execute(
-        select(Experiment.status, func.count())
+        select(Experiment.status, func.count().label("number"))
         .join(StudyRun, StudyRun.experiment_id == Experiment.id)
         .where(StudyRun.study_id == study.id)
         .group_by(Experiment.status)
     )
-    return dict(rows.tuples().all())
+    return {row.status: row.number for row in rows}
 
 
 async def _see(session: AsyncSession, study_id: str) -> _Seen:
@@ -152,7 +152,6 @@ async def _see(session: AsyncSession, study_id: str) -> _Seen:
     spec = await spec_now(session, study)
     counted = await _count(session, study_id)
     gpu_hours, cpu_hours = await used_hours(session, study_id)
-    num_planned = await asyncio.to_thread(lambda: sum(1 for _ in planned_runs(spec)))
     changes = await amendments(session, study_id)
     basis = f"{counted['succeeded']}/{counted['excluded']}/{counted['last_excluded']}/{len(changes)}"
     last = study.last_check or {}
@@ -166,7 +165,7 @@ async def _see(session: AsyncSession, study_id: str) -> _Seen:
         counted=basis,
         runs=await read_counts(session, study_id, points=points) if needs_counts else None,
         facts=StudyFacts(
-            num_planned=num_planned,
+            num_planned=num_planned_runs(spec),
             num_made=counted["made"],
             num_waiting=counted["waiting"],
             num_live=counted["live"],

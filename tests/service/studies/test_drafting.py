@@ -58,15 +58,22 @@ def test_a_budget_of_experiments_makes_the_first_ones_only() -> None:
     assert [run.key for run in later.runs] == [("sed", 2, 2)]
 
 
+def arms_with(overrides: dict[str, Any]) -> dict[str, Any]:
+    return {"arms": [{"name": "ce"}, {"name": "sed", "overrides": overrides}]}
+
+
+WRONG_OBJECTIVE = {"sft.objective": {"type": "sed", "lamda": 1.0}}
+
+
 @pytest.mark.parametrize(
     ("changes", "field", "hint"),
     [
-        ({"arms": [{"name": "ce"}, {"name": "sed", "overrides": {"sft.num_epoch": 2}}]}, "arms.sed.overrides.sft.num_epoch", "num_epochs"),
-        ({"arms": [{"name": "ce"}, {"name": "sed", "overrides": {"sft.objective": {"type": "sed", "lamda": 1.0}}}]}, "arms.sed.overrides.sft.objective: sft.objective.lamda", "lambda"),
+        (arms_with({"sft.num_epoch": 2}), "arms.sed.overrides.sft.num_epoch", "num_epochs"),
+        (arms_with(WRONG_OBJECTIVE), "arms.sed.overrides.sft.objective: sft.objective.lamda", "lambda"),
         ({"factors": {"sft.bach_size": [2, 4]}}, "factors.sft.bach_size", "batch_size"),
         ({"base": {**study_body()["base"], "priorty": "low"}}, "base.priorty", "priority"),
     ],
-)  # fmt: skip
+)
 def test_an_unknown_key_is_named_by_what_brought_it_with_the_nearest_known_one(
     changes: dict[str, Any], field: str, hint: str
 ) -> None:
