@@ -116,9 +116,16 @@ class StudySpec(StrictModel):
 
     @model_validator(mode="after")
     def _base_leaves_to_the_study_what_is_its_own(self) -> Self:
-        taken = sorted({"name", "project", "seed"} & set(self.base))
-        if taken:
-            raise ValueError(f"base.{taken[0]} is set by the study itself; take it out of base")
+        stated = [
+            ("base", self.base),
+            *((f"arm {arm.name}", arm.overrides) for arm in self.arms),
+            *(("factors", {key: value}) for key, values in self.factors.items() for value in values),
+        ]
+        for where, values in stated:
+            if taken := _studys_own(values):
+                raise ValueError(
+                    f"{where}: {taken} is set by the study itself; take it out (seeds go under sft_seeds and rl_seeds)"
+                )
         if any(not values for values in self.factors.values()):
             raise ValueError("a factor without values leaves no experiment; give it one or take it out")
         if self.num_experiments > MAX_EXPERIMENTS:
@@ -132,6 +139,14 @@ class StudySpec(StrictModel):
         for values in self.factors.values():
             num_combinations *= len(values)
         return len(self.arms) * num_combinations * len(self.sft_seeds) * max(1, len(self.rl_seeds))
+
+
+def _studys_own(values: Mapping[str, JsonValue]) -> str | None:
+    """The first key, dotted or in an object, that says what the study itself says of each run."""
+    rl = values.get("rl")
+    own = ["name", "project", "seed", "rl.seed"]
+    inside = ["rl.seed"] if isinstance(rl, dict) and rl.get("seed") is not None else []
+    return next(iter([*(key for key in own if key in values), *inside]), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
