@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from service.contract.study_report import Cell, MainTable, Row, StudyPart, StudyReport
-from service.study_report.rendering.text import POINT_NAMES, points, seeds
+from service.study_report.rendering.text import POINT_NAMES, one_line, points, seeds
 from service.study_report.wording import shown_p
 
 _SPECIAL = str.maketrans(
@@ -39,7 +39,7 @@ def report_latex(report: StudyReport) -> str:
 
 def escape(text: str) -> str:
     """As text, whatever is in it."""
-    return " ".join(text.split()).translate(_SPECIAL)
+    return one_line(text).translate(_SPECIAL)
 
 
 def _results(report: StudyReport, table: MainTable, suffix: str) -> Iterator[str]:

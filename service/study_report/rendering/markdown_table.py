@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from service.study_report.rendering.text import one_line
+
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
     """A Markdown table and the empty line behind it."""
@@ -17,4 +19,4 @@ def _line(cells: Sequence[str]) -> str:
 
 def escape(text: str) -> str:
     """On one line, and without markup of its own."""
-    return " ".join(text.split()).replace("<", "&lt;")
+    return one_line(text).replace("<", "&lt;")

@@ -65,3 +65,8 @@ def seeds(figure: Figure | None) -> str:
         return NOTHING
     more = figure.num_runs > figure.num_units
     return f"{figure.num_units} ({figure.num_runs} runs)" if more else str(figure.num_units)
+
+
+def one_line(text: str) -> str:
+    """What people wrote, on one line and without characters that steer a terminal."""
+    return "".join(character for character in " ".join(text.split()) if character.isprintable())

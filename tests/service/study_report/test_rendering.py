@@ -46,11 +46,11 @@ def test_latex_is_a_booktabs_table_with_a_rule_before_each_stage(report: StudyRe
 
 
 def test_names_become_no_markup(report: StudyReport) -> None:
-    spec = study_spec(name="50% & <b>_x_</b>\n# no heading", question="a | b $x$ \\input{y}")
+    spec = study_spec(name="50% & <b>_x_</b>\n# no heading", question="a | b $x$ \\input{y}\x1b[31m")
     hostile = make_report(study([run("ce", 1, {"after_rl": [1]})], spec), NOW)
     latex, markdown = report_latex(hostile), report_markdown(hostile)
     assert r"50\% \& <b>\_x\_</b> \# no heading" in latex
-    assert "\n# no heading" not in markdown and "<b>" not in markdown
+    assert "\n# no heading" not in markdown and "<b>" not in markdown and "\x1b" not in markdown + latex
 
 
 def test_rows_are_the_same_in_csv_and_parquet(report: StudyReport) -> None:
