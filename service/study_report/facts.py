@@ -118,11 +118,12 @@ class StudyFacts:
     num_planned: int
     """Runs that the specification stands for, within its budget."""
     is_over: bool
-    """Whether no further run is to come: all are made, or the study was stopped."""
+    """Whether the study was stopped, cancelled or found to be finished: no further run is to come."""
     service_version: str
     lock_sha256: str | None
 
     @property
     def is_finished(self) -> bool:
         """Whether its figures can change no more."""
-        return self.is_over and all(run.status.is_terminal for run in self.runs)
+        is_complete = self.is_over or len(self.runs) >= self.num_planned > 0
+        return is_complete and all(run.status.is_terminal for run in self.runs)

@@ -53,7 +53,9 @@ def shown_p(p_value: float | None) -> str:
 
 
 def _what_it_takes(verdict: Verdict) -> str:
-    wanted, more = f"{100 * verdict.wanted_difference:.1f} points", verdict.further_seeds
+    if verdict.wanted_difference == 0.0:
+        return "no difference was seen"
+    wanted, more = f"{100 * verdict.wanted_difference:.2g} points", verdict.further_seeds
     if more is None:
         return f"no number of seeds within reach would show a difference of {wanted}"
     if more == 0:

@@ -178,6 +178,13 @@ def test_arms_with_factors_are_compared_with_the_baseline_of_the_same_values() -
     }
 
 
+def test_arms_that_are_equal_are_said_to_be() -> None:
+    part = part_of([run(arm, seed, {"after_rl": [1, 2]}) for arm in ("ce", "sed") for seed in (1, 2)])
+    assert primary(part)[0].sentence == (
+        "sed against ce: +0.0 [+0.0, +0.0] points; not distinguishable (p = 1); no difference was seen."
+    )
+
+
 def test_one_seed_says_nothing() -> None:
     part = part_of([run(arm, 1, {"after_rl": [1, 2]}) for arm in ("ce", "sed")])
     (row,) = primary(part)
