@@ -171,6 +171,10 @@ async def _on_http_exception(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     if error.status_code == STATUS_OF[errors.BodyTooLarge]:
         return problem_of(errors.BodyTooLarge(error.detail))
+    if error.status_code == http.HTTPStatus.BAD_REQUEST:
+        # FastAPI's answer to what its parser breaks on; to other text that is no JSON it has a better one.
+        problem = "an error in parsing it: bytes that are no UTF-8 text, or nested too deeply"
+        return problem_of(errors.InvalidRequest(f"(body): {problem}", errors=[{"field": "(body)", "problem": problem}]))
     status = http.HTTPStatus(error.status_code)
     detail = error.detail if error.detail != status.phrase else status.description or status.phrase
     return _respond(status, status.name.lower(), status.phrase, detail, headers=error.headers)
