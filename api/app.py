@@ -30,6 +30,8 @@ from api.routers import (
     retention,
     rollouts,
     stream,
+    studies,
+    study_reports,
     token_views,
     tokens,
     users,
@@ -37,7 +39,7 @@ from api.routers import (
 )
 from api.sign_of_life import keep_recording_life
 from api.submission import PlanExperiment
-from api.web import account, login, pages, single_sign_on, static_files
+from api.web import account, login, pages, single_sign_on, static_files, study_pages
 from api.web.failed_logins import FailedLogins
 from migrations.apply import head_revision
 from service.live_updates import LiveUpdates
@@ -45,6 +47,7 @@ from service.log_archive import LogReader
 from service.planning import DataPreviewer, plan_experiment
 from service.settings import ApiSettings
 from service.storage.database import create_engine, create_sessions
+from service.study_report.serving import StudyReports
 from service.telemetry import WATCHERS
 
 PREFIX = "/api/v1"
@@ -73,7 +76,7 @@ def create_app(
     app.state.head_revision = head_revision()
     app.state.failed_logins = FailedLogins()
     app.state.oidc = None
-    people = (projects, users, tokens, audit, webhooks)
+    people = (projects, users, tokens, audit, webhooks, diagnosis)
     runs = (
         experiments,
         certificates,
@@ -87,10 +90,12 @@ def create_app(
         stream,
         retention,
         diagnosis,
+        studies,
+        study_reports,
     )
     for module in (*runs, *people, attempts):
         app.include_router(module.router, prefix=PREFIX)
-    for module in (health, login, single_sign_on, pages, account, static_files):
+    for module in (health, login, single_sign_on, pages, study_pages, account, static_files):
         app.include_router(module.router)
     app.mount("/static", static_files.folder)
     app.add_middleware(BodyLimits)
@@ -111,6 +116,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.sessions = create_sessions(own_engine or app.state.engine)
     app.state.looks = SharedLooks(app.state.sessions)
     app.state.log_reader = LogReader(app.state.sessions, settings.output_dir)
+    app.state.study_reports = StudyReports(app.state.sessions)
     app.state.live_updates = LiveUpdates(database_url)
     app.state.live_updates.start()
     WATCHERS.set_function(lambda: app.state.live_updates.num_subscriptions)

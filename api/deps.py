@@ -20,6 +20,7 @@ from service.planning import DataPreviewer
 from service.settings import ApiSettings
 from service.storage.database import Sessions
 from service.storage.tables import Attempt
+from service.study_report.serving import StudyReports
 
 TOKEN_COOKIE = "sedray_token"
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -52,6 +53,10 @@ async def _log_reader(request: Request) -> LogReader:
     return cast(LogReader, request.app.state.log_reader)
 
 
+async def _study_reports(request: Request) -> StudyReports:
+    return cast(StudyReports, request.app.state.study_reports)
+
+
 async def _plan(request: Request) -> PlanExperiment:
     return cast(PlanExperiment, request.app.state.plan)
 
@@ -67,6 +72,7 @@ SessionsDep = Annotated[Sessions, Depends(_sessions)]
 LiveUpdatesDep = Annotated[LiveUpdates, Depends(_live_updates)]
 LooksDep = Annotated[SharedLooks, Depends(_looks)]
 LogReaderDep = Annotated[LogReader, Depends(_log_reader)]
+StudyReportsDep = Annotated[StudyReports, Depends(_study_reports)]
 PlanDep = Annotated[PlanExperiment, Depends(_plan)]
 PreviewerDep = Annotated[DataPreviewer, Depends(_previewer)]
 

@@ -20,6 +20,7 @@ from api.schemas import Problem
 from service import errors
 from service.contract.spec import ExperimentSpec
 from service.contract.strict_model import describe_details
+from service.contract.studies import StudySpec
 
 logger = logging.getLogger(__name__)
 
@@ -115,7 +116,7 @@ async def _on_invalid_request(request: Request, error: Exception) -> JSONRespons
     detail = "; ".join(_in_words(entry) for entry in found[:3])
     if len(found) > 3:
         detail += f"; and {len(found) - 3} more, see errors"
-    about_spec = bool(in_body) and model is ExperimentSpec
+    about_spec = bool(in_body) and model in (ExperimentSpec, StudySpec)
     kind = errors.InvalidSpec if about_spec else errors.InvalidRequest
     return problem_of(kind(detail, errors=found))
 
@@ -124,7 +125,8 @@ def _in_body(found: Sequence[dict[str, Any]], model: type[BaseModel] | None) -> 
     if any(details["type"] == "json_invalid" for details in found):
         reason, position = found[0]["ctx"]["error"], found[0]["loc"][-1]
         return [{"field": "(body)", "problem": f"not JSON: {reason} at character {position}"}]
-    if model is None or any(len(details["loc"]) == 1 for details in found):
+    # What a model says of its whole body stands there too.
+    if model is None or any(len(details["loc"]) == 1 and details["type"] != "value_error" for details in found):
         hint = "send one JSON object with the header 'Content-Type: application/json'"
         return [{"field": "(body)", "problem": details["msg"], "hint": hint} for details in found]
     inside = [cast(ErrorDetails, {**details, "loc": details["loc"][1:]}) for details in found]
@@ -170,9 +172,10 @@ async def _on_http_exception(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     if error.status_code == STATUS_OF[errors.BodyTooLarge]:
         return problem_of(errors.BodyTooLarge(error.detail))
-    if isinstance(error.__cause__, (UnicodeDecodeError, RecursionError)):
-        # So the framework tells of bodies of which not even a fault of syntax can be named.
-        return problem_of(errors.InvalidRequest("the body is not JSON in UTF-8, or nested beyond measure"))
+    if error.status_code == http.HTTPStatus.BAD_REQUEST:
+        # FastAPI's answer to what its parser breaks on; to other text that is no JSON it has a better one.
+        problem = "an error in parsing it: bytes that are no UTF-8 text, or nested too deeply"
+        return problem_of(errors.InvalidRequest(f"(body): {problem}", errors=[{"field": "(body)", "problem": problem}]))
     status = http.HTTPStatus(error.status_code)
     detail = error.detail if error.detail != status.phrase else status.description or status.phrase
     return _respond(status, status.name.lower(), status.phrase, detail, headers=error.headers)

@@ -301,7 +301,7 @@ class FieldProblem(WireModel):
 
 
 class Problem(WireModel):
-    """An error as RFC 9457 describes it; some kinds have further members of their own."""
+    """An error as RFC 9457 describes it. Facts for machines may stand beside these members, as there."""
 
     model_config = ConfigDict(extra="allow")
 

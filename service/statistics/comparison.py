@@ -7,7 +7,7 @@ all units. Both hold their level whatever the distribution, if the arms do not d
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import sqrt
+from math import comb, sqrt
 from typing import Any, Literal
 
 import numpy as np
@@ -35,16 +35,32 @@ class Comparison:
     further_units: int | None
     """Of each arm, beyond those run: so many would show the difference seen in 4 of 5 studies. None if unknown."""
     method: Literal["signs of pairs", "labels of units", "none"]
+    spread: float | None = None
+    """Standard deviation of the difference that one unit, or one of each arm, shows: what power is counted with."""
 
 
 def compare(arm: ArmScores, baseline: ArmScores, *, alpha: float = 0.05, seed: int = 0) -> Comparison:
     """Arm minus baseline on the same prompts, in the same order. Raises ValueError for tables of different widths."""
     if arm.values_UP.shape[1] != baseline.values_UP.shape[1]:
         raise ValueError("arms can be compared on the same prompts only")
-    shared = sorted(set(arm.units) & set(baseline.units))
-    if len(shared) >= MIN_PAIRS and len(shared) == min(arm.num_units, baseline.num_units):
+    shared = _pairs(arm, baseline)
+    if shared:
         return _of_pairs(_rows(arm, shared) - _rows(baseline, shared), alpha, seed)
     return _of_labels(arm, baseline, alpha, seed)
+
+
+def permutation_p(arm: ArmScores, other: ArmScores, *, seed: int = 0) -> float | None:
+    """The p-value of `compare` without its interval; None with fewer than two units in an arm."""
+    if shared := _pairs(arm, other):
+        return sign_flip_p((_rows(arm, shared) - _rows(other, shared)).mean(axis=1), seed=seed)
+    if arm.num_units < 2 or other.num_units < 2:
+        return None
+    return label_p(arm.unit_means_U, other.unit_means_U, seed=seed)
+
+
+def smallest_p(num_units: int) -> float:
+    """What the p-value of two arms with the same `num_units` seeds cannot fall below."""
+    return 2 / (comb(2 * num_units, num_units) if num_units < MIN_PAIRS else 2**num_units)
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
@@ -68,6 +84,7 @@ def _of_pairs(differences_UP: Array, alpha: float, seed: int) -> Comparison:
         num_pairs=len(means_U),
         further_units=further_units(float(means_U.std(ddof=1)), len(means_U), wanted),
         method="signs of pairs",
+        spread=float(means_U.std(ddof=1)),
     )
 
 
@@ -83,7 +100,14 @@ def _of_labels(arm: ArmScores, baseline: ArmScores, alpha: float, seed: int) -> 
         num_pairs=0,
         further_units=further_units(float(spread), min(arm.num_units, baseline.num_units), wanted),
         method="labels of units",
+        spread=float(spread),
     )
+
+
+def _pairs(arm: ArmScores, baseline: ArmScores) -> list[int]:
+    """The units by which the arms are paired; none where too few are shared."""
+    shared = sorted(set(arm.units) & set(baseline.units))
+    return shared if len(shared) >= MIN_PAIRS and len(shared) == min(arm.num_units, baseline.num_units) else []
 
 
 def _rows(arm: ArmScores, units: Sequence[int]) -> Array:

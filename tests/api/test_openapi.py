@@ -102,7 +102,7 @@ def failures(served: Served, operation: Any) -> list[str]:
         try:
             try_out(served, operation, mode)
         except Unsatisfiable:
-            assert mode is GenerationMode.NEGATIVE, operation.label  # Who takes nothing cannot be given what is wrong.
+            continue  # What takes nothing at all has no unfitting request.
         except (AssertionError, FailureGroup) as error:
             found.append(f"{operation.method.upper()} {operation.path} ({mode.value}): {error}")
     return found

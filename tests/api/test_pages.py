@@ -180,7 +180,17 @@ def test_no_script_turns_text_into_markup(script: Path) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["plotly.min.js", "style.css", "service.js", "charts.js", "experiment.js", "token_view.js", "token_panes.js"],
+    [
+        "plotly.min.js",
+        "style.css",
+        "service.js",
+        "plot_style.js",
+        "charts.js",
+        "experiment.js",
+        "token_view.js",
+        "token_panes.js",
+        "study_report.js",
+    ],
 )
 async def test_scripts_and_styles_come_from_the_service_itself(anonymous: httpx.AsyncClient, path: str) -> None:
     assert (await anonymous.get(f"/static/{path}")).status_code == 200

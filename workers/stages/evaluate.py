@@ -15,6 +15,7 @@ from workers.rewards.samples import RewardFailed
 from workers.rollouts import Prompt, SamplingParameters
 from workers.stages.sampling import JudgedGroup, judge, make_requests, shown_samples, verify_completions
 from workers.stages.stage_context import StageContext, StageOutcome
+from workers.stages.untrained_groups import data_digest
 
 _REQUESTS_PER_CALL = 2048
 """Enough to keep an engine full; few enough to show progress."""
@@ -128,6 +129,7 @@ def _sample_and_judge(
     facts = {
         "generation_s": sampled.generation_s,
         "num_tokens": sampled.num_tokens,
+        "prompts_sha256": data_digest(prompts),
         "policy_version": context.versions.engine,
         "global_step": place.global_step,
     }

@@ -86,7 +86,12 @@ def _run(loop: "_RlLoop") -> StageOutcome:
         metrics=loop.metrics,
         checkpoint=context.trainer.export(context.model_folder("rl")),
         detail=facts
-        | {"num_prompts": len(loop.prompts), "num_tokens": loop.num_tokens, "sampled": loop.sampling.as_detail()},
+        | {
+            "num_prompts": len(loop.prompts),
+            "prompts_sha256": loop.data_sha256,
+            "num_tokens": loop.num_tokens,
+            "sampled": loop.sampling.as_detail(),
+        },
     )
 
 

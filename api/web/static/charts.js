@@ -1,8 +1,6 @@
 // Charts of the experiment's series, and the histogram behind SED's threshold. Plotly is a script of its own.
-import { article, getJson } from "./service.js";
-
-const COLOURS = ["#2a78d1", "#d9822b", "#2f9e63", "#9650c8"];
-const OPTIONS = { responsive: true, displaylogo: false, displayModeBar: false };
+import { COLOURS, OPTIONS, colourOf, layout } from "./plot_style.js";
+import { getJson } from "./service.js";
 
 export const charts = [...document.querySelectorAll(".chart[data-names]")].map((element) => ({
   element,
@@ -28,32 +26,6 @@ function traces(series, { names, labels }) {
       { x: steps, y: one.envelope.map((bucket) => bucket.mean), name: label, mode: "lines", line: { color: colour, width: 1.6 } },
     ];
   });
-}
-
-// What a variable of the style sheet means in the present colour scheme.
-function colourOf(variable) {
-  const probe = document.createElement("span");
-  probe.style.color = `var(${variable})`;
-  article.append(probe);
-  const { color } = getComputedStyle(probe);
-  probe.remove();
-  return color;
-}
-
-function layout(axis, showlegend) {
-  const line = colourOf("--line");
-  return {
-    margin: { l: 48, r: 8, t: 6, b: 34 },
-    paper_bgcolor: "rgba(0,0,0,0)",
-    plot_bgcolor: "rgba(0,0,0,0)",
-    font: { color: colourOf("--ink"), size: 11 },
-    showlegend,
-    legend: { orientation: "h", y: 1.15, x: 0 },
-    xaxis: { title: { text: axis }, gridcolor: line, zeroline: false },
-    yaxis: { gridcolor: line, zeroline: false, automargin: true },
-    hovermode: "x unified",
-    uirevision: "kept",
-  };
 }
 
 export async function draw(chart) {

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import ttest_rel
 
-from service.statistics.comparison import compare, holm, label_p, sign_flip_p
+from service.statistics.comparison import compare, holm, label_p, permutation_p, sign_flip_p, smallest_p
 from service.statistics.power import Wanted, further_units, smallest_difference, units_needed
 from service.statistics.scores import ArmScores
 from tests.service.statistics.studies import World
@@ -70,6 +70,14 @@ def test_welchs_interval_covers_where_arms_share_no_seed() -> None:
         assert found.low is not None and found.high is not None
         covered += found.low <= 0.0 <= found.high
     assert 0.925 <= covered / 600 <= 0.985
+
+
+@pytest.mark.parametrize("num_units", [3, 5, 6, 8])
+def test_the_smallest_p_is_that_of_arms_that_do_not_overlap(num_units: int) -> None:
+    low = ArmScores(units=tuple(range(num_units)), values_UP=np.linspace(0.1, 0.2, num_units)[:, None])
+    high = ArmScores(units=low.units, values_UP=low.values_UP + 0.5)
+    assert permutation_p(high, low) == pytest.approx(smallest_p(num_units)) == compare(high, low).p_value
+    assert smallest_p(5000) == 0.0
 
 
 def test_one_run_an_arm_is_no_evidence() -> None:
