@@ -12,8 +12,8 @@ from service.contract.studies import StudySpec
 from service.contract.study_changes import StudyChange
 
 Model = TypeVar("Model", bound=BaseModel)
-_SUBMISSION_TIMEOUT_S = 300.0
-"""A study is stored with all its experiments, of which there may be thousands."""
+_TIMEOUT_S = 300.0
+"""Of what changes all experiments of a study at once: there may be thousands."""
 
 
 class StudyCalls:
@@ -22,9 +22,7 @@ class StudyCalls:
     def submit_study(self, spec: StudySpec | Mapping[str, Any], *, idempotency_key: str | None = None) -> StudyOut:
         """Locks the study and queues its experiments. The same key and body give the same study, however often sent."""
         headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
-        return self._call(
-            StudyOut, "POST", "/studies", json=_body(spec), headers=headers, timeout_s=_SUBMISSION_TIMEOUT_S
-        )
+        return self._call(StudyOut, "POST", "/studies", json=_body(spec), headers=headers, timeout_s=_TIMEOUT_S)
 
     def dry_run_study(self, spec: StudySpec | Mapping[str, Any]) -> StudyPlanReply:
         """What would follow from the study; stores nothing."""
@@ -34,7 +32,7 @@ class StudyCalls:
             "/studies",
             json=_body(spec),
             params={"dry_run": "true"},
-            timeout_s=_SUBMISSION_TIMEOUT_S,
+            timeout_s=_TIMEOUT_S,
         )
 
     def study(self, study_id: str) -> StudyOut:
@@ -65,21 +63,23 @@ class StudyCalls:
             "POST",
             f"/studies/{study_id}/amendments",
             json=_body(change),
-            timeout_s=_SUBMISSION_TIMEOUT_S,
+            timeout_s=_TIMEOUT_S,
             repeat=False,
         )
 
     def pause_study(self, study_id: str, reason: str = "") -> StudyOut:
         """Holds what waits; what runs goes on."""
-        return self._call(StudyOut, "POST", f"/studies/{study_id}/pause", json={"reason": reason})
+        return self._call(StudyOut, "POST", f"/studies/{study_id}/pause", json={"reason": reason}, timeout_s=_TIMEOUT_S)
 
     def resume_study(self, study_id: str) -> StudyOut:
         """Releases what the pause held."""
-        return self._call(StudyOut, "POST", f"/studies/{study_id}/resume")
+        return self._call(StudyOut, "POST", f"/studies/{study_id}/resume", timeout_s=_TIMEOUT_S)
 
     def cancel_study(self, study_id: str, reason: str = "") -> StudyOut:
         """Cancels everything of it that has not ended."""
-        return self._call(StudyOut, "POST", f"/studies/{study_id}/cancel", json={"reason": reason})
+        return self._call(
+            StudyOut, "POST", f"/studies/{study_id}/cancel", json={"reason": reason}, timeout_s=_TIMEOUT_S
+        )
 
     def exclude_run(self, study_id: str, experiment_id: str, reason: str) -> StudyRunPage:
         """Takes a run out of the study's figures."""
