@@ -6,6 +6,7 @@ folder by Qwen2's own byte-level one.
 
 import math
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -49,20 +50,25 @@ def build_model(seed: int) -> Qwen3ForCausalLM:
     return Qwen3ForCausalLM(config)
 
 
-def pretrain(model: Qwen3ForCausalLM, problems: list[CountdownGold], seed: int) -> None:
-    """Next-token training on the completions only; each row a random problem, number order and legal trace.
+def pretrain(
+    model: Qwen3ForCausalLM,
+    problems: list[CountdownGold],
+    seed: int,
+    traces: Callable[[CountdownGold], list[str]] = legal_traces,
+) -> None:
+    """Next-token training on the completions only; each row a random problem, number order and one of its `traces`.
 
     AdamW with linear warm-up and cosine decay. Same machine, thread count and seed give the same weights.
     """
     rng = random.Random(seed)
     generator = torch.Generator().manual_seed(seed)
-    traces = [_encoded_traces(problem) for problem in problems]
+    encoded = [_encoded_traces(problem, traces(problem)) for problem in problems]
     optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK_LR, betas=(0.9, 0.98), weight_decay=0.01)
     model.train()
     for step in range(NUM_STEPS):
         for group in optimizer.param_groups:
             group["lr"] = _learning_rate(step)
-        rows = rng.choices(traces, k=BATCH_SIZE)
+        rows = rng.choices(encoded, k=BATCH_SIZE)
         batch_BT = torch.stack([row[rng.randrange(len(row))] for row in rows])
         order_BN = torch.rand(BATCH_SIZE, 3, generator=generator).argsort(1)
         batch_BT[:, :3] = batch_BT[:, :3].gather(1, order_BN)
@@ -81,9 +87,9 @@ def write_model(model: Qwen3ForCausalLM, folder: Path) -> None:
     model.save_pretrained(folder)
 
 
-def _encoded_traces(problem: CountdownGold) -> Tensor:
+def _encoded_traces(problem: CountdownGold, traces: list[str]) -> Tensor:
     prompt = prompt_text(problem)
-    texts = [f"{prompt} {trace} {EOS}" for trace in legal_traces(problem)]
+    texts = [f"{prompt} {trace} {EOS}" for trace in traces]
     return torch.tensor([[_TOKEN_IDS[word] for word in text.split()] for text in texts])
 
 
