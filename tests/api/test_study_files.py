@@ -17,7 +17,7 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 def load_filled(file: Path, folder: Path) -> StudySpec:
     """A study of the paper as a team would complete it."""
     filled = folder / file.name
-    filled.write_text(file.read_text().replace("FILL IN", "0" * 40))
+    filled.write_text(file.read_text().replace("FILL IN", "a" * 40))
     return StudySpec.model_validate(load_study(filled))
 
 
