@@ -1,8 +1,9 @@
 """Make what the study of this folder uses: data and base models in which SFT teaches what the base model lacks.
 
 ``python examples/countdown/make_study.py`` writes ``study/`` beside this file; ``--check`` compares the data with a
-fresh making. Base models are pretrained on traces of sums and differences alone; SFT shows all four operations, one
-trace per problem. So RL without SFT cannot reach problems that need a product or a quotient, and SFT is worth having.
+fresh making. A base model can calculate with all four operations, but reaches targets by sums and differences alone:
+half of its pretraining are traces that pay no heed to the prompt's target. SFT shows one trace per problem, with
+whatever operations it takes.
 """
 
 import argparse
@@ -21,10 +22,11 @@ from service.contract.gold_answers import CountdownGold
 
 FOLDER = HERE / "study"
 SPLIT_SEED = 100
-NUM_TEST, NUM_DEV, NUM_SFT = 400, 256, 800
+NUM_TEST, NUM_DEV, NUM_SFT = 400, 256, 1200
 BASE_SEEDS = (0, 1)
 """One base model each: what holds for one may be its own."""
-BASE_OPERATORS = frozenset("+-")
+NUM_AIMLESS = 128
+"""Of the 256 rows of a pretraining batch."""
 CHECKED_FILES = tuple(f"data/{name}.jsonl" for name in ("sft", "rl", "dev", "test"))
 
 
@@ -53,10 +55,9 @@ def split_problems(seed: int = SPLIT_SEED) -> StudySplits:
     )
 
 
-def base_traces(problem: CountdownGold) -> list[str]:
-    """The legal traces that a base model sees: sums and differences only, and so for some problems none."""
-    others = set("*/") - BASE_OPERATORS
-    return [trace for trace in legal_traces(problem) if not others & set(trace.split())]
+def aimed_traces(problem: CountdownGold) -> list[str]:
+    """The legal traces that a base model sees under the right target: sums and differences, and so for many none."""
+    return [trace for trace in legal_traces(problem) if not {"*", "/"} & set(trace.split())]
 
 
 def write_data(splits: StudySplits, folder: Path) -> None:
@@ -75,10 +76,9 @@ def write_base_models(splits: StudySplits, folder: Path) -> None:
 
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
-    seen = {problem: traces for problem in splits.sft + splits.rl if (traces := base_traces(problem))}
     for seed in BASE_SEEDS:
         model = build_model(seed)
-        pretrain(model, list(seen), seed, traces=seen.__getitem__)
+        pretrain(model, splits.sft + splits.rl, seed, traces=aimed_traces, num_aimless=NUM_AIMLESS)
         write_model(model, folder / f"base-{seed}")
         write_tokenizer(folder / f"base-{seed}")
 
