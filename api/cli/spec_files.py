@@ -25,32 +25,21 @@ def load_spec(file: Path) -> dict[str, Any]:
 
     Raises UnreadableSpec with the line where the YAML breaks.
     """
-    spec = read_object(file, "name, model, sft, rl; see `sedray schema`")
-    make_paths_absolute(spec, file.resolve().parent)
-    return spec
-
-
-def read_object(file: Path, known: str) -> dict[str, Any]:
-    """The one object that the file holds; `known` names keys that it could have. Raises UnreadableSpec."""
     try:
-        found = _read_yaml(file.read_text())
+        spec = _read_yaml(file.read_text())
     except OSError as error:
         raise UnreadableSpec(f"cannot read {file}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UnreadableSpec(f"{file} is not valid YAML: {error}") from error
-    if not isinstance(found, dict):
-        raise UnreadableSpec(f"{file} must hold one object with keys such as {known}")
-    return found
-
-
-def make_paths_absolute(spec: dict[str, Any], folder: Path) -> None:
-    """In place: relative paths of an experiment's specification are seen from `folder`."""
+    if not isinstance(spec, dict):
+        raise UnreadableSpec(f"{file} must hold one object with keys such as name, model, sft, rl; see `sedray schema`")
     for path in _PATHS:
-        _make_absolute(spec, path, folder)
+        _make_absolute(spec, path, file.resolve().parent)
     evaluation = spec.get("evaluation")
     further = evaluation.get("further_sets") if isinstance(evaluation, dict) else None
     for one in further if isinstance(further, list) else []:
-        _make_absolute(one, ("data", "path"), folder)
+        _make_absolute(one, ("data", "path"), file.resolve().parent)
+    return spec
 
 
 def apply_overrides(spec: dict[str, Any], overrides: list[str]) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from api.cli.study_files import load_study
+from api.cli.spec_files import load_study
 from service.contract.data_sets import PAPER_EVALUATION_SETS
 from service.contract.published import published_table
 from service.contract.spec import ExperimentSpec

@@ -6,7 +6,7 @@ import pytest
 from make_study import BASE_SEEDS, FOLDER, HERE, aimed_traces, changed_files, split_problems
 from task import all_problems, legal_traces, same_problem_key
 
-from api.cli.study_files import load_study
+from api.cli.spec_files import load_study
 from service.contract.gold_answers import parse_countdown_gold
 from service.contract.studies import StudySpec, planned_runs
 
