@@ -2,6 +2,8 @@
 
     experiment_id: ReadableExperiment       a viewer of its project
     experiment_id: ControllableExperiment   a member for their own, a maintainer for others'
+    study_id: ReadableStudy                 a viewer of its project
+    study_id: ControllableStudy             a member for their own, a maintainer for others'
     project: ReadableProject                a viewer           } the project whose name stands in the path
     project: OverseenProject                a maintainer       }
     project: ManagedProject                 a maintainer, with a token of scope `admin`
@@ -25,6 +27,7 @@ from service.contract.access import TokenScope
 from service.storage.tables import Project
 
 ExperimentId = Annotated[str, Path(description="An experiment's id.", examples=["exp-01j9z8k7m6n5p4q3"])]
+StudyId = Annotated[str, Path(description="A study's id.", examples=["study-01j9z8k7m6n5p4q3"])]
 ProjectName = Annotated[str, Path(description="A project's name.", max_length=63, examples=["default"])]
 
 
@@ -33,6 +36,15 @@ def _experiment(action: Action) -> Callable[..., Awaitable[str]]:
         async with sessions() as session:
             await access.require_experiment(session, user, experiment_id, action)
         return experiment_id
+
+    return allowed
+
+
+def _study(action: Action) -> Callable[..., Awaitable[str]]:
+    async def allowed(user: CurrentUser, sessions: SessionsDep, study_id: StudyId) -> str:
+        async with sessions() as session:
+            await access.require_study(session, user, study_id, action)
+        return study_id
 
     return allowed
 
@@ -57,6 +69,10 @@ ReadableExperiment = Annotated[str, Depends(_experiment(Action.READ))]
 """The id of an experiment that the caller may read."""
 ControllableExperiment = Annotated[str, Depends(_experiment(Action.CONTROL))]
 """The id of an experiment that the caller may cancel and retry."""
+ReadableStudy = Annotated[str, Depends(_study(Action.READ))]
+"""The id of a study that the caller may read."""
+ControllableStudy = Annotated[str, Depends(_study(Action.CONTROL))]
+"""The id of a study that the caller may amend, pause and cancel."""
 ReadableProject = Annotated[Project, Depends(_project(Action.READ))]
 OverseenProject = Annotated[Project, Depends(_project(Action.OVERSEE))]
 ManagedProject = Annotated[Project, Depends(_project(Action.MANAGE))]

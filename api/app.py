@@ -19,6 +19,7 @@ from api.routers import (
     audit,
     certificates,
     data,
+    diagnosis,
     experiments,
     health,
     logs,
@@ -29,6 +30,7 @@ from api.routers import (
     retention,
     rollouts,
     stream,
+    studies,
     token_views,
     tokens,
     users,
@@ -36,7 +38,7 @@ from api.routers import (
 )
 from api.sign_of_life import keep_recording_life
 from api.submission import PlanExperiment
-from api.web import account, login, pages, single_sign_on, static_files
+from api.web import account, login, pages, single_sign_on, static_files, study_pages
 from api.web.failed_logins import FailedLogins
 from migrations.apply import head_revision
 from service.live_updates import LiveUpdates
@@ -72,7 +74,7 @@ def create_app(
     app.state.head_revision = head_revision()
     app.state.failed_logins = FailedLogins()
     app.state.oidc = None
-    people = (projects, users, tokens, audit, webhooks)
+    people = (projects, users, tokens, audit, webhooks, diagnosis)
     runs = (
         experiments,
         certificates,
@@ -85,10 +87,11 @@ def create_app(
         token_views,
         stream,
         retention,
+        studies,
     )
     for module in (*runs, *people, attempts):
         app.include_router(module.router, prefix=PREFIX)
-    for module in (health, login, single_sign_on, pages, account, static_files):
+    for module in (health, login, single_sign_on, pages, study_pages, account, static_files):
         app.include_router(module.router)
     app.mount("/static", static_files.folder)
     app.add_middleware(BodyLimits)

@@ -39,6 +39,7 @@ from api.schemas import (
     StoredRolloutsPage,
     TokenViewPage,
 )
+from api.study_client import StudyCalls
 from service.contract.messages import TokenView
 from service.contract.preview import DataPreview
 from service.contract.spec import ExperimentSpec
@@ -83,7 +84,7 @@ class StreamMessage:
     id: str | None
 
 
-class SedrayClient(QueueCalls, OperationCalls):
+class SedrayClient(QueueCalls, OperationCalls, StudyCalls):
     """Synchronous client. Submissions always carry an idempotency key, so they may be repeated safely; what may not be
     repeated, such as issuing a token, is sent once."""
 

@@ -20,6 +20,7 @@ from api.schemas import Problem
 from service import errors
 from service.contract.spec import ExperimentSpec
 from service.contract.strict_model import describe_details
+from service.contract.studies import StudySpec
 
 logger = logging.getLogger(__name__)
 
@@ -115,7 +116,7 @@ async def _on_invalid_request(request: Request, error: Exception) -> JSONRespons
     detail = "; ".join(_in_words(entry) for entry in found[:3])
     if len(found) > 3:
         detail += f"; and {len(found) - 3} more, see errors"
-    about_spec = bool(in_body) and model is ExperimentSpec
+    about_spec = bool(in_body) and model in (ExperimentSpec, StudySpec)
     kind = errors.InvalidSpec if about_spec else errors.InvalidRequest
     return problem_of(kind(detail, errors=found))
 
@@ -170,6 +171,10 @@ async def _on_http_exception(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     if error.status_code == STATUS_OF[errors.BodyTooLarge]:
         return problem_of(errors.BodyTooLarge(error.detail))
+    if error.status_code == http.HTTPStatus.BAD_REQUEST:
+        # FastAPI's answer to what its parser breaks on; to other text that is no JSON it has a better one.
+        problem = "an error in parsing it: bytes that are no UTF-8 text, or nested too deeply"
+        return problem_of(errors.InvalidRequest(f"(body): {problem}", errors=[{"field": "(body)", "problem": problem}]))
     status = http.HTTPStatus(error.status_code)
     detail = error.detail if error.detail != status.phrase else status.description or status.phrase
     return _respond(status, status.name.lower(), status.phrase, detail, headers=error.headers)

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from service.contract.messages import Progress, RolloutSample, StageResult
 from service.contract.metric_names import Better
@@ -301,7 +301,9 @@ class FieldProblem(WireModel):
 
 
 class Problem(WireModel):
-    """An error as RFC 9457 describes it."""
+    """An error as RFC 9457 describes it. Facts for machines may stand beside these members, as there."""
+
+    model_config = ConfigDict(extra="allow")
 
     type: str = Field(examples=["urn:sedray:problem:invalid_spec"])
     title: str

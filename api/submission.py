@@ -56,7 +56,7 @@ async def submit(sessions: Sessions, plan: PlanExperiment, submission: Submissio
         first = await _find_replay(session, submission)
         if first is not None:
             return first, True
-        capacity = await _capacity_now(session)
+        capacity = await capacity_now(session)
     planned = await plan(spec, capacity)
     async with sessions.begin() as session:
         experiment, replayed = await experiments.submit(
@@ -81,11 +81,11 @@ async def plan_now(sessions: Sessions, plan: PlanExperiment, user: Principal, sp
     """
     async with sessions() as session:
         await access.require_submission(session, user, spec.project)
-        capacity = await _capacity_now(session)
+        capacity = await capacity_now(session)
     return await plan(spec, capacity)
 
 
-async def _capacity_now(session: AsyncSession) -> Capacity | None:
+async def capacity_now(session: AsyncSession) -> Capacity | None:
     """Of the cluster as last seen; None while that is unknown."""
     state = await queue.cluster_state(session)
     return _capacity(state) if state and state.reachable else None

@@ -15,6 +15,7 @@ from service.storage import (  # noqa: F401
     audit_tables,
     membership_tables,
     scheduling_tables,
+    study_tables,
     token_tables,
     webhook_tables,
 )

@@ -121,6 +121,8 @@ class SchedulerSettings(ServiceSettings):
     reconcile_s: float = 3.0
     upkeep_s: float = Field(default=15.0, gt=0)
     """Between two passes of housekeeping: log lines to the storage, retention."""
+    studies_s: float = Field(default=5.0, gt=0)
+    """Between two looks at open studies: budget, stopping rule, end."""
     figures_s: float = Field(default=10.0, gt=0)
     """Between two looks at the figures for Prometheus."""
     ray_agent_port: int = Field(default=52365, ge=1, le=65_535)

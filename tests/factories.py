@@ -6,14 +6,19 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from service import attempts, experiments
+from service import attempts, experiments, studies
 from service.contract.access import ProjectRole
 from service.contract.messages import FinishReport, RunEvent, StageResult, TokenView, WorkerReport
 from service.contract.plan import ExperimentPlan
 from service.contract.spec import ExperimentSpec
 from service.contract.stages import StageName
 from service.contract.status import EndReason
+from service.contract.studies import StudySpec
+from service.storage.identifiers import new_id
+from service.storage.study_tables import Study
 from service.storage.tables import Attempt, Experiment, Project, User
+from service.studies import PlannedDraft, StudyDraft, draft_study
+from service.studies.costs import plan_study
 from service.tenancy import members, users
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -24,6 +29,49 @@ def spec_body(**changes: Any) -> dict[str, Any]:
     """A minimal specification as JSON: one SFT stage. `changes` replace top-level keys."""
     sft = {"data": {"path": "/data/sft.jsonl"}, "optimizer": {"learning_rate": 1e-3}, "num_epochs": 1, "batch_size": 8}
     return {"name": "toy", "model": {"path": "/models/toy"}, "sft": sft, **changes}
+
+
+def study_body(**changes: Any) -> dict[str, Any]:
+    """A study as JSON: two arms over two seeds, evaluated after SFT and after RL. `changes` replace top-level keys."""
+    prompts = {"data": {"path": "/data/rl.jsonl"}, "reward": {"type": "countdown"}, "max_completion_length": 8}
+    rl = {
+        **prompts,
+        "optimizer": {"learning_rate": 1e-4},
+        "num_steps": 2,
+        "num_prompts_per_step": 2,
+        "num_generations": 2,
+    }
+    evaluation = {**prompts, "num_generations": 4, "pass_at_k": [1, 4], "points": ["after_sft", "after_rl"]}
+    base = {key: value for key, value in spec_body(rl=rl, evaluation=evaluation).items() if key != "name"}
+    return {
+        "name": "ce-or-sed",
+        "question": "Does it help?",
+        "base": base,
+        "arms": [{"name": "ce"}, {"name": "sed", "overrides": {"sft.objective": {"type": "sed"}}}],
+        "baseline": "ce",
+        "sft_seeds": [1, 2],
+        **changes,
+    }
+
+
+async def make_study(session: AsyncSession, *, user: User | None = None, **changes: Any) -> Study:
+    """A running study with its experiments queued."""
+    spec = StudySpec.model_validate(study_body(**changes))
+    study, _ = await studies.submit(
+        session,
+        user=user or await make_user(session),
+        planned=planned_study(draft_study(new_id("study"), spec)),
+        submitted=spec.model_dump(mode="json"),
+        body_sha256="0" * 64,
+        idempotency_key=None,
+    )
+    return study
+
+
+def planned_study(draft: StudyDraft) -> PlannedDraft:
+    """As if the files had been looked at."""
+    plans = dict.fromkeys(draft.representatives(), PLAN)
+    return PlannedDraft(draft=draft, plans=plans, plan=plan_study(draft, plans, {}, 0, None))
 
 
 def make_spec(**changes: Any) -> ExperimentSpec:

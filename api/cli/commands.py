@@ -22,6 +22,7 @@ from api.cli.log_printer import LogPrinter
 from api.cli.queue_commands import add_queue_commands
 from api.cli.queue_tables import orders_view
 from api.cli.spec_files import apply_overrides, load_spec
+from api.cli.study_commands import study_app
 from api.cli.tables import experiment_view, experiments_table, plan_view, queue_table, results_table
 from api.cli.token_text import token_text
 from api.cli.watch import watch as watch_live
@@ -41,6 +42,7 @@ data_app = typer.Typer(help="Look at data before a run.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 add_queue_commands(app)
 app.add_typer(admin_app, name="admin")
+app.add_typer(study_app, name="study")
 
 ExperimentId = Annotated[str, typer.Argument(help="The experiment's id, as `sedray ls` shows it.", show_default=False)]
 SpecFile = Annotated[Path, typer.Argument(help="Specification in YAML or JSON.", show_default=False)]

@@ -6,6 +6,8 @@ from typing import Any
 
 import yaml
 
+from service.contract.studies import with_overrides
+
 _PATHS = (
     ("model", "path"),
     ("sft", "data", "path"),
@@ -25,21 +27,78 @@ def load_spec(file: Path) -> dict[str, Any]:
 
     Raises UnreadableSpec with the line where the YAML breaks.
     """
+    spec = load_object(file, "one object with keys such as name, model, sft, rl; see `sedray schema`")
+    make_paths_absolute(spec, file.resolve().parent)
+    return spec
+
+
+def load_study(file: Path) -> dict[str, Any]:
+    """A study as the service takes it: the paths of the base, of arms and of factors are seen from the file too."""
+    study = load_object(file, "one object with keys such as name, question, base, arms, baseline, sft_seeds")
+    return {**study, **_with_absolute_paths(study, file.resolve().parent)}
+
+
+def load_object(file: Path, expected: str) -> dict[str, Any]:
+    """The object that a YAML or JSON file holds. Raises UnreadableSpec."""
     try:
-        spec = _read_yaml(file.read_text())
+        found = _read_yaml(file.read_text())
     except OSError as error:
         raise UnreadableSpec(f"cannot read {file}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UnreadableSpec(f"{file} is not valid YAML: {error}") from error
-    if not isinstance(spec, dict):
-        raise UnreadableSpec(f"{file} must hold one object with keys such as name, model, sft, rl; see `sedray schema`")
+    if not isinstance(found, dict):
+        raise UnreadableSpec(f"{file} must hold {expected}")
+    return found
+
+
+def make_paths_absolute(spec: dict[str, Any], folder: Path) -> None:
+    """In place, wherever a specification names files."""
     for path in _PATHS:
-        _make_absolute(spec, path, file.resolve().parent)
+        _make_absolute(spec, path, folder)
     evaluation = spec.get("evaluation")
     further = evaluation.get("further_sets") if isinstance(evaluation, dict) else None
     for one in further if isinstance(further, list) else []:
-        _make_absolute(one, ("data", "path"), file.resolve().parent)
-    return spec
+        _make_absolute(one, ("data", "path"), folder)
+
+
+def absolute_overrides(base: dict[str, Any], overrides: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Values by dotted keys, with paths made absolute: what is a path, the whole specification shows."""
+    try:
+        whole = with_overrides(base, overrides)
+    except ValueError:
+        return overrides  # The service says which one is wrong.
+    make_paths_absolute(whole, folder)
+    return {key: None if value is None else _at(whole, key) for key, value in overrides.items()}
+
+
+def _with_absolute_paths(study: dict[str, Any], folder: Path) -> dict[str, Any]:
+    base, arms, factors = study.get("base"), study.get("arms"), study.get("factors")
+    if not isinstance(base, dict):
+        return {}
+    make_paths_absolute(base, folder)
+    changed: dict[str, Any] = {"base": base}
+    if isinstance(arms, list):
+        changed["arms"] = [_absolute_arm(base, arm, folder) for arm in arms]
+    if isinstance(factors, dict):
+        changed["factors"] = {
+            key: [absolute_overrides(base, {key: value}, folder)[key] for value in values]
+            if isinstance(values, list)
+            else values
+            for key, values in factors.items()
+        }
+    return changed
+
+
+def _absolute_arm(base: dict[str, Any], arm: Any, folder: Path) -> Any:
+    overrides = arm.get("overrides") if isinstance(arm, dict) else None
+    return {**arm, "overrides": absolute_overrides(base, overrides, folder)} if isinstance(overrides, dict) else arm
+
+
+def _at(spec: Any, dotted: str) -> Any:
+    node = spec
+    for key in dotted.split("."):
+        node = node[key]
+    return node
 
 
 def apply_overrides(spec: dict[str, Any], overrides: list[str]) -> None:

@@ -7,10 +7,12 @@ token ──> Principal (user, roles, scope, binding) ──Action──> allowe
 
 from service.access.checks import (
     no_experiment,
+    no_study,
     project_named,
     require_admin,
     require_experiment,
     require_project,
+    require_study,
     require_submission,
 )
 from service.access.principal import EVERYTHING, Action, Actor, Principal, Visible
@@ -22,9 +24,11 @@ __all__ = [
     "Principal",
     "Visible",
     "no_experiment",
+    "no_study",
     "project_named",
     "require_admin",
     "require_experiment",
     "require_project",
+    "require_study",
     "require_submission",
 ]

@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from service.access.principal import Action, Principal, Visible
 from service.contract.access import TokenScope
 from service.errors import Forbidden, InvalidSpec, NotFound
+from service.storage.study_tables import Study
 from service.storage.tables import Experiment, Project
 
 
@@ -23,6 +24,20 @@ async def require_experiment(session: AsyncSession, principal: Principal, experi
     role = principal.role_in(found.project_id) if found is not None else None
     if found is None or role is None:
         raise no_experiment(experiment_id)
+    principal.require(action, role=role, project=found.name, owner_id=found.user_id)
+
+
+async def require_study(session: AsyncSession, principal: Principal, study_id: str, action: Action) -> None:
+    """The same for a study, whose owner is who submitted it."""
+    facts = await session.execute(
+        select(Study.project_id, Study.user_id, Project.name)
+        .join(Project, Project.id == Study.project_id)
+        .where(Study.id == study_id)
+    )
+    found = facts.one_or_none()
+    role = principal.role_in(found.project_id) if found is not None else None
+    if found is None or role is None:
+        raise no_study(study_id)
     principal.require(action, role=role, project=found.name, owner_id=found.user_id)
 
 
@@ -71,6 +86,11 @@ async def project_named(session: AsyncSession, name: str, visible: Visible) -> P
 def no_experiment(experiment_id: str) -> NotFound:
     """The refusal for an experiment that does not exist, and for one that may not be seen."""
     return NotFound(f"there is no experiment {experiment_id!r}; list the experiments to find its id")
+
+
+def no_study(study_id: str) -> NotFound:
+    """The refusal for a study that does not exist, and for one that may not be seen."""
+    return NotFound(f"there is no study {study_id!r}; list the studies to find its id")
 
 
 def _hint(name: str, known: Sequence[str]) -> str:

@@ -66,7 +66,9 @@ _CLASS_OF: dict[EndReason, FailureClass] = {
     EndReason.NO_CAPACITY: FailureClass.CAPACITY,
     EndReason.PREEMPTED: FailureClass.PREEMPTED,
 }
-NO_FAILURE = frozenset({EndReason.COMPLETED, EndReason.CANCELLED_BY_USER, EndReason.DEPENDENCY_FAILED})
+NO_FAILURE = frozenset(
+    {EndReason.COMPLETED, EndReason.CANCELLED_BY_USER, EndReason.DEPENDENCY_FAILED, EndReason.STUDY_STOPPED}
+)
 
 
 def class_of(reason: EndReason) -> FailureClass | None:

@@ -136,6 +136,11 @@ class ExperimentSpec(StrictModel):
         return self
 
     @property
+    def rl_seed(self) -> int:
+        """From which RL draws all its chance."""
+        return self.seed if self.rl is None or self.rl.seed is None else self.rl.seed
+
+    @property
     def weight_sync(self) -> WeightSyncSpec:
         """The settings of every weight sync, whichever stage asks for it."""
         return self.rl.weight_sync if self.rl else WeightSyncSpec()

@@ -148,6 +148,9 @@ class RlSpec(StrictModel):
 
     preset: PresetName | None = None
     """Fills what is left out with a whole algorithm's settings."""
+    seed: int | None = Field(default=None, ge=0, lt=2**31)
+    """Of the prompts' order, the rollouts, the gate and the mini-batches. Left out: the experiment's. With one of its
+    own several runs of RL go on from one SFT, which is run once."""
     data: PromptData
     reward: RewardSpec
     optimizer: OptimizerSpec

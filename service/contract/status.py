@@ -100,6 +100,8 @@ class EndReason(StrEnum):
     """Asked to give way to another experiment; goes on later from its checkpoint, and keeps its place in the queue."""
     DEPENDENCY_FAILED = "dependency_failed"
     """An experiment that had to succeed first did not, and this one was to be cancelled then."""
+    STUDY_STOPPED = "study_stopped"
+    """Its study has reached its budget, or knows what it wanted to know; this one had not started."""
     NO_PROGRESS = "no_progress"
     """The driver reports, but its steps stand still."""
     NO_CAPACITY = "no_capacity"
@@ -110,14 +112,14 @@ class EndReason(StrEnum):
     @property
     def ends_attempts(self) -> bool:
         """Whether an attempt can end with it; the others end experiments that never started."""
-        return self is not EndReason.DEPENDENCY_FAILED
+        return self not in (EndReason.DEPENDENCY_FAILED, EndReason.STUDY_STOPPED)
 
     def to_status(self) -> ExperimentStatus:
         """The experiment's status when no further attempt follows."""
         match self:
             case EndReason.COMPLETED:
                 return ExperimentStatus.SUCCEEDED
-            case EndReason.CANCELLED_BY_USER | EndReason.DEPENDENCY_FAILED:
+            case EndReason.CANCELLED_BY_USER | EndReason.DEPENDENCY_FAILED | EndReason.STUDY_STOPPED:
                 return ExperimentStatus.CANCELLED
             case _:
                 return ExperimentStatus.FAILED

@@ -38,6 +38,8 @@ class PrimaryMetric(StrictModel):
     """`pass@k`; `avg` and `maj` are over all samples of a prompt."""
     point: EvaluationPoint = "after_rl"
     """An arm without that stage is taken at its last point before."""
+    set: str | None = Field(default=None, pattern=r"^[a-z0-9_-]{1,40}$")
+    """Name of the evaluation set; left out: the first one."""
 
 
 class StudyBudget(StrictModel):
@@ -96,9 +98,16 @@ class StudySpec(StrictModel):
 
     @model_validator(mode="after")
     def _base_leaves_to_the_study_what_is_its_own(self) -> Self:
-        taken = sorted({"name", "project", "seed"} & set(self.base))
-        if taken:
-            raise ValueError(f"base.{taken[0]} is set by the study itself; take it out of base")
+        stated = [
+            ("base", self.base),
+            *((f"arm {arm.name}", arm.overrides) for arm in self.arms),
+            *(("factors", {key: value}) for key, values in self.factors.items() for value in values),
+        ]
+        for where, values in stated:
+            if taken := _studys_own(values):
+                raise ValueError(
+                    f"{where}: {taken} is set by the study itself; take it out (seeds go under sft_seeds and rl_seeds)"
+                )
         if any(not values for values in self.factors.values()):
             raise ValueError("a factor without values leaves no experiment; give it one or take it out")
         if self.num_experiments > MAX_EXPERIMENTS:
@@ -107,11 +116,19 @@ class StudySpec(StrictModel):
 
     @property
     def num_experiments(self) -> int:
-        """Arms x combinations of factors x seeds."""
+        """Arms x combinations of factors x seeds; fewer are planned where arms have no RL, and so no seeds of it."""
         num_combinations = 1
         for values in self.factors.values():
             num_combinations *= len(values)
         return len(self.arms) * num_combinations * len(self.sft_seeds) * max(1, len(self.rl_seeds))
+
+
+def _studys_own(values: Mapping[str, JsonValue]) -> str | None:
+    """The first key, dotted or in an object, that says what the study itself says of each run."""
+    rl = values.get("rl")
+    own = ["name", "project", "seed", "rl.seed"]
+    inside = ["rl.seed"] if isinstance(rl, dict) and rl.get("seed") is not None else []
+    return next(iter([*(key for key in own if key in values), *inside]), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,17 +148,26 @@ class PlannedRun:
 
 
 def planned_runs(study: StudySpec) -> Iterator[PlannedRun]:
-    """Seed after seed, and the arms within a seed, so that a study that is stopped early has compared all arms."""
+    """Seed after seed, and the arms within a seed, so that a study that is stopped early has compared all arms.
+
+    An arm without RL runs once for each SFT seed: further seeds of RL would give the same run again. Raises ValueError
+    for an override that leads through something that is no object.
+    """
     rl_seeds: list[int | None] = [*study.rl_seeds] or [None]
-    for sft_seed, rl_seed in product(study.sft_seeds, rl_seeds):
-        for arm, values in product(study.arms, _combinations(study.factors)):
-            name = arm_name(arm.name, values)
-            yield PlannedRun(
-                arm=name,
-                sft_seed=sft_seed,
-                rl_seed=sft_seed if rl_seed is None else rl_seed,
-                body=_body(study, arm, values, name, sft_seed, rl_seed),
-            )
+    arms = list(_arms(study))
+    for sft_seed, (place, rl_seed) in product(study.sft_seeds, enumerate(rl_seeds)):
+        for name, whole in arms:
+            has_rl = whole.get("rl") is not None
+            if has_rl or place == 0:
+                yield _planned(study, name, whole, sft_seed, rl_seed if has_rl else None)
+
+
+def num_planned_runs(study: StudySpec) -> int:
+    """How many runs `planned_runs` gives, without making them. Raises ValueError as it does."""
+    return sum(
+        len(study.sft_seeds) * (max(1, len(study.rl_seeds)) if whole.get("rl") is not None else 1)
+        for _, whole in _arms(study)
+    )
 
 
 def arm_names(study: StudySpec) -> list[str]:
@@ -189,17 +215,21 @@ def _combinations(factors: Mapping[str, Sequence[JsonValue]]) -> Iterator[dict[s
         yield dict(zip(factors, values, strict=True))
 
 
-def _body(
-    study: StudySpec,
-    arm: StudyArm,
-    values: Mapping[str, JsonValue],
-    name: str,
-    sft_seed: int,
-    rl_seed: int | None,
-) -> dict[str, Any]:
-    body = with_overrides(with_overrides(study.base, arm.overrides), values)
+def _arms(study: StudySpec) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each arm with each combination of factors: its name, and its experiment without seeds."""
+    for arm, values in product(study.arms, _combinations(study.factors)):
+        whole = with_overrides(with_overrides(study.base, arm.overrides), values)
+        yield arm_name(arm.name, values), whole
+
+
+def _planned(study: StudySpec, name: str, whole: Mapping[str, Any], sft_seed: int, rl_seed: int | None) -> PlannedRun:
     seeds: dict[str, JsonValue] = {"seed": sft_seed}
-    if rl_seed is not None and "rl" in body:
+    if rl_seed is not None:
         seeds["rl.seed"] = rl_seed
     label = f"{study.name} / {name} / {sft_seed}" + ("" if rl_seed is None else f".{rl_seed}")
-    return with_overrides(body, {**seeds, "name": label[:120], "project": study.project})
+    return PlannedRun(
+        arm=name,
+        sft_seed=sft_seed,
+        rl_seed=sft_seed if rl_seed is None else rl_seed,
+        body=with_overrides(whole, {**seeds, "name": label[:120], "project": study.project}),
+    )

@@ -1,11 +1,12 @@
 """The queue beside the experiments themselves: places, reasons, holdings, and what people order.
 
-reading    who waits, who holds what, how the cluster looked last
-reasons    why each experiment waits
-snapshot   how the scheduler saw the queue last
-controls   hold, release, priority; pause, resume, drain; maintenance windows
-limits     quotas and shares of projects and users
-explain    the terms of one experiment's place
+reading      who waits, who holds what, how the cluster looked last
+reasons      why each experiment waits
+snapshot     how the scheduler saw the queue last
+controls     hold, release, priority; pause, resume, drain; maintenance windows
+group_holds  holds on many experiments at once
+limits       quotas and shares of projects and users
+explain      the terms of one experiment's place
 """
 
 from service.queue.reading import Taken, cluster_state, holding_rows, position, taken, waiting_rows

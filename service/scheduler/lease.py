@@ -56,12 +56,13 @@ async def resign_lease(session: AsyncSession, lease: Lease) -> None:
     await _set_expiry(session, lease, func.clock_timestamp())
 
 
-async def hold_lease(session: AsyncSession, lease: Lease) -> None:
+async def hold_lease(session: AsyncSession, lease: Lease, *, alone: bool = False) -> None:
     """Keeps a takeover out until this transaction ends; raises LeaseLost if there has been one.
 
-    The first statement of every transaction in which the scheduler writes.
+    The first statement of every transaction in which the scheduler writes. `alone`: keeps its other transactions out
+    too, for one that changes many experiments at once.
     """
-    current = select(SchedulerLease.token).where(SchedulerLease.name == _NAME).with_for_update(read=True)
+    current = select(SchedulerLease.token).where(SchedulerLease.name == _NAME).with_for_update(read=not alone)
     if await session.scalar(current) != lease.token:
         raise _lost(lease)
 

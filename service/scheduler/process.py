@@ -24,6 +24,7 @@ from service.scheduler.reconcile import Reconciler
 from service.scheduler.sightings import ApiWatch
 from service.scheduler.situation import policy_of
 from service.scheduler.stage_contents import StageContents
+from service.scheduler.study_pass import watch_studies
 from service.scheduler.upkeep import Upkeep
 from service.scheduler.wakeups import wait_for_any
 from service.settings import SchedulerSettings
@@ -119,6 +120,9 @@ class SchedulerProcess:
         async def measure() -> None:
             await measure_outputs(self._sessions, lease, self._settings.output_dir)
 
+        async def watch() -> None:
+            await watch_studies(self._sessions, lease)
+
         async def show_figures() -> None:
             await update_gauges(self._sessions)
 
@@ -129,6 +133,7 @@ class SchedulerProcess:
             group.create_task(self._repeat("admit", admit, self._settings.tick_s, self.changed))
             group.create_task(self._repeat("census", measure, _CENSUS_S))
             group.create_task(self._repeat("launch", launch, self._settings.tick_s, self._claimed))
+            group.create_task(self._repeat("studies", watch, self._settings.studies_s))
             group.create_task(self._repeat("upkeep", self._upkeep.run_once, self._settings.upkeep_s))
             if self._settings.metrics_port is not None:
                 group.create_task(self._repeat("figures", show_figures, self._settings.figures_s))

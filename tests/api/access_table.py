@@ -7,10 +7,11 @@ its rule, the target that it needs and a request that succeeds.
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.factories import make_finish, make_report, make_stage_result, spec_body
+from tests.factories import make_finish, make_report, make_stage_result, spec_body, study_body
 
 PROJECT = "team"
 SPEC = spec_body(project=PROJECT)
+STUDY = study_body(project=PROJECT)
 
 UNKNOWN_CALLERS = ("none", "garbage", "expired", "revoked", "disabled", "attempt")
 """No token, or none that people's routes accept."""
@@ -100,6 +101,7 @@ _EXPERIMENT = "/api/v1/experiments/{experiment_id}"
 _PROJECT = "/api/v1/projects/{project}"
 _WEBHOOK = _PROJECT + "/webhooks/{webhook_id}"
 _ATTEMPT = "/api/v1/attempts/{attempt_id}"
+_STUDY = "/api/v1/studies/{study_id}"
 _NEW_WEBHOOK = {"name": "{fresh}", "url": "https://hooks.example.org/in", "events": ["experiment.failed"]}
 _WINDOW = {"starts_at": "2099-01-01T00:00:00Z", "ends_at": "2099-01-02T00:00:00Z"}
 
@@ -181,6 +183,18 @@ OPERATIONS: dict[str, Operation] = {
         rule="attempt", success=204, json=make_stage_result().model_dump(mode="json")
     ),
     f"POST {_ATTEMPT}/finish": Operation(rule="attempt", success=204, json=make_finish().model_dump(mode="json")),
+    "POST /api/v1/studies": _change("submit", success=201, json=STUDY),
+    "GET /api/v1/studies": _read("anyone"),
+    f"GET {_STUDY}": _read(),
+    f"GET {_STUDY}/runs": _read(),
+    f"POST {_STUDY}/amendments": _change(
+        "control", target="study", success=201, json={"reason": "{fresh}", "max_running": 3}
+    ),
+    f"POST {_STUDY}/pause": _change("control", target="study", json={}),
+    f"POST {_STUDY}/resume": _change("control", target="paused_study"),
+    f"POST {_STUDY}/cancel": _change("control", target="study", success=202, json={}),
+    f"POST {_STUDY}/runs/{{experiment_id}}/exclude": _change("control", target="study", json={"reason": "{fresh}"}),
+    f"POST {_STUDY}/runs/{{experiment_id}}/include": _change("control", target="excluded_run"),
     "GET /openapi.json": _read("public"),
     "GET /static/plotly.min.js": _read("public"),
     "GET /login": _read("public"),
@@ -194,4 +208,6 @@ OPERATIONS: dict[str, Operation] = {
     "POST /account/tokens": Operation(rule="issue_page", form={"name": "a", "scope": "read", "days": "1"}),
     "POST /account/tokens/{token_id}/revoke": Operation(rule="owners_token_page", target="token", success=303),
     "GET /experiments/{experiment_id}": _read("read_page"),
+    "GET /studies": _read("page"),
+    "GET /studies/{study_id}": _read("read_page"),
 }

@@ -9,7 +9,7 @@ from pathlib import Path
 from sqlalchemy import delete
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from service import attempts, auth, experiments, reporting
+from service import attempts, auth, experiments, reporting, studies
 from service.contract.access import ProjectRole, TokenScope
 from service.contract.status import EndReason
 from service.contract.stored_rollouts import stored_rollouts_folder, stored_rollouts_name
@@ -20,7 +20,16 @@ from service.storage.webhook_tables import Webhook
 from service.tenancy import members, projects, users
 from service.webhooks import registry
 from tests.api.access_table import PROJECT
-from tests.factories import NOW, find_project, make_attempt, make_experiment, make_report, make_token_view, make_user
+from tests.factories import (
+    NOW,
+    find_project,
+    make_attempt,
+    make_experiment,
+    make_report,
+    make_study,
+    make_token_view,
+    make_user,
+)
 
 ELSEWHERE = "elsewhere"
 _ROLES = {
@@ -59,6 +68,9 @@ class World:
             "webhook": self._webhook,
             "dead_delivery": self._dead_delivery,
             "token": self._token,
+            "study": self._study,
+            "paused_study": self._paused_study,
+            "excluded_run": self._excluded_run,
         }
         return self.places | (await makers[kind]() if kind else {})
 
@@ -132,6 +144,26 @@ class World:
             delivery.status, delivery.finished_at = "dead", NOW
             return {**places, "delivery_id": delivery.id}
 
+    async def _study(self) -> dict[str, str]:
+        async with self.sessions.begin() as session:
+            study = await make_study(session, user=await users.get_user(session, "owner"), project=PROJECT)
+            run = (await studies.runs(session, study.id))[0]
+            return {"study_id": study.id, "experiment_id": run.run.experiment_id}
+
+    async def _paused_study(self) -> dict[str, str]:
+        places = await self._study()
+        async with self.sessions.begin() as session:
+            owner = await users.get_user(session, "owner")
+            await studies.pause(session, places["study_id"], user=owner, reason="")
+        return places
+
+    async def _excluded_run(self) -> dict[str, str]:
+        places = await self._study()
+        async with self.sessions.begin() as session:
+            owner = await users.get_user(session, "owner")
+            await studies.exclude(session, *places.values(), user=owner, reason="broken")
+        return places
+
     async def _token(self) -> dict[str, str]:
         async with self.sessions.begin() as session:
             token, _ = await auth.issue_token(session, await users.get_user(session, "owner"), "target")
@@ -158,11 +190,13 @@ async def make_world(sessions: Sessions, secret: bytes, output_root: Path) -> Wo
         await reporting.take_report(session, done, make_report(token_views=[make_token_view(step=1)]))
         await attempts.end_attempt(session, done, EndReason.STAGE_FAILED, "broken", {})
         live = await make_attempt(session, await make_experiment(session, user=owner, project=PROJECT))
+        study = await make_study(session, user=owner, project=PROJECT)
     world.tokens["attempt"] = auth.attempt_token(secret, live.id, live.number)
     world.places = {
         "project": PROJECT,
         "experiment_id": done.experiment_id,
         "attempt_id": live.id,
+        "study_id": study.id,
         "user_name": "owner",
         "attempt_number": "1",
         "stage": "sft",

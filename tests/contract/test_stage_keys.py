@@ -21,6 +21,7 @@ def sft(**changes: Any) -> dict[str, Any]:
     [
         {"name": "other", "priority": "low", "max_runtime_s": 60},
         {"rl": RL | {"num_steps": 99}},
+        {"rl": RL | {"seed": 4}},
         {"rl": None},
         sft(data={"path": "/copy/of/sft"}),
         sft(save_steps=3, save_total_limit=9),

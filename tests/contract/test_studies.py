@@ -7,6 +7,7 @@ from service.contract.studies import (
     StudySpec,
     arm_names,
     baseline_of,
+    num_planned_runs,
     planned_runs,
     with_overrides,
 )
@@ -25,6 +26,14 @@ def test_a_null_takes_a_stage_out() -> None:
     arms = [{"name": "ce"}, {"name": "no-sft", "overrides": {"sft": None}}]
     last = list(planned_runs(study(arms=arms)))[-1].spec()
     assert last.sft is None and last.rl is not None
+
+
+def test_an_arm_without_rl_has_no_seeds_of_rl() -> None:
+    made = study(arms=[{"name": "ce"}, {"name": "sft-only", "overrides": {"rl": None}}], rl_seeds=[7, 8])
+    runs = list(planned_runs(made))
+    assert [(run.arm, run.rl_seed) for run in runs] == [("ce", 7), ("sft-only", 1), ("ce", 8)]
+    assert [run.spec().rl_seed for run in runs] == [7, 1, 8]
+    assert num_planned_runs(made) == len(runs) == 3
 
 
 def test_factors_multiply_the_arms_and_each_meets_its_own_baseline() -> None:
@@ -54,7 +63,10 @@ def test_overrides_leave_the_original_alone_and_go_no_way_through_a_value() -> N
         ({"arms": [{"name": "ce"}, {"name": "ce"}]}, "more than once"),
         ({"sft_seeds": [1, 1]}, "twice"),
         ({"sft_seeds": [-1]}, "between 0"),
-        ({"base": {"name": "x"}}, "base.name is set by the study"),
+        ({"base": {"name": "x"}}, "base: name is set by the study"),
+        ({"base": {"rl": {"seed": 1}}}, "base: rl.seed is set by the study"),
+        ({"arms": [{"name": "ce", "overrides": {"seed": 1}}]}, "arm ce: seed is set by the study"),
+        ({"factors": {"rl.seed": [1, 2]}}, "factors: rl.seed is set by the study"),
         ({"factors": {"sft.num_epochs": []}}, "without values"),
         ({"sft_seeds": list(range(1000)), "rl_seeds": list(range(1000))}, "more than the 10000"),
     ],

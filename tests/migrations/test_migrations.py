@@ -19,6 +19,7 @@ from service.storage.log_tables import LogChunkRow
 from service.storage.processes import record_life
 from service.storage.queue_entries import roles_of
 from service.storage.retention_tables import RemovalRow
+from service.storage.study_tables import Study, StudyAmendment
 from service.storage.tables import Attempt, Base, ClusterState, Experiment, SchedulerLease
 from service.webhooks import registry
 from tests.factories import (
@@ -30,6 +31,7 @@ from tests.factories import (
     make_report,
     make_spec,
     make_stage_result,
+    make_study,
     make_token_view,
     make_user,
 )
@@ -84,6 +86,7 @@ async def test_down_and_up_again_on_a_populated_database(database_url: str, sess
         await record_life(session, "scheduler", "one", detail={})
         session.add(ClusterState(id=1, observed_at=NOW, reachable=True, num_cpus=4, num_gpus=0, message=""))
         session.add(a_log_chunk(attempt.experiment_id))
+        session.add(an_amendment(await make_study(session)))
         session.add(RemovalRow(experiment_id=attempt.experiment_id, kind="logs", removed_at=NOW))
         await set_policy(session, None, default, Policy(logs=7))
         session.add(SchedulerLease(name="scheduler", holder="h", token=1, expires_at=NOW))
@@ -121,6 +124,12 @@ async def test_the_database_refuses_to_change_the_audit_log(sessions: Sessions, 
     with pytest.raises(ProgrammingError, match="takes new entries only"):
         async with sessions.begin() as session:
             await session.execute(text(change))
+
+
+def an_amendment(study: Study) -> StudyAmendment:
+    return StudyAmendment(
+        id="amendment-1", study_id=study.id, number=1, by="ada", kind="add_seeds", change={}, reason="more"
+    )
 
 
 def a_full_report() -> WorkerReport:

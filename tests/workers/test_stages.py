@@ -8,7 +8,7 @@ import pytest
 from service.contract.metric_names import describe_metric
 from service.contract.stages import SftSpec
 from tests.workers.fake_actors import FakeEngine
-from tests.workers.stage_world import EVALUATION, SFT, Crash, World, make_spec, make_view
+from tests.workers.stage_world import EVALUATION, RL, SFT, Crash, World, make_spec, make_view
 from workers.actors.trainer_results import Histogram, SftEnd, SftSlice, StepMetrics
 from workers.checkpoints import SkippedCheckpoint
 from workers.pipeline.endings import Incomplete
@@ -56,6 +56,19 @@ def test_evaluations_stand_at_the_global_step_and_share_their_seeds() -> None:
     base, after_sft, after_rl = world.engine.requests[:20], world.engine.requests[20:40], world.engine.requests[-20:]
     assert base == after_sft == after_rl
     assert len({request.seed for request in base}) == 20
+
+
+def test_a_seed_of_rl_changes_what_rl_asks_and_nothing_else() -> None:
+    settings = RL | {"gate": {}}
+    own, other = (World(make_spec(rl=settings | {"seed": seed})) for seed in (3, 4))
+    same = World(make_spec(rl=settings))
+    for world in (own, other, same):
+        world.run()
+    assert own.engine.requests == same.engine.requests, "the experiment's seed is 3"
+    asked = {name: world.engine.requests for name, world in (("own", own), ("other", other))}
+    assert asked["own"][:40] == asked["other"][:40] and asked["own"][-20:] == asked["other"][-20:], "the evaluations"
+    of_rl = [{request.seed for request in requests[40:-20]} for requests in asked.values()]
+    assert len(of_rl[0]) > 600 and not of_rl[0] & of_rl[1]
 
 
 def test_each_evaluation_sees_the_policy_of_its_point() -> None:

@@ -156,7 +156,8 @@ class Trainer:
         Raises ConfigError if the checkpoints found below `checkpoint_root` belong to something else.
         """
         self._sft = None
-        self._rl = RlRun(self._loaded(), spec, seed=self._seed, checkpoint_root=checkpoint_root)
+        seed = self._seed if spec.seed is None else spec.seed
+        self._rl = RlRun(self._loaded(), spec, seed=seed, checkpoint_root=checkpoint_root)
         logger.info("rl prepared", extra={"first_step": self._rl.plan.first_step})
         return self._rl.plan
 

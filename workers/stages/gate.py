@@ -56,7 +56,7 @@ def _probe(
     context: StageContext, spec: RlSpec, gate: GateSpec, prompts: list[Prompt], reward: Reward
 ) -> list[JudgedGroup]:
     context.reports.progress("rl", "probing the policy", 0, spec.num_steps)
-    seed = context.spec.seed
+    seed = context.spec.rl_seed
     # One permutation begins with those that the first steps will ask.
     indices = prompt_indices_for_step(len(prompts), min(gate.num_prompts, len(prompts)), 1, seed)
     asked = [prompts[index] for index in indices]

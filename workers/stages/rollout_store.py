@@ -154,7 +154,7 @@ def _draw(rows: Sequence[StoredCompletion], trained: StepToStore, spec: Experime
         )
         for row in rows
     ]
-    return draw_sample(kinds, _rl(spec).rollout_sample_size, derive_seed(spec.seed, "rollout sample", trained.step))
+    return draw_sample(kinds, _rl(spec).rollout_sample_size, derive_seed(spec.rl_seed, "rollout sample", trained.step))
 
 
 def _trained_rows(trained: StepToStore) -> list[StoredCompletion]:

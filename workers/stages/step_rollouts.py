@@ -139,7 +139,7 @@ class StepRolloutMaker:
     def _requests(self, step: int, batch: int) -> tuple[list[Prompt], list[GenerationRequest]]:
         """Each step owns the next `max_gen_batches` batches of prompts, also those that it does not need: which
         prompts a step asks follows from its number alone."""
-        seed, most = self._context.spec.seed, self._spec.dynamic_sampling.max_gen_batches
+        seed, most = self._context.spec.rl_seed, self._spec.dynamic_sampling.max_gen_batches
         place = (step - 1) * most + batch + 1
         indices = prompt_indices_for_step(len(self._prompts), self._spec.num_prompts_per_step, place, seed)
         asked = [self._prompts[index] for index in indices]

@@ -6,7 +6,7 @@ async function refresh() {
   const answer = await fetch(location.href, { headers: { Accept: "text/html" } });
   if (!answer.ok) return;
   const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
-  for (const id of ["capacity", "experiments"]) {
+  for (const id of ["capacity", "experiments", "studies"]) {
     const now = document.getElementById(id);
     const next = fresh.getElementById(id);
     if (now && next && now.innerHTML !== next.innerHTML) now.replaceWith(document.adoptNode(next));

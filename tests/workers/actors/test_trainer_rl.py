@@ -53,6 +53,15 @@ def test_resumed_run_equals_the_uninterrupted_one_bit_for_bit(
     assert_same_weights(weights_of(resumed), weights_of(whole))
 
 
+def test_a_seed_of_rl_orders_mini_batches_in_the_place_of_the_experiments(model_folder: Path, tmp_path: Path) -> None:
+    ends = []
+    for number, (of_experiment, of_rl) in enumerate([(7, None), (0, 7), (7, 0)]):
+        trainer = make_trainer(model_folder, seed=of_experiment)
+        trainer.prepare_rl(make_rl_spec(seed=of_rl, **SEVERAL), str(tmp_path / str(number)))
+        ends.append(run(trainer, 1, 3))
+    assert ends[0] == ends[1] != ends[2]
+
+
 def test_learning_rate_0_leaves_the_weights_bit_identical(model_folder: Path, tmp_path: Path) -> None:
     trainer = make_trainer(model_folder)
     before = weights_of(trainer)
