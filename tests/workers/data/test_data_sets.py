@@ -67,7 +67,7 @@ def test_the_sft_data_become_conversations_under_the_authors_prompt() -> None:
     assert asked.startswith(
         "<|im_start|>system\nPlease reason step by step, and put your final answer within \\boxed{}<"
     )
-    assert tokenizer.decode(first.samples[0].completion_token_ids).endswith("\\boxed{2}.<|im_end|>")
+    assert tokenizer.decode(first.samples[0].completion_token_ids).endswith("\\boxed{2}$.<|im_end|>")
     held_out = SupervisedSource(SupervisedData.model_validate({**body, "skip_rows": 1, "num_rows": 1}), tokenizer)
     assert [record.place for record in held_out] == [1]
 

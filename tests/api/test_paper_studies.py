@@ -1,7 +1,6 @@
-"""Files of studies: paths are seen from the file, and the shipped studies are valid down to every experiment."""
+"""The studies of the paper are valid down to every experiment."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -19,23 +18,6 @@ def load_filled(file: Path, folder: Path) -> StudySpec:
     filled = folder / file.name
     filled.write_text(file.read_text().replace("FILL IN", "a" * 40))
     return StudySpec.model_validate(load_study(filled))
-
-
-def test_paths_in_base_overrides_and_factors_are_seen_from_the_file(tmp_path: Path) -> None:
-    file = tmp_path / "study.yaml"
-    file.write_text(
-        "base: {model: {path: base}, rl: {data: {path: ./rl.jsonl}}}\n"
-        "arms:\n"
-        "  - {name: a, overrides: {sft.data.path: x.jsonl, sft.objective: {type: ce}, sft: {data: {path: y.jsonl}}}}\n"
-        "  - {name: b, overrides: {sft: null, sft.data: {type: huggingface, path: owner/name}}}\n"
-        "factors: {model.path: [one, /two], sft.num_epochs: [1]}\n"
-    )
-    study: Any = load_study(file)
-    assert study["base"] == {"model": {"path": f"{tmp_path}/base"}, "rl": {"data": {"path": f"{tmp_path}/rl.jsonl"}}}
-    first, second = (arm["overrides"] for arm in study["arms"])
-    assert (first["sft.data.path"], first["sft"]["data"]["path"]) == (f"{tmp_path}/x.jsonl", f"{tmp_path}/y.jsonl")
-    assert (second["sft"], second["sft.data"]["path"]) == (None, "owner/name")
-    assert study["factors"] == {"model.path": [f"{tmp_path}/one", "/two"], "sft.num_epochs": [1]}
 
 
 @pytest.mark.parametrize("key", list(published_table().models))
