@@ -125,7 +125,8 @@ def _in_body(found: Sequence[dict[str, Any]], model: type[BaseModel] | None) -> 
     if any(details["type"] == "json_invalid" for details in found):
         reason, position = found[0]["ctx"]["error"], found[0]["loc"][-1]
         return [{"field": "(body)", "problem": f"not JSON: {reason} at character {position}"}]
-    if model is None or any(len(details["loc"]) == 1 for details in found):
+    # What a model says of its whole body stands there too.
+    if model is None or any(len(details["loc"]) == 1 and details["type"] != "value_error" for details in found):
         hint = "send one JSON object with the header 'Content-Type: application/json'"
         return [{"field": "(body)", "problem": details["msg"], "hint": hint} for details in found]
     inside = [cast(ErrorDetails, {**details, "loc": details["loc"][1:]}) for details in found]

@@ -31,8 +31,8 @@ def studies_table(items: Sequence[StudySummary]) -> RenderableType:
     table = Table(box=None, pad_edge=False)
     table.add_column("ID", no_wrap=True, min_width=22)
     table.add_column("NAME", overflow="ellipsis", no_wrap=True, min_width=10)
-    for column in ("STATE", "ENDED", "FAILED", "CREATED", "BY"):
-        table.add_column(column, no_wrap=True)
+    for column, width in (("STATE", 9), ("ENDED", 7), ("FAILED", 6), ("CREATED", 11)):
+        table.add_column(column, no_wrap=True, min_width=width)
     for item in items:
         failed = item.runs.get(ExperimentStatus.FAILED, 0)
         table.add_row(
@@ -41,8 +41,7 @@ def studies_table(items: Sequence[StudySummary]) -> RenderableType:
             state_text(item.state),
             f"{item.num_ended}/{item.num_runs}",
             Text(str(failed) if failed else "", style="red"),
-            f"{item.created_at:%Y-%m-%d %H:%M}",
-            item.user,
+            f"{item.created_at:%m-%d %H:%M}",
         )
     return table
 

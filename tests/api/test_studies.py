@@ -116,7 +116,11 @@ async def test_an_amendment_of_what_is_locked_is_refused_with_the_reason(client:
     study = await submit(client)
     answer = await client.post(f"{STUDIES}/{study['id']}/amendments", json={"reason": "x", "baseline": "sed"})
     assert answer.status_code == 422
-    assert "baseline is locked: what decides was stated before the first run" in answer.json()["detail"]
+    assert answer.json()["detail"] == (
+        "(body): baseline is locked: what decides was stated before the first run, and a study that changes it "
+        "afterwards is another study. Submit another study instead: stages that are equal are not run again"
+    )
+    assert "hint" not in answer.json()["errors"][0]
     assert (await client.get(f"{STUDIES}/{study['id']}")).json()["amendments"] == []
 
 
