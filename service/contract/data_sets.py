@@ -100,7 +100,7 @@ def _prompts(
             "expected_rows": num_rows,
         },
         settings={"chat": {"system_prompt": BOXED}, **(further or {})},
-        reward={"type": "math_answer"},
+        reward={"type": "math_answer", "unreadable_gold": "text"},
         note=note,
     )
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from service.contract.data import PromptData, SupervisedData
 from service.contract.records import RecordFault, lacks_answer, read_prompt, read_supervised
-from service.contract.rewards import MathAnswerReward, RewardSpec, single_rewards
+from service.contract.rewards import MathAnswerReward, RewardSpec, SingleReward, single_rewards
 from service.planning.deadline import Deadline
 from service.planning.findings import BadLines, Finding
 from service.planning.gold_forms import MATH_HINT, gold_form
@@ -181,7 +181,11 @@ def _read(question: DataQuestion, entry: Entry) -> str | None:
     if question.reward is None:
         return None
     _read_gold(answer, question.reward)
-    return answer if any(isinstance(single, MathAnswerReward) for single in single_rewards(question.reward)) else None
+    return answer if any(map(_has_to_parse, single_rewards(question.reward))) else None
+
+
+def _has_to_parse(reward: SingleReward) -> bool:
+    return isinstance(reward, MathAnswerReward) and reward.unreadable_gold == "error"
 
 
 def _parse_math(question: DataQuestion, faults: _Faults, deadline: Deadline) -> tuple[str, ...]:

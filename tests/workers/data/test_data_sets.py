@@ -15,6 +15,7 @@ from workers.data.prompt_dataset import read_prompts
 from workers.data.sources import read_records
 from workers.data.supervised_source import SupervisedSource
 from workers.rewards.build import build_verifier
+from workers.rewards.samples import GoldUnreadable
 
 SAMPLES = Path(__file__).resolve().parents[2] / "samples" / "data_sets"
 
@@ -52,6 +53,17 @@ def test_a_set_becomes_prompts_with_golds_that_its_verifier_reads(
     verifier = build_verifier(MathAnswerReward())
     assert verifier.score(make_sample(right, prompts[0].answer)) == 1.0
     assert verifier.score(make_sample(wrong, prompts[0].answer)) == 0.0
+
+
+def test_a_gold_answer_that_is_no_mathematics_is_compared_as_text_where_that_is_said() -> None:
+    verifier = build_verifier(MathAnswerReward(unreadable_gold="text"))
+    for completion, score in (
+        (r"\boxed{x = \frac{\mathrm{gb}}{f} : {}", 0.0),
+        (r"\boxed{No solution : $\oslash$}", 1.0),
+    ):
+        assert verifier.score(make_sample(completion, r"No solution : $\oslash$")) == score
+    with pytest.raises(GoldUnreadable):
+        build_verifier(MathAnswerReward()).score(make_sample(r"\boxed{1}", r"No solution : $\oslash$"))
 
 
 def test_rows_that_are_left_out_keep_the_numbers_of_the_others() -> None:
