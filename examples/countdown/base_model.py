@@ -6,6 +6,7 @@ folder by Qwen2's own byte-level one.
 
 import math
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -15,7 +16,7 @@ from torch.nn import functional
 from transformers import GenerationConfig, Qwen3Config, Qwen3ForCausalLM
 from words import EOS, MAX_POSITIONS, PAD, VOCABULARY
 
-from service.contract.gold_answers import CountdownGold
+from service.contract.gold_answers import MAX_COUNTDOWN_VALUE, CountdownGold
 
 NUM_STEPS = 600
 BATCH_SIZE = 256
@@ -25,6 +26,8 @@ FINAL_LR_FRACTION = 0.05
 
 _TOKEN_IDS = {word: position for position, word in enumerate(VOCABULARY)}
 _NUM_PROMPT_TOKENS = 6
+_TARGET = 4
+"""Its place in a prompt: three numbers, an arrow, the target, a colon."""
 
 
 def build_model(seed: int) -> Qwen3ForCausalLM:
@@ -49,21 +52,35 @@ def build_model(seed: int) -> Qwen3ForCausalLM:
     return Qwen3ForCausalLM(config)
 
 
-def pretrain(model: Qwen3ForCausalLM, problems: list[CountdownGold], seed: int) -> None:
-    """Next-token training on the completions only; each row a random problem, number order and legal trace.
+def pretrain(
+    model: Qwen3ForCausalLM,
+    problems: list[CountdownGold],
+    seed: int,
+    traces: Callable[[CountdownGold], list[str]] = legal_traces,
+    num_aimless: int = 0,
+) -> None:
+    """Next-token training on the completions only; each row a random problem, number order and one of its `traces`.
+
+    `num_aimless` rows of a batch hold a legal trace, whatever its operations, under a prompt with a random target: they
+    teach how to calculate and not what for. Problems without one of the `traces` stand in such rows only.
 
     AdamW with linear warm-up and cosine decay. Same machine, thread count and seed give the same weights.
     """
     rng = random.Random(seed)
     generator = torch.Generator().manual_seed(seed)
-    traces = [_encoded_traces(problem) for problem in problems]
+    aimed = [_encoded_traces(problem, shown) for problem in problems if (shown := traces(problem))]
+    aimless = [_encoded_traces(problem, legal_traces(problem)) for problem in problems if num_aimless]
     optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK_LR, betas=(0.9, 0.98), weight_decay=0.01)
     model.train()
     for step in range(NUM_STEPS):
         for group in optimizer.param_groups:
             group["lr"] = _learning_rate(step)
-        rows = rng.choices(traces, k=BATCH_SIZE)
+        rows = rng.choices(aimed, k=BATCH_SIZE - num_aimless)
+        rows += rng.choices(aimless, k=num_aimless) if num_aimless else []
         batch_BT = torch.stack([row[rng.randrange(len(row))] for row in rows])
+        if num_aimless:
+            targets = rng.choices(range(1, MAX_COUNTDOWN_VALUE + 1), k=num_aimless)
+            batch_BT[-num_aimless:, _TARGET] = torch.tensor([_TOKEN_IDS[str(target)] for target in targets])
         order_BN = torch.rand(BATCH_SIZE, 3, generator=generator).argsort(1)
         batch_BT[:, :3] = batch_BT[:, :3].gather(1, order_BN)
         loss = _completion_loss(model, batch_BT)
@@ -81,9 +98,9 @@ def write_model(model: Qwen3ForCausalLM, folder: Path) -> None:
     model.save_pretrained(folder)
 
 
-def _encoded_traces(problem: CountdownGold) -> Tensor:
+def _encoded_traces(problem: CountdownGold, traces: list[str]) -> Tensor:
     prompt = prompt_text(problem)
-    texts = [f"{prompt} {trace} {EOS}" for trace in legal_traces(problem)]
+    texts = [f"{prompt} {trace} {EOS}" for trace in traces]
     return torch.tensor([[_TOKEN_IDS[word] for word in text.split()] for text in texts])
 
 

@@ -53,7 +53,7 @@ def write_data(splits: Splits, folder: Path) -> None:
     """SFT rows hold the biased solver's completion, the others the gold answer, and those of dev both."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, problems in (("sft", splits.sft), ("rl", splits.rl), ("dev", splits.dev), ("test", splits.test)):
-        _write_rows(folder / f"{name}.jsonl", [_row(problem, name) for problem in problems])
+        write_rows(folder / f"{name}.jsonl", [row_of(problem, name) for problem in problems])
 
 
 def write_base_model(splits: Splits, folder: Path) -> None:
@@ -96,7 +96,8 @@ def main() -> int:
     return 0
 
 
-def _row(problem: CountdownGold, split: str) -> dict[str, str]:
+def row_of(problem: CountdownGold, split: str) -> dict[str, str]:
+    """The row of a problem in one of the splits."""
     row = {"prompt": prompt_text(problem)}
     if split in ("sft", "dev"):
         row["completion"] = biased_solution(problem)
@@ -105,7 +106,8 @@ def _row(problem: CountdownGold, split: str) -> dict[str, str]:
     return row
 
 
-def _write_rows(path: Path, rows: list[dict[str, str]]) -> None:
+def write_rows(path: Path, rows: list[dict[str, str]]) -> None:
+    """One JSON object a line."""
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8", newline="\n")
 
 

@@ -1,10 +1,19 @@
 """Where prompts, completions and gold answers come from."""
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
+from service.contract.data_sets import filled_data
 from service.contract.strict_model import StrictModel
+
+AnswerForm = Literal["text", "number", "after_hashes", "last_boxed", "first_of_list"]
+
+
+def _path_may_come_from_a_set(schema: dict[str, Any]) -> None:
+    schema["required"].remove("path")
+    if not schema["required"]:
+        del schema["required"]
 
 
 class ChatSpec(StrictModel):
@@ -21,6 +30,10 @@ class ChatSpec(StrictModel):
 class DataSource(StrictModel):
     """Records from a file, or from a Hugging Face dataset."""
 
+    model_config = ConfigDict(json_schema_extra=_path_may_come_from_a_set)
+
+    set: str | None = None
+    """A data set by its name (`sedray data sets`): fills what is left out, and `path` makes it a file of the user's."""
     type: Literal["jsonl", "parquet", "csv", "huggingface"] = "jsonl"
     path: str = Field(min_length=1)
     """A file path or an fsspec URL that both the service and the workers can read; for `huggingface` a folder, or
@@ -31,6 +44,12 @@ class DataSource(StrictModel):
     """Of a `huggingface` dataset that has several."""
     split: str | None = Field(default=None, min_length=1)
     """Of a `huggingface` dataset; left out: `train`."""
+    skip_rows: int = Field(default=0, ge=0)
+    """The first so many rows are passed over."""
+    num_rows: int | None = Field(default=None, ge=1)
+    """So many of the rows that follow; left out: all."""
+    expected_rows: int | None = Field(default=None, ge=1)
+    """Of the whole source, where it is known: data with another number are not those that were meant, and refused."""
     chat: ChatSpec | None = None
     """Render records as a conversation. Left out: plain text, except for records that are conversations anyway."""
 
@@ -61,6 +80,11 @@ class DataSource(StrictModel):
 class SupervisedData(DataSource):
     """Samples of which the assistant's part, end tokens included, is trained."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_the_set(cls, body: Any) -> Any:
+        return filled_data(body, "supervised") if isinstance(body, dict) else body
+
     records: Literal["prompt_completion", "question_answer", "messages"] = "prompt_completion"
     """`question_answer` is a conversation of one turn; `messages` a list of `{role, content}`, whose assistant turns
     are trained."""
@@ -83,3 +107,14 @@ class PromptData(DataSource):
     prompt_field: str = "prompt"
     """Text, or with `chat` also a list of messages."""
     answer_field: str = "answer"
+    """Dots lead into objects: `reward_model.ground_truth`."""
+    answer_form: AnswerForm = "text"
+    """Where the gold answer stands under that key: it is the `text`; a `number`, as text or not; `after_hashes`, the
+    last `####`; in the `last_boxed` of a solution; the `first_of_list`."""
+    without_answer: Literal["error", "drop"] = "error"
+    """What happens to rows whose answer is missing or blank. Those dropped are asked nowhere and keep their number."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_the_set(cls, body: Any) -> Any:
+        return filled_data(body, "prompts") if isinstance(body, dict) else body

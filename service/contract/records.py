@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
+from service.contract.answer_forms import gold_text
 from service.contract.data import PromptData, SupervisedData
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
@@ -61,7 +62,7 @@ def read_supervised(record: Mapping[str, Any], data: SupervisedData) -> TextPair
 
 def read_prompt(record: Mapping[str, Any], data: PromptData) -> tuple[str | Conversation, str]:
     """Prompt and gold answer of one record: with `chat` the prompt is a conversation. Raises RecordFault."""
-    answer = read_text(record, "answer_field", data.answer_field)
+    answer = read_answer(record, data)
     if data.chat is None:
         return read_text(record, "prompt_field", data.prompt_field), answer
     if isinstance(record.get(data.prompt_field), str):
@@ -73,9 +74,31 @@ def read_prompt(record: Mapping[str, Any], data: PromptData) -> tuple[str | Conv
     return messages, answer
 
 
+def read_answer(record: Mapping[str, Any], data: PromptData) -> str:
+    """The gold answer of one record. Raises RecordFault if there is none, or not in the form that was said."""
+    value = _value(record, "answer_field", data.answer_field)
+    try:
+        answer = gold_text(value, data.answer_form)
+    except ValueError as error:
+        hint = f"answer_form is {data.answer_form!r}; change it, or mend the row"
+        raise RecordFault("answer_field", f"{data.answer_field!r} {error}", hint) from error
+    return _text(answer, "answer_field", data.answer_field)
+
+
+def lacks_answer(record: Mapping[str, Any], data: PromptData) -> bool:
+    """Whether the record is one that `without_answer: drop` leaves out: no key, nothing under it, or a blank text."""
+    if data.without_answer == "error":
+        return False
+    value = _found(record, data.answer_field)
+    return value is None or (isinstance(value, str) and not value.strip())
+
+
 def read_text(record: Mapping[str, Any], part: str, key: str) -> str:
     """The text under a key. Raises RecordFault if it is missing, no text, or blank."""
-    value = _value(record, part, key)
+    return _text(_value(record, part, key), part, key)
+
+
+def _text(value: object, part: str, key: str) -> str:
     if not isinstance(value, str):
         raise RecordFault(part, f"{key!r} is {_shown(value)}, which is no text", "put the value into quotes")
     if not value.strip():
@@ -134,9 +157,21 @@ def _message(entry: object, part: str, where: str) -> Message:
 
 
 def _value(record: Mapping[str, Any], part: str, key: str) -> Any:
-    if key not in record:
+    if key in record:
+        return record[key]
+    if (value := _found(record, key)) is None:
         raise RecordFault(part, f"no key {key!r}", nearest(key, record))
-    return record[key]
+    return value
+
+
+def _found(record: Mapping[str, Any], key: str) -> Any:
+    """What stands under a key, or under its dotted parts; None if nothing does."""
+    if key in record:
+        return record[key]
+    value: Any = record
+    for name in key.split("."):
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value
 
 
 def _shown(value: object) -> str:

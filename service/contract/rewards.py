@@ -49,6 +49,9 @@ class MathAnswerReward(ProcessReward):
     """1.0 if the completion's final answer equals the gold answer as mathematics (math-verify), else 0.0."""
 
     type: Literal["math_answer"] = "math_answer"
+    unreadable_gold: Literal["error", "text"] = "error"
+    """What happens to gold answers that math-verify cannot parse, such as `no solution`: they are refused, or compared
+    as `text` with the completion's last box, spaces and dollar signs aside."""
 
 
 class RegexReward(ProcessReward):

@@ -99,8 +99,11 @@ def _set(one: EvaluationSet) -> tuple[dict[str, Any], tuple[str, ...]]:
 
 
 def _without_path(data: DataSource) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """A data set on the hub is named by its commit; of any other the content counts, wherever it lies."""
-    settings = data.model_dump(mode="json")
+    """A data set on the hub is named by its commit; of any other the content counts, wherever it lies.
+
+    The name of a `set` stands for settings that are there anyway.
+    """
+    settings = data.model_dump(mode="json", exclude={"set"})
     if data.is_on_hub:
         return settings, ()
     del settings["path"]

@@ -7,8 +7,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from service.contract.data import PromptData, SupervisedData
-from service.contract.records import RecordFault, read_prompt, read_supervised
-from service.contract.rewards import MathAnswerReward, RewardSpec, single_rewards
+from service.contract.records import RecordFault, lacks_answer, read_prompt, read_supervised
+from service.contract.rewards import MathAnswerReward, RewardSpec, SingleReward, single_rewards
 from service.planning.deadline import Deadline
 from service.planning.findings import BadLines, Finding
 from service.planning.gold_forms import MATH_HINT, gold_form
@@ -22,6 +22,7 @@ from service.planning.record_readers import (
     read_entries,
     table_entries,
 )
+from service.planning.row_window import UNEXPECTED_ROWS_HINT, RowWindow, rows_in_window, unexpected_rows
 
 PROTOCOLS = frozenset({"file", "s3", "gs", "gcs", "az", "abfs", "abfss", "hf", "memory"})
 """Stores that need credentials of their own, and files. No plain HTTP: it would reach whatever the service reaches."""
@@ -101,6 +102,8 @@ def find_unreachable(where: str, data: SupervisedData | PromptData) -> Finding |
 class _Faults:
     question: DataQuestion
     by_kind: dict[str, BadLines] = field(default_factory=dict)
+    num_dropped: int = 0
+    """Rows without an answer that the data's settings leave out."""
     math_golds: list[tuple[int, str]] = field(default_factory=list)
     """Number and gold answer of the first records whose form is right, still to be parsed."""
 
@@ -120,17 +123,23 @@ class _Faults:
 def _inspect(question: DataQuestion, deadline: Deadline) -> DataFacts:
     faults = _Faults(question=question)
     if question.data.type in ("jsonl", "csv"):
-        num_rows = _look_at(question, read_entries(question.data, deadline), faults)
+        rows = RowWindow(question.data)
+        num_rows = _look_at(question, rows.used(read_entries(question.data, deadline)), faults)
         if not num_rows:
             return _refused(question, f"{question.data.path} holds no rows", "give at least one")
+        if problem := rows.problem():
+            return _refused(question, problem, UNEXPECTED_ROWS_HINT)
         unparsed = _parse_math(question, faults, deadline)
         return DataFacts(num_rows=num_rows, findings=faults.findings(), warnings=unparsed)
     with ExitStack() as stack:
         table = open_table(question.data, stack, deadline)
-        num_rows = table.num_rows if question.limit is None else min(table.num_rows, question.limit)
-        if not num_rows:
-            return _refused(question, f"{question.data.path} holds no rows", "give at least one")
-        seen = _look_at(question, table_entries(table, deadline), faults)
+        if problem := unexpected_rows(question.data, table.num_rows):
+            return _refused(question, problem, UNEXPECTED_ROWS_HINT)
+        seen = _look_at(question, RowWindow(question.data).used(table_entries(table, deadline)), faults)
+    num_rows = rows_in_window(question.data, table.num_rows) - faults.num_dropped
+    num_rows = num_rows if question.limit is None else min(num_rows, question.limit)
+    if not num_rows:
+        return _refused(question, f"{question.data.path} holds no rows", "give at least one")
     warning = f"{question.where}: only the first {seen} of {num_rows} rows were checked, the data being large"
     unparsed = _parse_math(question, faults, deadline)
     warnings = (warning, *unparsed) if seen < num_rows else unparsed
@@ -143,6 +152,9 @@ def _look_at(question: DataQuestion, entries: Iterator[tuple[int, Entry]], fault
     for number, entry in entries:
         if num_rows == question.limit:
             break
+        if _is_left_out(question.data, entry):
+            faults.num_dropped += 1
+            continue
         num_rows += 1
         try:
             gold = _read(question, entry)
@@ -152,6 +164,10 @@ def _look_at(question: DataQuestion, entries: Iterator[tuple[int, Entry]], fault
             if gold is not None and len(faults.math_golds) < MAX_PARSED:
                 faults.math_golds.append((number, gold))
     return num_rows
+
+
+def _is_left_out(data: SupervisedData | PromptData, entry: Entry) -> bool:
+    return isinstance(data, PromptData) and not isinstance(entry, RecordFault) and lacks_answer(entry, data)
 
 
 def _read(question: DataQuestion, entry: Entry) -> str | None:
@@ -165,7 +181,11 @@ def _read(question: DataQuestion, entry: Entry) -> str | None:
     if question.reward is None:
         return None
     _read_gold(answer, question.reward)
-    return answer if any(isinstance(single, MathAnswerReward) for single in single_rewards(question.reward)) else None
+    return answer if any(map(_has_to_parse, single_rewards(question.reward))) else None
+
+
+def _has_to_parse(reward: SingleReward) -> bool:
+    return isinstance(reward, MathAnswerReward) and reward.unreadable_gold == "error"
 
 
 def _parse_math(question: DataQuestion, faults: _Faults, deadline: Deadline) -> tuple[str, ...]:

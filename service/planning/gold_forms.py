@@ -47,6 +47,8 @@ def gold_form(reward: SingleReward) -> GoldForm:
         case ExactMatchReward():
             return GoldForm(parse_exact_match_gold, "give the expected text")
         case MathAnswerReward():
+            if reward.unreadable_gold == "text":
+                return GoldForm(parse_exact_match_gold, "give the expected answer")
             return GoldForm(parse_math_gold, MATH_HINT)
         case RegexReward():
             return GoldForm(parse_exact_match_gold, "give the expected text") if reward.compares_gold else _ANYTHING

@@ -1,12 +1,12 @@
 """Prompts with gold answers, and which of them a reinforcement learning step asks."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 
 from transformers import PreTrainedTokenizerBase
 
 from service.contract.data import PromptData
-from service.contract.records import Conversation, RecordFault, read_prompt
+from service.contract.records import Conversation, RecordFault, lacks_answer, read_prompt
 from workers.config_error import ConfigError
 from workers.data.chat_template import ChatTemplate, NotRenderable
 from workers.data.sample_order import epoch_permutation
@@ -37,7 +37,9 @@ def load_prompts(
 
 def read_prompts(spec: PromptData, tokenizer: PreTrainedTokenizerBase, limit: int | None = None) -> list[Prompt]:
     """The same, however long they are."""
-    records = list(islice(read_records(spec, (spec.prompt_field, spec.answer_field)), limit))
+    records = list(islice(_answered(spec), limit))
+    if not records:
+        raise ConfigError(f"{spec.path}: no row has an answer under {spec.answer_field!r}; check answer_field")
     read = [_read(record, spec) for record in records]
     asked = [prompt for prompt, _ in read]
     texts, token_ids = _tokenize(asked, records, spec, tokenizer)
@@ -63,6 +65,12 @@ def prompt_indices_for_step(num_prompts: int, num_prompts_per_step: int, step: i
         first = epoch * num_prompts
         indices += order[max(start - first, 0) : end - first]
     return indices
+
+
+def _answered(spec: PromptData) -> Iterator[Record]:
+    """Without the rows that nobody could judge, where the data's settings leave them out."""
+    keys = (spec.prompt_field, spec.answer_field)
+    return (record for record in read_records(spec, keys) if not lacks_answer(record.fields, spec))
 
 
 def _read(record: Record, spec: PromptData) -> tuple[str | Conversation, str]:

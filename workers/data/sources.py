@@ -31,15 +31,21 @@ class Record:
 
 
 def read_records(source: DataSource, keys: tuple[str, ...]) -> Iterator[Record]:
-    """All records, one after the other. Of a table with all these `keys` only they are read.
+    """The records that the source's window leaves, one after the other. Of a table with all these `keys` only they
+    are read.
 
-    Raises ConfigError, naming the path and where it can the row, if the source cannot be read or holds no record.
+    Raises ConfigError, naming the path and where it can the row, if the source cannot be read or holds no such record,
+    and at its end if it has another number of rows than it should.
     """
-    empty = True
+    end = None if source.num_rows is None else source.skip_rows + source.num_rows
+    num_read = 0
     try:
         for place, fields in _rows(source, keys):
-            empty = False
-            yield Record(place=place, fields=fields)
+            if num_read == end:
+                return
+            num_read += 1
+            if num_read > source.skip_rows:
+                yield Record(place=place, fields=fields)
     except FileNotFoundError as error:
         raise ConfigError(
             f"data file {source.path} does not exist for this worker; give a path or URL that all machines can read"
@@ -52,8 +58,14 @@ def read_records(source: DataSource, keys: tuple[str, ...]) -> Iterator[Record]:
             f"data file {source.path} cannot be read as {source.type}: {first_line(error)}; check data.type, the path "
             "and its permissions"
         ) from error
-    if empty:
-        raise ConfigError(f"data file {source.path} holds no rows; give at least one")
+    if num_read <= source.skip_rows:
+        beyond = f" beyond the {source.skip_rows} that are passed over" if source.skip_rows else ""
+        raise ConfigError(f"data file {source.path} holds no rows{beyond}; give at least one")
+    if source.expected_rows not in (None, num_read):
+        raise ConfigError(
+            f"data file {source.path} holds {num_read} rows, not the {source.expected_rows} of expected_rows, so it is "
+            "not the data that was meant; check it, or set expected_rows to null"
+        )
 
 
 def where(source: DataSource, place: int) -> str:

@@ -60,7 +60,7 @@ def _build_heavy(spec: MathAnswerReward | JsonSchemaReward | CodeTestsReward) ->
         case MathAnswerReward():
             from workers.rewards.math_answer import MathAnswerVerifier
 
-            return MathAnswerVerifier()
+            return MathAnswerVerifier(compares_text=spec.unreadable_gold == "text")
         case JsonSchemaReward():
             from workers.rewards.json_schema import JsonSchemaVerifier
 

@@ -1,6 +1,7 @@
 """Every source is looked through at submission: rows counted, records and gold answers read as the run reads them."""
 
 import csv
+import json
 from pathlib import Path
 from typing import Any
 
@@ -189,3 +190,20 @@ def test_what_could_not_be_parsed_in_time_is_warned_of(tmp_path: Path, script: s
     facts = inspect_data(question, Deadline.after(2))
     assert facts.findings == []
     assert facts.warnings[0].startswith("rl.data: 1 gold answers were parsed as mathematics, not all")
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_windows_expected_rows_and_rows_without_answer_are_seen_at_submission(tmp_path: Path, kind: str) -> None:
+    rows = [{"prompt": "a", "answer": answer} for answer in ("1", "", "2", "3")]
+    path = str(tmp_path / "rows")
+    if kind == "parquet":
+        write_parquet(Path(path), rows)
+    else:
+        Path(path).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = PromptData(type=kind, path=path, without_answer="drop", expected_rows=4)
+    assert inspect(data).num_rows == 3
+    assert inspect(data.model_copy(update={"skip_rows": 1, "num_rows": 2})).num_rows == 1
+    assert inspect(data, limit=2).num_rows == 2
+    [problem] = problems(inspect(data.model_copy(update={"expected_rows": 5}))).values()
+    assert "holds 4 rows, not the 5 that are expected" in problem
+    assert "'answer' is empty" in str(problems(inspect(data.model_copy(update={"without_answer": "error"}))))
