@@ -89,7 +89,6 @@ def create_app(
         token_views,
         stream,
         retention,
-        diagnosis,
         studies,
         study_reports,
     )
