@@ -68,7 +68,7 @@ def absolute_overrides(base: dict[str, Any], overrides: dict[str, Any], folder: 
     except ValueError:
         return overrides  # The service says which one is wrong.
     make_paths_absolute(whole, folder)
-    return {key: None if value is None else _at(whole, key) for key, value in overrides.items()}
+    return {key: None if value is None else _at(whole, key, value) for key, value in overrides.items()}
 
 
 def _with_absolute_paths(study: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -94,9 +94,12 @@ def _absolute_arm(base: dict[str, Any], arm: Any, folder: Path) -> Any:
     return {**arm, "overrides": absolute_overrides(base, overrides, folder)} if isinstance(overrides, dict) else arm
 
 
-def _at(spec: Any, dotted: str) -> Any:
+def _at(spec: Any, dotted: str, otherwise: Any) -> Any:
+    """What stands there; `otherwise` where a later override has replaced what it stood in."""
     node = spec
     for key in dotted.split("."):
+        if not isinstance(node, dict) or key not in node:
+            return otherwise
         node = node[key]
     return node
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from api.cli.spec_files import UnreadableSpec, apply_overrides, load_spec
+from api.cli.spec_files import UnreadableSpec, absolute_overrides, apply_overrides, load_spec
 
 
 def test_relative_paths_are_seen_from_the_file(tmp_path: Path) -> None:
@@ -70,3 +70,9 @@ def test_overrides_set_dotted_keys() -> None:
 def test_an_override_that_fits_nowhere_is_refused(override: str) -> None:
     with pytest.raises(UnreadableSpec):
         apply_overrides({"seed": 1}, [override])
+
+
+def test_an_override_of_a_part_that_another_one_takes_out_stays_as_it_is(tmp_path: Path) -> None:
+    overrides = {"sft.objective": {"type": "gem"}, "sft": None}
+
+    assert absolute_overrides({"sft": {"objective": {"type": "ce"}}}, overrides, tmp_path) == overrides
