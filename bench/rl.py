@@ -53,7 +53,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=ROWS, metavar="NAME", help="all if left out")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--threads", type=int, default=1, help="of our trainer and our engine beside TRL")
+    parser.add_argument(
+        "--threads", type=int, help="of our trainer and our engine beside TRL; the quickest if left out"
+    )
     parser.add_argument("--peers", type=Path, default=PEERS_PYTHON, help="the interpreter that has the peers")
     parser.add_argument("--search", action="store_true")
     parser.add_argument("--json", type=Path, help="file for the rows")

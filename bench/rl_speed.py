@@ -57,6 +57,8 @@ class Peer:
 
 PEERS = {"600k": Peer(mode="vllm", batch=64, threads=2), "18m": Peer(mode="vllm", batch=16, threads=2)}
 """The quickest that `search` found."""
+THREADS = {"600k": 1, "18m": 2}
+"""The quickest of ours: of engine and of trainer, which work by turns."""
 CANDIDATES = {
     "600k": [
         *(Peer(mode="vllm", batch=batch, threads=threads) for batch in (32, 64, 256) for threads in (1, 2)),
@@ -72,14 +74,16 @@ CANDIDATES = {
 
 
 def speed_rows(
-    names: Iterable[str], *, rounds: int, threads: int, peers_python: Path, peer: Peer | None = None
+    names: Iterable[str], *, rounds: int, threads: int | None, peers_python: Path, peer: Peer | None = None
 ) -> dict[str, Row]:
-    """The named ones of `ROWS`; `threads` are ours, and `peer` is another one than that of `PEERS`."""
+    """The named ones of `ROWS`; `threads` and `peer` are others than those of `THREADS` and `PEERS`."""
     require_peers(peers_python)
     rows = {}
     for name in names:
         size = ROWS[name]
-        ours, theirs = measure(size, peer or PEERS[size], rounds=rounds, threads=threads, peers_python=peers_python)
+        ours, theirs = measure(
+            size, peer or PEERS[size], rounds=rounds, threads=threads or THREADS[size], peers_python=peers_python
+        )
         rows[name] = Row(ours=_rate(ours), peer=_rate(theirs), unit="samples/s")
     return rows
 
