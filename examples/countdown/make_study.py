@@ -7,52 +7,28 @@ whatever operations it takes.
 """
 
 import argparse
-import random
 import sys
-import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from make_task import HERE, row_of, write_rows
-from task import all_problems, legal_traces, shuffled
+import make_task
+from make_task import DATA_FILES, HERE, Sizes, Splits, write_data
+from task import legal_traces
 from words import write_tokenizer
 
 from service.contract.gold_answers import CountdownGold
 
 FOLDER = HERE / "study"
 SPLIT_SEED = 100
-NUM_TEST, NUM_DEV, NUM_SFT = 400, 256, 1200
+SIZES = Sizes(test=400, dev=256, sft=1200)
 BASE_SEEDS = (0, 1)
 """One base model each: what holds for one may be its own."""
 NUM_AIMLESS = 128
 """Of the 256 rows of a pretraining batch."""
-CHECKED_FILES = tuple(f"data/{name}.jsonl" for name in ("sft", "rl", "dev", "test"))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StudySplits:
-    """Every solvable problem in exactly one list. Settings are chosen on dev, and only test is reported."""
-
-    sft: list[CountdownGold]
-    rl: list[CountdownGold]
-    dev: list[CountdownGold]
-    test: list[CountdownGold]
-
-
-def split_problems(seed: int = SPLIT_SEED) -> StudySplits:
-    """Deal out the problems at random; a problem comes once, so no two splits share one in any number order."""
-    rng = random.Random(seed)
-    problems = all_problems()
-    rng.shuffle(problems)
-    problems = [shuffled(problem, rng) for problem in problems]
-    dev_end = NUM_TEST + NUM_DEV
-    return StudySplits(
-        test=problems[:NUM_TEST],
-        dev=problems[NUM_TEST:dev_end],
-        sft=problems[dev_end : dev_end + NUM_SFT],
-        rl=problems[dev_end + NUM_SFT :],
-    )
+def split_problems() -> Splits:
+    """Settings are chosen on dev, and only test is reported."""
+    return make_task.split_problems(SPLIT_SEED, SIZES)
 
 
 def aimed_traces(problem: CountdownGold) -> list[str]:
@@ -60,15 +36,7 @@ def aimed_traces(problem: CountdownGold) -> list[str]:
     return [trace for trace in legal_traces(problem) if not {"*", "/"} & set(trace.split())]
 
 
-def write_data(splits: StudySplits, folder: Path) -> None:
-    """SFT rows hold the biased solver's completion, dev rows that and the gold answer, the others the gold answer."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in ("sft", "rl", "dev", "test"):
-        problems: Sequence[CountdownGold] = getattr(splits, name)
-        write_rows(folder / f"{name}.jsonl", [row_of(problem, name) for problem in problems])
-
-
-def write_base_models(splits: StudySplits, folder: Path) -> None:
+def write_base_models(splits: Splits, folder: Path) -> None:
     """Pretrain one model for each seed on the SFT and RL problems; none sees those of dev and test."""
     # Only this function needs torch; without it --check takes a second.
     import torch
@@ -85,14 +53,7 @@ def write_base_models(splits: StudySplits, folder: Path) -> None:
 
 def changed_files(folder: Path) -> list[str]:
     """Names of the data files under ``folder`` whose bytes differ from a fresh making, or that are missing."""
-    with tempfile.TemporaryDirectory() as temporary:
-        fresh = Path(temporary)
-        write_data(split_problems(), fresh / "data")
-        return [
-            name
-            for name in CHECKED_FILES
-            if not (folder / name).is_file() or (folder / name).read_bytes() != (fresh / name).read_bytes()
-        ]
+    return make_task.changed_files(folder, DATA_FILES, lambda fresh: write_data(split_problems(), fresh / "data"))
 
 
 def main() -> int:

@@ -10,6 +10,7 @@ import json
 import random
 import sys
 import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,8 +21,20 @@ from service.contract.gold_answers import CountdownGold
 
 HERE = Path(__file__).parent
 SEED = 0
-NUM_TEST, NUM_DEV, NUM_SFT = 256, 256, 600
-CHECKED_FILES = ("data/sft.jsonl", "data/rl.jsonl", "data/dev.jsonl", "data/test.jsonl", "base/tokenizer.json")
+DATA_FILES = ("data/sft.jsonl", "data/rl.jsonl", "data/dev.jsonl", "data/test.jsonl")
+CHECKED_FILES = (*DATA_FILES, "base/tokenizer.json")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sizes:
+    """Problems of each split; RL has the rest."""
+
+    test: int
+    dev: int
+    sft: int
+
+
+SIZES = Sizes(test=256, dev=256, sft=600)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,18 +47,19 @@ class Splits:
     test: list[CountdownGold]
 
 
-def split_problems(seed: int = SEED) -> Splits:
+def split_problems(seed: int = SEED, sizes: Sizes = SIZES) -> Splits:
     """Deal out the problems at random; a problem comes once, so no two splits share one in any number order."""
     rng = random.Random(seed)
     problems = all_problems()
     rng.shuffle(problems)
     problems = [shuffled(problem, rng) for problem in problems]
-    first_sft = NUM_TEST + NUM_DEV
+    first_sft = sizes.test + sizes.dev
+    first_rl = first_sft + sizes.sft
     return Splits(
-        test=problems[:NUM_TEST],
-        dev=problems[NUM_TEST:first_sft],
-        sft=problems[first_sft : first_sft + NUM_SFT],
-        rl=problems[first_sft + NUM_SFT :],
+        test=problems[: sizes.test],
+        dev=problems[sizes.test : first_sft],
+        sft=problems[first_sft:first_rl],
+        rl=problems[first_rl:],
     )
 
 
@@ -69,15 +83,21 @@ def write_base_model(splits: Splits, folder: Path) -> None:
     write_model(model, folder)
 
 
-def changed_files(folder: Path) -> list[str]:
-    """Names of the checked files under ``folder`` whose bytes differ from a fresh making, or that are missing."""
+def _make_checked(folder: Path) -> None:
+    write_data(split_problems(), folder / "data")
+    write_tokenizer(folder / "base")
+
+
+def changed_files(
+    folder: Path, names: Sequence[str] = CHECKED_FILES, make: Callable[[Path], None] = _make_checked
+) -> list[str]:
+    """Those of the named files under ``folder`` whose bytes differ from a fresh making, or that are missing."""
     with tempfile.TemporaryDirectory() as temporary:
         fresh = Path(temporary)
-        write_data(split_problems(), fresh / "data")
-        write_tokenizer(fresh / "base")
+        make(fresh)
         return [
             name
-            for name in CHECKED_FILES
+            for name in names
             if not (folder / name).is_file() or (folder / name).read_bytes() != (fresh / name).read_bytes()
         ]
 
