@@ -15,13 +15,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import httpx
-from pydantic import BaseModel
 
 from api.access_client import AuditLog, Projects, Tokens, Users, Webhooks
 from api.access_schemas import Me
+from api.client_requests import Model
 from api.operation_client import OperationCalls
 from api.queue_client import QueueCalls
 from api.schemas import (
@@ -53,7 +53,6 @@ _PREVIEW_TIMEOUT_S = 600.0
 _SEARCH_TIMEOUT_S = 90.0
 """The service ends a page, or a piece of a file, earlier."""
 _RETRY_STATUSES = frozenset({502, 503, 504})
-Model = TypeVar("Model", bound=BaseModel)
 
 
 class SedrayError(Exception):

@@ -1,26 +1,14 @@
 """Calls about the running of the service: what `SedrayClient` has beside the experiments themselves."""
 
-from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import Any, TypeVar
 from urllib.parse import quote
 
-from pydantic import BaseModel
-
+from api.client_requests import Requests
 from api.operation_schemas import Diagnosis, LogSources, ProjectRetention, RetentionDays
 from service.contract.certificates import DeathCertificate
 
-Model = TypeVar("Model", bound=BaseModel)
 
-
-class OperationCalls(ABC):
-    """Mixed into the client, which makes the requests."""
-
-    @abstractmethod
-    def _get(self, model: type[Model], path: str, params: Mapping[str, Any] | None = None) -> Model: ...
-
-    @abstractmethod
-    def _call(self, model: type[Model], method: str, path: str, *, json: Any = None) -> Model: ...
+class OperationCalls(Requests):
+    """A part of `SedrayClient`."""
 
     def certificate(self, experiment_id: str, attempt_number: int) -> DeathCertificate:
         """What an ended attempt died of, and what to do about it."""

@@ -1,19 +1,14 @@
 """The client's calls about the queue: one experiment's place, pauses, maintenance and quotas."""
 
-from abc import abstractmethod
-from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any
 
-from pydantic import BaseModel
-
+from api.client_requests import Requests
 from api.queue_schemas import MaintenanceOut, PriorityOut, QueueOrdersOut, QuotaOut, QuotaPage
 from api.schemas import Experiment
 
-Model = TypeVar("Model", bound=BaseModel)
 
-
-class QueueCalls:
+class QueueCalls(Requests):
     """A part of `SedrayClient`."""
 
     def priority(self, experiment_id: str) -> PriorityOut:
@@ -62,22 +57,6 @@ class QueueCalls:
         """Sets the whole quota of a project, or of a user in it; what is left out has no limit."""
         path = f"/projects/{project}" + (f"/users/{user}/quota" if user else "/quota")
         return self._call(QuotaOut, "PUT", path, json=limits)
-
-    @abstractmethod
-    def _get(self, model: type[Model], path: str, query: Mapping[str, Any] | None = None) -> Model: ...
-
-    @abstractmethod
-    def _call(
-        self,
-        model: type[Model],
-        method: str,
-        path: str,
-        *,
-        json: Any = None,
-        params: Mapping[str, Any] | None = None,
-        headers: Mapping[str, str] | None = None,
-        timeout_s: float | None = None,
-    ) -> Model: ...
 
 
 def _queue_of(project: str | None) -> str:

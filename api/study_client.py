@@ -1,22 +1,21 @@
 """The client's calls about studies."""
 
 import uuid
-from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic import BaseModel
 
+from api.client_requests import Requests
 from api.study_schemas import StudyOut, StudyPage, StudyPlanReply, StudyRunPage
 from service.contract.studies import StudySpec
 from service.contract.study_changes import StudyChange
 
-Model = TypeVar("Model", bound=BaseModel)
 _TIMEOUT_S = 300.0
 """Of what changes all experiments of a study at once: there may be thousands."""
 
 
-class StudyCalls:
+class StudyCalls(Requests):
     """A part of `SedrayClient`."""
 
     def submit_study(self, spec: StudySpec | Mapping[str, Any], *, idempotency_key: str | None = None) -> StudyOut:
@@ -50,7 +49,7 @@ class StudyCalls:
     ) -> StudyPage:
         """One page of studies, newest first."""
         filters = {"state": state, "project": project, "name": name, "limit": limit, "cursor": cursor}
-        return self._get(StudyPage, "/studies", {key: value for key, value in filters.items() if value is not None})
+        return self._get(StudyPage, "/studies", filters)
 
     def study_runs(self, study_id: str) -> StudyRunPage:
         """All runs of a study, in the order in which they were queued."""
@@ -89,23 +88,6 @@ class StudyCalls:
     def include_run(self, study_id: str, experiment_id: str) -> StudyRunPage:
         """Takes an exclusion back."""
         return self._call(StudyRunPage, "POST", f"/studies/{study_id}/runs/{experiment_id}/include")
-
-    @abstractmethod
-    def _get(self, model: type[Model], path: str, query: Mapping[str, Any] | None = None) -> Model: ...
-
-    @abstractmethod
-    def _call(
-        self,
-        model: type[Model],
-        method: str,
-        path: str,
-        *,
-        json: Any = None,
-        params: Mapping[str, Any] | None = None,
-        headers: Mapping[str, str] | None = None,
-        timeout_s: float | None = None,
-        repeat: bool = True,
-    ) -> Model: ...
 
 
 def _body(document: BaseModel | Mapping[str, Any]) -> Any:

@@ -1,21 +1,17 @@
 """The client's calls about what a study has found."""
 
-from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal, TypeVar
+from typing import Literal
 
-from pydantic import BaseModel
-
+from api.client_requests import Requests
 from service.contract.study_report import StudyReport
 
-Model = TypeVar("Model", bound=BaseModel)
 ReportForm = Literal["json", "md", "tex", "csv", "parquet"]
 CountsForm = Literal["csv", "parquet"]
 
 
-class StudyReportCalls(ABC):
+class StudyReportCalls(Requests):
     """A part of `SedrayClient`."""
 
     def study_report(self, study_id: str) -> StudyReport:
@@ -40,11 +36,3 @@ class StudyReportCalls(ABC):
     def download_study_spec(self, study_id: str, target: Path) -> None:
         """Write the study's specification as YAML to `target`, to be submitted again."""
         self._download(f"/studies/{study_id}/spec.yaml", {}, target)
-
-    @abstractmethod
-    def _get(
-        self, model: type[Model], path: str, query: Mapping[str, Any] | None = None, *, timeout_s: float | None = None
-    ) -> Model: ...
-
-    @abstractmethod
-    def _download(self, path: str, query: Mapping[str, Any], target: Path) -> None: ...
