@@ -17,12 +17,12 @@ from service.studies import RunView, StudyView
 async def read_study(session: AsyncSession, study_id: str) -> StudyOut:
     """The whole study as the database has it now. Raises NotFound."""
     view = await studies.view(session, study_id)
-    changes = await studies.amendments(session, study_id)
+    spec, changes = await studies.spec_and_amendments(session, view.study)
     gpu_hours, cpu_hours = await studies.used_hours(session, study_id)
     row = view.study
     return StudyOut(
         **_summary_fields(view),
-        spec=studies.current_spec(row.spec, [one.change for one in changes]),
+        spec=spec,
         submitted_spec=StudySpec.model_validate(row.spec),
         amendments=[to_amendment(one) for one in changes],
         plan=StudyPlan.model_validate(row.plan),

@@ -75,8 +75,7 @@ async def amend_study(
     async with sessions() as session:
         view = await studies.view(session, study_id)
         await access.require_submission(session, user, view.project)
-        before = await studies.amendments(session, study_id)
-        spec = studies.current_spec(view.study.spec, [one.change for one in before])
+        spec, before = await studies.spec_and_amendments(session, view.study)
         made = {(one.run.arm, one.run.sft_seed, one.run.rl_seed) for one in await studies.runs(session, study_id)}
     draft = await _draft(study_id, studies.apply_change(spec, change), made)
     planned = await _planned(sessions, plan, draft)

@@ -12,7 +12,7 @@ from api.deps import SessionDep, SessionsDep, StudyReportsDep
 from api.problems import problem_responses
 from api.study_spec_file import study_spec_yaml
 from service.contract.study_report import StudyReport
-from service.studies import amendments, read_counts, spec_now, view
+from service.studies import read_counts, spec_and_amendments, view
 from service.study_report import rendering
 
 router = APIRouter(prefix="/studies/{study_id}", tags=["studies"])
@@ -108,7 +108,8 @@ async def show_counts_parquet(study_id: ReadableStudy, sessions: SessionsDep) ->
 async def show_spec(study_id: ReadableStudy, session: SessionDep) -> Response:
     """As it stands, with its amendments."""
     study = (await view(session, study_id)).study
-    content = study_spec_yaml(study_id, await spec_now(session, study), len(await amendments(session, study_id)))
+    spec, changes = await spec_and_amendments(session, study)
+    content = study_spec_yaml(study_id, spec, len(changes))
     return Response(content, media_type=_YAML, headers=_as_file(f"{study_id}.yaml"))
 
 

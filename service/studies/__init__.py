@@ -5,7 +5,7 @@ draft_study ──> submit ──> runs in the queue ──> look_after (the sch
                 amend      pause, resume, cancel, exclude, include
 """
 
-from service.studies.amending import apply_change, current_spec
+from service.studies.amending import apply_change
 from service.studies.counts import POINTS, RunCounts, SetCounts, primary_scores, read_counts
 from service.studies.drafting import DraftRun, StudyDraft, draft_study
 from service.studies.orders import cancel, exclude, include, pause, resume
@@ -14,10 +14,9 @@ from service.studies.reading import (
     StudyFilter,
     StudyPageStart,
     StudyView,
-    amendments,
     list_page,
     runs,
-    spec_now,
+    spec_and_amendments,
     view,
 )
 from service.studies.submission import PlannedDraft, amend, find_replay, submit
@@ -35,10 +34,8 @@ __all__ = [
     "StudyPageStart",
     "StudyView",
     "amend",
-    "amendments",
     "apply_change",
     "cancel",
-    "current_spec",
     "draft_study",
     "exclude",
     "find_replay",
@@ -51,7 +48,7 @@ __all__ = [
     "read_counts",
     "resume",
     "runs",
-    "spec_now",
+    "spec_and_amendments",
     "submit",
     "used_hours",
     "view",

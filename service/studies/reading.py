@@ -83,9 +83,10 @@ async def amendments(session: AsyncSession, study_id: str) -> Sequence[StudyAmen
     return (await session.scalars(statement.execution_options(populate_existing=True))).all()
 
 
-async def spec_now(session: AsyncSession, study: Study) -> StudySpec:
-    """The study as it stands, amendments applied."""
-    return current_spec(study.spec, [one.change for one in await amendments(session, study.id)])
+async def spec_and_amendments(session: AsyncSession, study: Study) -> tuple[StudySpec, Sequence[StudyAmendment]]:
+    """The study as it stands, and the amendments that made it so."""
+    changes = await amendments(session, study.id)
+    return current_spec(study.spec, [one.change for one in changes]), changes
 
 
 async def runs(session: AsyncSession, study_id: str) -> list[RunView]:

@@ -23,7 +23,7 @@ from service.storage.tables import Attempt, Experiment
 from service.storage.transitions import lock_experiment, move_experiment
 from service.studies.counts import POINTS, RunCounts, read_counts
 from service.studies.orders import hold_paused
-from service.studies.reading import amendments, spec_now
+from service.studies.reading import amendments, spec_and_amendments
 from service.studies.rows import experiments_of, lock_study, set_state, state_of, target_of
 from service.studies.stopping import StudyFacts, Verdict, half_widths, judge
 
@@ -149,10 +149,9 @@ async def _by_status(session: AsyncSession, study: Study) -> dict[str, int]:
 
 async def _see(session: AsyncSession, study_id: str) -> _Seen:
     study = await session.get_one(Study, study_id, populate_existing=True)
-    spec = await spec_now(session, study)
+    spec, changes = await spec_and_amendments(session, study)
     counted = await _count(session, study_id)
     gpu_hours, cpu_hours = await used_hours(session, study_id)
-    changes = await amendments(session, study_id)
     basis = f"{counted['succeeded']}/{counted['excluded']}/{counted['last_excluded']}/{len(changes)}"
     last = study.last_check or {}
     needs_counts = spec.budget.half_width is not None and last.get("counted") != basis

@@ -13,7 +13,7 @@ from service.contract.studies import StudySpec
 from service.contract.study_changes import StudyState
 from service.storage.study_tables import Study, StudyAmendment, StudyRun
 from service.storage.tables import Attempt, Experiment, StageResultRow
-from service.studies import amendments, current_spec, view
+from service.studies import spec_and_amendments, view
 from service.study_report.facts import Amendment, StudyFacts
 from service.study_report.reading import read_runs
 from service.versions import sedray_version
@@ -24,8 +24,8 @@ _LOCK_FILE = "requirements.lock"
 async def read_study(session: AsyncSession, study_id: str, now: datetime) -> StudyFacts:
     """All that a report needs. Raises NotFound."""
     found = await view(session, study_id)
-    study, changes = found.study, await amendments(session, study_id)
-    spec = current_spec(study.spec, [one.change for one in changes])
+    study = found.study
+    spec, changes = await spec_and_amendments(session, study)
     most = spec.budget.max_experiments
     return StudyFacts(
         id=study.id,

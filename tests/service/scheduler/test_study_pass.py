@@ -89,7 +89,7 @@ async def test_hours_used_stop_the_study_and_another_budget_takes_it_up_again(se
 
     change = StudyChange.model_validate({"reason": "more is free", "budget": {"max_cpu_hours": 40.0}})
     async with sessions.begin() as session:
-        spec = studies.apply_change(await studies.spec_now(session, row), change)
+        spec = studies.apply_change((await studies.spec_and_amendments(session, row))[0], change)
         made = {(one.run.arm, one.run.sft_seed, one.run.rl_seed) for one in await runs_of(session, study.id)}
         planned = planned_study(draft_study(study.id, spec, made))
         ada = await make_user(session)

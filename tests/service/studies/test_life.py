@@ -36,8 +36,8 @@ async def entries(session: AsyncSession, study_id: str) -> list[QueueEntry]:
 
 async def amend(session: AsyncSession, study: Study, **change: Any) -> None:
     wanted = StudyChange.model_validate({"reason": "why", **change})
-    before = await studies.amendments(session, study.id)
-    spec = studies.apply_change(await studies.spec_now(session, study), wanted)
+    present, before = await studies.spec_and_amendments(session, study)
+    spec = studies.apply_change(present, wanted)
     made = {(one.run.arm, one.run.sft_seed, one.run.rl_seed) for one in await runs_of(session, study.id)}
     planned = planned_study(draft_study(study.id, spec, made))
     user = await make_user(session)
@@ -130,7 +130,7 @@ async def test_amendments_bring_further_runs_and_stand_apart_from_what_was_submi
         await amend(session, study, add_arms=[{"name": "dft", "overrides": {"sft.objective": {"type": "dft"}}}])
         runs = await runs_of(session, study.id)
         row = await session.get_one(Study, study.id, populate_existing=True)
-        spec = await studies.spec_now(session, row)
+        spec, _ = await studies.spec_and_amendments(session, row)
     assert [(run.run.arm, run.run.sft_seed, run.run.amendment) for run in runs[4:]] == [
         ("ce", 7, 1),
         ("sed", 7, 1),
