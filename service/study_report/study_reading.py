@@ -9,7 +9,7 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 import service.contract
-from service.contract.studies import StudySpec
+from service.contract.studies import StudySpec, num_planned_runs
 from service.contract.study_changes import StudyState
 from service.storage.study_tables import Study, StudyAmendment, StudyRun
 from service.storage.tables import Attempt, Experiment, StageResultRow
@@ -26,7 +26,7 @@ async def read_study(session: AsyncSession, study_id: str, now: datetime) -> Stu
     found = await view(session, study_id)
     study = found.study
     spec, changes = await spec_and_amendments(session, study)
-    most = spec.budget.max_experiments
+    planned, most = num_planned_runs(spec), spec.budget.max_experiments
     return StudyFacts(
         id=study.id,
         project=found.project,
@@ -34,7 +34,7 @@ async def read_study(session: AsyncSession, study_id: str, now: datetime) -> Stu
         spec_sha256=sha256(StudySpec.model_validate(study.spec).model_dump_json().encode()).hexdigest(),
         amendments=[Amendment(at=one.at, by=one.by, what=_in_words(one), reason=one.reason) for one in changes],
         runs=await read_runs(session, study_id, now),
-        num_planned=spec.num_experiments if most is None else min(most, spec.num_experiments),
+        num_planned=planned if most is None else min(most, planned),
         is_over=not StudyState(study.state).is_open,
         service_version=sedray_version(),
         lock_sha256=lock_sha256(),

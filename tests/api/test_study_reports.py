@@ -54,6 +54,13 @@ async def test_a_study_that_still_runs_says_so(client: httpx.AsyncClient, sessio
     assert "Unfinished: 4 of 12" in page.text
 
 
+async def test_what_is_planned_counts_an_arm_without_rl_once_for_each_sft_seed(client: httpx.AsyncClient) -> None:
+    arms = [{"name": "ce"}, {"name": "sft-only", "overrides": {"rl": None}}]
+    study_id = await submit_study(client, arms=arms, sft_seeds=[1, 2], rl_seeds=[1, 2])
+    report = await read_report(client, study_id)
+    assert report.num_planned == 6 == sum(report.runs_by_status.values())
+
+
 async def test_every_form_is_there_and_the_counts_give_the_same_means(
     client: httpx.AsyncClient, sessions: Sessions
 ) -> None:
