@@ -16,10 +16,12 @@ from sqlalchemy import func, select, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from service import queue
 from service.settings import ServiceSettings
+from service.storage.clock import database_now
 from service.storage.database import Sessions
-from service.storage.processes import SILENT_AFTER
-from service.storage.tables import ClusterState, ServiceProcess, User
+from service.storage.processes import IS_ALIVE
+from service.storage.tables import ServiceProcess, User
 
 Verdict = Literal["ok", "warning", "fault"]
 _DEADLINE_S = 15.0
@@ -94,8 +96,7 @@ async def _migrations(session: AsyncSession, head: str) -> Check:
 
 
 async def _scheduler(session: AsyncSession) -> Check:
-    living = ServiceProcess.seen_at > func.clock_timestamp() - SILENT_AFTER
-    rows = await session.scalars(select(ServiceProcess).where(ServiceProcess.role == "scheduler", living))
+    rows = await session.scalars(select(ServiceProcess).where(ServiceProcess.role == "scheduler", IS_ALIVE))
     leads = [row.detail.get("leads") is True for row in rows]
     detail = f"{sum(leads)} leads, {len(leads) - sum(leads)} stand by"
     if any(leads):
@@ -105,8 +106,8 @@ async def _scheduler(session: AsyncSession) -> Check:
 
 
 async def _ray(session: AsyncSession) -> Check:
-    now: datetime = (await session.execute(select(func.clock_timestamp()))).scalar_one()
-    seen = await session.get(ClusterState, 1)
+    now = await database_now(session)
+    seen = await queue.cluster_state(session)
     if seen is None:
         return Check(name="ray", verdict="fault", detail="never seen", what_to_do="is a scheduler running?")
     if not seen.reachable or now - seen.observed_at > _STALE:
@@ -162,8 +163,7 @@ def _disk(output_root: str) -> Check:
 
 
 async def _versions(session: AsyncSession) -> Check:
-    living = ServiceProcess.seen_at > func.clock_timestamp() - SILENT_AFTER
-    rows = await session.scalars(select(ServiceProcess).where(living))
+    rows = await session.scalars(select(ServiceProcess).where(IS_ALIVE))
     versions = sorted({f"{row.role} {row.detail.get('version', 'unknown')}" for row in rows})
     detail = ", ".join(versions)
     if len({one.rsplit(" ", 1)[1] for one in versions}) > 1:
@@ -174,7 +174,7 @@ async def _versions(session: AsyncSession) -> Check:
 
 async def _clock(session: AsyncSession) -> Check:
     before = datetime.now(UTC)
-    theirs: datetime = (await session.execute(select(func.clock_timestamp()))).scalar_one()
+    theirs = await database_now(session)
     skew = abs(theirs - before)
     detail = f"this process and the database differ by {skew.total_seconds():.2f} s"
     if skew > _SKEW:

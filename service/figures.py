@@ -9,13 +9,13 @@ from datetime import datetime, timedelta
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from service import queue
 from service.contract.spec import PRIORITY_RANK
 from service.contract.status import ExperimentStatus
-from service.storage.processes import SILENT_AFTER
-from service.storage.tables import Attempt, ClusterState, Experiment, LogLineRow, SchedulerLease, ServiceProcess
+from service.storage.processes import IS_ALIVE
+from service.storage.tables import Attempt, Experiment, LogLineRow, SchedulerLease, ServiceProcess
 
 _PRIORITY = {rank: name for name, rank in PRIORITY_RANK.items()}
-_TERMINAL = [status.value for status in ExperimentStatus if status.is_terminal]
 _LATELY = timedelta(hours=1)
 
 
@@ -141,24 +141,22 @@ async def _ends(session: AsyncSession) -> dict[str, int]:
 
 
 async def _cluster(session: AsyncSession) -> Cluster | None:
-    seen = await session.get(ClusterState, 1, populate_existing=True)
+    seen = await queue.cluster_state(session)
     if seen is None:
         return None
-    sums = select(func.coalesce(func.sum(Attempt.num_cpus), 0.0), func.coalesce(func.sum(Attempt.num_gpus), 0.0))
-    cpus, gpus = (await session.execute(sums.where(Attempt.released_at.is_(None)))).one()
+    taken = await queue.taken(session)
     return Cluster(
         is_reachable=seen.reachable,
         observed_at=seen.observed_at,
         num_cpus=seen.num_cpus,
         num_gpus=seen.num_gpus,
-        num_cpus_taken=cpus,
-        num_gpus_taken=gpus,
+        num_cpus_taken=taken.num_cpus,
+        num_gpus_taken=taken.num_gpus,
     )
 
 
 async def _processes(session: AsyncSession) -> dict[str, int]:
-    living = ServiceProcess.seen_at > func.clock_timestamp() - SILENT_AFTER
-    counts = select(ServiceProcess.role, func.count()).where(living).group_by(ServiceProcess.role)
+    counts = select(ServiceProcess.role, func.count()).where(IS_ALIVE).group_by(ServiceProcess.role)
     return {"api": 0, "scheduler": 0, **{role: count for role, count in await session.execute(counts)}}
 
 

@@ -16,11 +16,12 @@ from dataclasses import dataclass
 
 import psycopg
 from psycopg import sql
-from sqlalchemy import and_, make_url, select
+from sqlalchemy import and_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from service.contract.messages import Progress
 from service.contract.status import AttemptStatus, EndReason, ExperimentStatus
+from service.storage.database import libpq_url
 from service.storage.tables import Attempt, Experiment
 from service.storage.transitions import CHANNEL
 
@@ -96,7 +97,7 @@ class LiveUpdates:
 
     def __init__(self, database_url: str, *, debounce_s: float = 0.2, poll_s: float = 2.0) -> None:
         """`database_url` is SQLAlchemy's, as for the engine."""
-        self._conninfo = make_url(database_url).set(drivername="postgresql").render_as_string(hide_password=False)
+        self._conninfo = libpq_url(database_url)
         self._debounce_s = debounce_s
         self._poll_s = poll_s
         self._subscriptions: dict[str, set[Subscription]] = {}

@@ -78,7 +78,7 @@ def _with_absolute_paths(study: dict[str, Any], folder: Path) -> dict[str, Any]:
     make_paths_absolute(base, folder)
     changed: dict[str, Any] = {"base": base}
     if isinstance(arms, list):
-        changed["arms"] = [_absolute_arm(base, arm, folder) for arm in arms]
+        changed["arms"] = [absolute_arm(base, arm, folder) for arm in arms]
     if isinstance(factors, dict):
         changed["factors"] = {
             key: [absolute_overrides(base, {key: value}, folder)[key] for value in values]
@@ -89,7 +89,8 @@ def _with_absolute_paths(study: dict[str, Any], folder: Path) -> dict[str, Any]:
     return changed
 
 
-def _absolute_arm(base: dict[str, Any], arm: Any, folder: Path) -> Any:
+def absolute_arm(base: dict[str, Any], arm: Any, folder: Path) -> Any:
+    """An arm with the paths in its overrides made absolute; what is no arm is left for the service to judge."""
     overrides = arm.get("overrides") if isinstance(arm, dict) else None
     return {**arm, "overrides": absolute_overrides(base, overrides, folder)} if isinstance(overrides, dict) else arm
 

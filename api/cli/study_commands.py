@@ -9,8 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from api.cli.calling import AsJson, client_of, console, print_json
-from api.cli.spec_files import absolute_overrides, apply_overrides, load_object, load_study
-from api.cli.study_report import print_report
+from api.cli.spec_files import absolute_arm, apply_overrides, load_object, load_study
+from api.cli.study_report import StudyId, print_report
 from api.cli.study_tables import studies_table, study_plan_view, study_view
 from api.cli.study_watch import watch_study
 from api.client import SedrayClient
@@ -20,7 +20,6 @@ from service.contract.study_changes import StudyState
 
 study_app = typer.Typer(help="Studies: a question, its arms and seeds, and what decides.", no_args_is_help=True)
 
-StudyId = Annotated[str, typer.Argument(help="The study's id, as `sedray study list` shows it.", show_default=False)]
 StudyFile = Annotated[Path, typer.Argument(help="The study in YAML or JSON.", show_default=False)]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="Change a value: max_running=2 (repeatable).")]
 Reason = Annotated[str, typer.Option("--reason", help="What others shall read.")]
@@ -186,13 +185,7 @@ def include(
 
 def _arms_of(file: Path, base: dict[str, Any]) -> Any:
     found = load_object(file, "an object with the key add_arms").get("add_arms", [])
-    folder = file.resolve().parent
-    return [
-        {**arm, "overrides": absolute_overrides(base, arm["overrides"], folder)}
-        if isinstance(arm, dict) and isinstance(arm.get("overrides"), dict)
-        else arm
-        for arm in found
-    ]
+    return [absolute_arm(base, arm, file.resolve().parent) for arm in found]
 
 
 def _say(study: StudyOut, as_json: bool, what: str) -> None:

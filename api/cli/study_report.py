@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.markdown import Markdown
 
 from api.cli.calling import client_of, console
 from api.client import SedrayClient
@@ -74,4 +73,10 @@ def spec(
 def print_report(client: SedrayClient, study_id: str) -> None:
     """For people in a terminal; as plain Markdown where the output is no terminal."""
     text = client.study_report_text(study_id)
-    console.print(Markdown(text)) if console.is_terminal else sys.stdout.write(text)
+    if not console.is_terminal:
+        sys.stdout.write(text)
+        return
+    # Brings a parser and a highlighter along, which every other command starts without.
+    from rich.markdown import Markdown
+
+    console.print(Markdown(text))

@@ -1,7 +1,7 @@
 """Follows a study to its end: a bar and the arms on a terminal, a line for each change elsewhere."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TypeVar
 
@@ -29,22 +29,26 @@ def watch_study(client: SedrayClient, study_id: str, to: Console) -> StudyOut:
 
 def _watch_on_terminal(client: SedrayClient, study: StudyOut, to: Console) -> StudyOut:
     with Live(console=to, refresh_per_second=2) as live:
-        while True:
-            live.update(_picture(study, _patiently(partial(client.study_runs, study.id)).items))
-            if study.is_over:
-                return study
-            time.sleep(_LOOK_S)
-            study = _patiently(partial(client.study, study.id))
+        for now in _looks(client, study):
+            live.update(_picture(now, _patiently(partial(client.study_runs, study.id)).items))
+    return now
 
 
 def _watch_in_lines(client: SedrayClient, study: StudyOut, to: Console) -> StudyOut:
     said = ""
-    while True:
-        if (line := progress_line(study)) != said:
+    for now in _looks(client, study):
+        if (line := progress_line(now)) != said:
             to.print(line, highlight=False, markup=False, soft_wrap=True)
             said = line
+    return now
+
+
+def _looks(client: SedrayClient, study: StudyOut) -> Iterator[StudyOut]:
+    """The study now and again, until it is over; the last one is."""
+    while True:
+        yield study
         if study.is_over:
-            return study
+            return
         time.sleep(_LOOK_S)
         study = _patiently(partial(client.study, study.id))
 

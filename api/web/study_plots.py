@@ -6,8 +6,8 @@ from typing import Any
 
 from service.contract.metric_names import describe_metric
 from service.contract.study_report import AssociationRow, Figure, PassCurve, StepCurve, StudyPart
+from service.study_report.rendering.text import POINT_NAMES
 
-POINT_LABELS = {"base": "before SFT", "after_sft": "after SFT", "after_rl": "after RL"}
 STEP_AXES = {
     "steps": "RL steps",
     "updates": "updates",
@@ -32,7 +32,7 @@ def pass_plots(part: StudyPart) -> list[Plot]:
     places = list(dict.fromkeys((curve.column, curve.point) for curve in part.pass_curves))
     return [
         Plot(
-            title=f"pass@k, {column}, {POINT_LABELS[point]}",
+            title=f"pass@k, {column}, {POINT_NAMES[point]}",
             unit="fraction",
             data={
                 "axes": {"k": "k"},

@@ -6,7 +6,8 @@ from pathlib import Path
 import psycopg
 
 from service.backup.contents import BACKUP, DUMP, OUTPUTS, Backup, digest_of_file, list_outputs, write_outputs
-from service.backup.tools import ToolsMissing, plain_url, run_tool
+from service.backup.tools import ToolsMissing, run_tool
+from service.storage.database import libpq_url
 from service.versions import sedray_version
 
 
@@ -39,7 +40,7 @@ def make_backup(database_url: str, output_root: str, folder: Path, *, digests: b
 
 
 def _facts(database_url: str) -> tuple[str, int]:
-    with psycopg.connect(plain_url(database_url), connect_timeout=10) as connection:
+    with psycopg.connect(libpq_url(database_url), connect_timeout=10) as connection:
         revision = connection.execute("SELECT version_num FROM alembic_version").fetchone()
         count = connection.execute("SELECT count(*) FROM experiments").fetchone()
     if revision is None or count is None:

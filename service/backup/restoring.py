@@ -12,7 +12,8 @@ from pydantic import ValidationError
 
 from migrations.apply import upgrade
 from service.backup.contents import BACKUP, DUMP, FORMAT, OUTPUTS, Backup, digest_of_file, list_outputs, read_outputs
-from service.backup.tools import plain_url, run_tool
+from service.backup.tools import run_tool
+from service.storage.database import libpq_url
 
 _FENCE = 1_000_000
 _SHOWN = 20
@@ -63,7 +64,7 @@ def read_backup(folder: Path) -> Backup:
 
 
 def _require_empty(database_url: str) -> None:
-    with psycopg.connect(plain_url(database_url), connect_timeout=10) as connection:
+    with psycopg.connect(libpq_url(database_url), connect_timeout=10) as connection:
         tables = connection.execute(
             "SELECT count(*) FROM pg_tables WHERE schemaname NOT IN ('pg_catalog', 'information_schema')"
         ).fetchone()
@@ -72,7 +73,7 @@ def _require_empty(database_url: str) -> None:
 
 
 def _fence(database_url: str) -> int:
-    with psycopg.connect(plain_url(database_url), autocommit=True, connect_timeout=10) as connection:
+    with psycopg.connect(libpq_url(database_url), autocommit=True, connect_timeout=10) as connection:
         connection.execute("UPDATE scheduler_lease SET token = token + %s, expires_at = now()", (_FENCE,))
         connection.execute("DELETE FROM service_processes")
         count = connection.execute("SELECT count(*) FROM experiments").fetchone()

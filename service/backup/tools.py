@@ -12,6 +12,8 @@ from urllib.parse import quote
 import psycopg
 from sqlalchemy import URL, make_url
 
+from service.storage.database import libpq_url
+
 _TIMEOUT_S = 6 * 3600.0
 
 
@@ -38,7 +40,7 @@ def run_tool(name: str, arguments: Sequence[str], database_url: str) -> None:
     """Runs the program on the database. Raises ToolsMissing if it is older than the server, or fails."""
     url = make_url(database_url)
     tool = find_tool(name)
-    _require_new_enough(tool, url)
+    _require_new_enough(tool, database_url)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
     if url.password is not None:
         environment["PGPASSWORD"] = str(url.password)
@@ -46,11 +48,6 @@ def run_tool(name: str, arguments: Sequence[str], database_url: str) -> None:
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
     if done.returncode != 0:
         raise ToolsMissing(f"{name} failed: {done.stderr.strip()[-2000:]}")
-
-
-def plain_url(database_url: str) -> str:
-    """As libpq takes it."""
-    return make_url(database_url).set(drivername="postgresql").render_as_string(hide_password=False)
 
 
 def _embedded() -> list[Path]:
@@ -71,11 +68,11 @@ def _without_password(url: URL) -> str:
     return f"postgresql://{user}{url.host or ''}{port}/{quote(url.database or '')}{f'?{query}' if query else ''}"
 
 
-def _require_new_enough(tool: Path, url: URL) -> None:
+def _require_new_enough(tool: Path, database_url: str) -> None:
     told = subprocess.run([str(tool), "--version"], capture_output=True, text=True, timeout=30, check=True).stdout
     found = re.search(r"\) (\d+)", told)  # pg_dump (PostgreSQL) 18.1
     have = int(found[1]) if found else 0
-    with psycopg.connect(plain_url(url.render_as_string(hide_password=False)), connect_timeout=10) as connection:
+    with psycopg.connect(libpq_url(database_url), connect_timeout=10) as connection:
         need = connection.info.server_version // 10_000
     if have < need:
         raise ToolsMissing(

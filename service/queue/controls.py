@@ -16,6 +16,7 @@ from service.access import Actor, Visible, no_experiment
 from service.contract.spec import PRIORITY_RANK, PriorityName
 from service.contract.status import ExperimentStatus
 from service.errors import InvalidRequest, NotAllowedNow, NotFound
+from service.storage.clock import database_now
 from service.storage.identifiers import new_id
 from service.storage.scheduling_tables import AttemptHolding, MaintenanceWindow, QueueEntry, QueuePause
 from service.storage.tables import Attempt, Experiment, Project
@@ -229,7 +230,7 @@ def _target_of(window: MaintenanceWindow) -> audit.Target:
 
 
 async def _now(session: AsyncSession) -> datetime:
-    now: datetime = (await session.execute(select(func.clock_timestamp()))).scalar_one()
+    now = await database_now(session)
     return now
 
 

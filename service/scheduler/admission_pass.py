@@ -20,7 +20,6 @@ from service.queue import forecasts, reasons, snapshot
 from service.queue.reasons import WaitingReason
 from service.scheduler import ledger, wishes
 from service.scheduler.adoption import adopt_stages
-from service.scheduler.capacity import database_now
 from service.scheduler.decision import Decisions, decide
 from service.scheduler.decision.facts import Policy
 from service.scheduler.decision.forecast import forecast
@@ -28,6 +27,7 @@ from service.scheduler.decision.outcome import Admission
 from service.scheduler.lease import Lease, hold_lease
 from service.scheduler.situation import Read, read_situation
 from service.scheduler.stage_contents import StageContents
+from service.storage.clock import database_now
 from service.storage.database import Sessions
 from service.storage.scheduling_tables import QueueSnapshot
 from service.storage.tables import Experiment

@@ -2,11 +2,12 @@
 
 import logging
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from service.contract.messages import StageResult
 from service.contract.spec import ExperimentSpec
+from service.storage.clock import database_now
 from service.storage.scheduling_tables import QueueEntry, StageKey
 from service.storage.stage_results import read_stage_results
 from service.storage.tables import Attempt, Experiment, StageResultRow
@@ -74,7 +75,7 @@ async def _adopt(session: AsyncSession, experiment: Experiment, attempt: Attempt
             stage=source.stage,
             attempt_id=attempt.id,
             result=taken.model_dump(mode="json"),
-            created_at=(await session.execute(select(func.clock_timestamp()))).scalar_one(),
+            created_at=await database_now(session),
         )
     )
     await session.flush()

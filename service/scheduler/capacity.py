@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -81,12 +81,6 @@ async def read_cluster(session: AsyncSession, now: datetime) -> Cluster:
             for node in nodes
         )
     )
-
-
-async def database_now(session: AsyncSession) -> datetime:
-    """The database's clock, the only one that deadlines are measured by: clocks of processes may disagree."""
-    now: datetime = (await session.execute(select(func.clock_timestamp()))).scalar_one()
-    return now
 
 
 async def _write(session: AsyncSession, **values: object) -> None:

@@ -23,10 +23,10 @@ from service import attempts
 from service.auth import attempt_token
 from service.contract.status import AttemptStatus, EndReason, ExperimentStatus
 from service.errors import RayUnreachable, StaleAttempt
-from service.scheduler.capacity import database_now
 from service.scheduler.lease import Lease, hold_lease
 from service.scheduler.ray_jobs import ForeignJob, RayGateway, RayJobRequest, SubmitRefused
 from service.settings import SchedulerSettings
+from service.storage.clock import database_now
 from service.storage.database import Sessions
 from service.storage.tables import Attempt, ClusterState, Experiment
 

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import fsspec
 from sqlalchemy import func, or_, select
@@ -11,6 +11,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from service.scheduler.lease import Lease, hold_lease
+from service.storage.clock import database_now
 from service.storage.database import Sessions
 from service.storage.scheduling_tables import OutputSize
 from service.storage.tables import Experiment
@@ -45,7 +46,7 @@ async def measure_outputs(sessions: Sessions, lease: Lease, output_dir: Callable
 
 async def _due(session: AsyncSession) -> list[str]:
     """Experiments that have begun: never measured, or too long ago."""
-    now: datetime = (await session.execute(select(func.clock_timestamp()))).scalar_one()
+    now = await database_now(session)
     measured = OutputSize.measured_at
     running_due = Experiment.ended_at.is_(None) & (measured < now - _WHILE_IT_RUNS)
     ended_due = Experiment.ended_at.is_not(None) & or_(measured < Experiment.ended_at, measured < now - _AFTER_THE_END)

@@ -103,7 +103,7 @@ class RayDashboard:
         doors |= {
             f"the agent on {ip}": f"http://{ip}:{self._agent_port}/api/job_agent/jobs/" for ip in sorted(view.node_ips)
         }
-        answers = await asyncio.gather(*(self._http.status_without_token("POST", url) for url in doors.values()))
+        answers = await asyncio.gather(*(self._http.post_without_token(url) for url in doors.values()))
         return [
             f"{who} answers {status} without a token"
             for who, status in zip(doors, answers, strict=True)

@@ -51,11 +51,10 @@ class RayHttp:
             )
         return response
 
-    async def status_without_token(self, method: str, url: str) -> int | None:
-        """What a stranger is answered, by status; None where nobody answers."""
+    async def post_without_token(self, url: str) -> int | None:
+        """What a stranger's POST is answered, by status; None where nobody answers."""
         try:
-            body: dict[str, str] | None = {} if method == "POST" else None
-            return (await self._http.request(method, url, json=body, timeout=5.0)).status_code
+            return (await self._http.post(url, json={}, timeout=5.0)).status_code
         except httpx.HTTPError:
             return None
 

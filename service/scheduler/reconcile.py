@@ -20,7 +20,7 @@ from service.contract.status import AttemptStatus, ExperimentStatus
 from service.errors import NotAllowedNow, RayUnreachable, StaleAttempt
 from service.scheduler import ledger
 from service.scheduler.autopsy import examine, job_facts, refine
-from service.scheduler.capacity import Bounds, database_now, record_sight, record_silence
+from service.scheduler.capacity import Bounds, record_sight, record_silence
 from service.scheduler.launch import remove_token
 from service.scheduler.lease import Lease, hold_lease
 from service.scheduler.ray_jobs import ClusterView, RayGateway
@@ -42,6 +42,7 @@ from service.scheduler.verdict import (
     judge,
 )
 from service.settings import SchedulerSettings
+from service.storage.clock import database_now
 from service.storage.database import Sessions
 from service.storage.processes import uptime_of
 from service.storage.scheduling_tables import AttemptHolding

@@ -1,5 +1,6 @@
 """The engine and its sessions. The caller owns the transaction: `async with sessions.begin() as session`."""
 
+from sqlalchemy import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 
 from service.storage.array_parameters import register_array_parameters
@@ -28,6 +29,11 @@ def create_engine(database_url: str, *, pool_size: int = 10, max_overflow: int =
             " -c idle_in_transaction_session_timeout=60000",
         },
     )
+
+
+def libpq_url(database_url: str) -> str:
+    """SQLAlchemy's address as libpq takes it, for connections without an engine. The password stands in it."""
+    return make_url(database_url).set(drivername="postgresql").render_as_string(hide_password=False)
 
 
 def create_sessions(engine: AsyncEngine) -> Sessions:

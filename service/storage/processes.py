@@ -17,8 +17,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from service.storage.tables import ServiceProcess
 
 ProcessRole = Literal["api", "scheduler"]
-SILENT_AFTER = timedelta(seconds=15)
+_SILENT_AFTER = timedelta(seconds=15)
 """Each process writes every 5 s."""
+IS_ALIVE = ServiceProcess.seen_at > func.clock_timestamp() - _SILENT_AFTER
+"""Of a process's row."""
 _FORGOTTEN_AFTER = timedelta(days=1)
 
 
@@ -49,7 +51,7 @@ async def record_life(session: AsyncSession, role: ProcessRole, instance: str, *
 
 async def uptime_of(session: AsyncSession, role: ProcessRole) -> Uptime | None:
     """Of the processes that are alive now; None without any."""
-    living = (ServiceProcess.role == role, ServiceProcess.seen_at > func.clock_timestamp() - SILENT_AFTER)
+    living = (ServiceProcess.role == role, IS_ALIVE)
     ends = select(func.min(ServiceProcess.started_at), func.max(ServiceProcess.seen_at)).where(*living)
     found = (await session.execute(ends.having(func.count() > 0))).one_or_none()
     return Uptime(started_at=found[0], seen_at=found[1]) if found else None

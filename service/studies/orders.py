@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from service import audit, experiments
@@ -11,6 +11,7 @@ from service.contract.status import ExperimentStatus
 from service.contract.study_changes import StudyReason, StudyState
 from service.errors import NotAllowedNow, NotFound
 from service.queue.group_holds import hold_waiting, release_held
+from service.storage.clock import database_now
 from service.storage.study_tables import Study, StudyRun
 from service.studies.rows import experiments_of, lock_study, refuse_unless, set_state, state_of, target_of
 
@@ -101,7 +102,7 @@ async def exclude(session: AsyncSession, study_id: str, experiment_id: str, *, u
             f"experiment {experiment_id} was excluded by {run.excluded_by}: {run.excluded_reason}; include it first to "
             "give another reason"
         )
-    run.excluded_at = (await session.execute(select(func.clock_timestamp()))).scalar_one()
+    run.excluded_at = await database_now(session)
     run.excluded_by, run.excluded_reason = user.name, reason
     await session.flush()
     await audit.record(session, user, "exclude_run", target_of(study), after=_exclusion(run))

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from service import audit
@@ -11,6 +11,7 @@ from service.access import no_study
 from service.contract.status import ExperimentStatus
 from service.contract.study_changes import StudyReason, StudyState
 from service.errors import NotAllowedNow
+from service.storage.clock import database_now
 from service.storage.study_tables import Study, StudyRun
 from service.storage.tables import Experiment, SchedulerLease
 
@@ -65,7 +66,7 @@ async def set_state(
     """The study is in this state from now on. The caller holds its lock."""
     study.state, study.state_reason = state.value, reason.value if reason else None
     study.message, study.evidence = message, evidence or {}
-    study.state_at = (await session.execute(select(func.clock_timestamp()))).scalar_one()
+    study.state_at = await database_now(session)
     await session.flush()
 
 

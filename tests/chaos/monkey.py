@@ -40,14 +40,10 @@ class Monkey:
         self._stack = stack
         self._random = random.Random(seed)
         self._log = log
-        self._environment = stack.child(SCHEDULER).environ()
+        self.environment = stack.child(SCHEDULER).environ()
+        """Of a scheduler."""
         self._standby = self._start_standby()
         self.killed: Counter[str] = Counter()
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """Of a scheduler."""
-        return self._environment
 
     def rage(self, seconds: float, meanwhile: Callable[[], None]) -> None:
         """A kill every few seconds; the first of them go round all kinds, so that a short rage spares none.
@@ -98,7 +94,7 @@ class Monkey:
         with self._log.open("ab") as output:
             return subprocess.Popen(
                 [sys.executable, "-m", SCHEDULER],
-                env=self._environment,
+                env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -1,6 +1,6 @@
 """Everything is killed at random while experiments run: each ends once, with the right result, and leaves nothing.
 
-A few by default; `python -m tests.chaos --experiments 50 --seed 3` for more and others.
+By hand, since it takes many minutes: `python -m tests.chaos --experiments 50 --seed 3`.
 """
 
 import os
@@ -14,11 +14,11 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from sqlalchemy import make_url
 
 from api.client import ProblemReply, ServiceUnreachable
 from api.schemas import Experiment
 from service.contract.status import ExperimentStatus
+from service.storage.database import libpq_url
 from tests.acceptance.stack_under_test import REPOSITORY, Stack, small_spec, start_stack, stop_stack, wait_until
 from tests.chaos.monkey import ACTOR, DRIVER, WEIGHTS, Monkey, ours
 from tests.chaos.workload import METRIC, STEPS_PER_EPOCH, value_after
@@ -76,8 +76,7 @@ class Crowd:
         self._waiting = [f"chaos-{number}" for number in range(1, NUM_EXPERIMENTS + 1)]
         self._next_at = 0.0
         self._random = random.Random(SEED)
-        url = make_url(environment["SEDRAY_DATABASE_URL"]).set(drivername="postgresql")
-        self._database = url.render_as_string(hide_password=False)
+        self._database = libpq_url(environment["SEDRAY_DATABASE_URL"])
         self.ids: dict[str, str] = {}
         self.cancelled: str | None = None
 

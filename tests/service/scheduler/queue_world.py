@@ -10,11 +10,12 @@ from service.contract.messages import ReportAck
 from service.contract.status import EndReason
 from service.scheduler import ledger
 from service.scheduler.admission_pass import run_admission
-from service.scheduler.capacity import Bounds, database_now, record_sight
+from service.scheduler.capacity import Bounds, record_sight
 from service.scheduler.decision.facts import Policy
 from service.scheduler.lease import Lease
 from service.scheduler.ray_jobs import ClusterView, NodeView
 from service.scheduler.stage_contents import StageContents
+from service.storage.clock import database_now
 from service.storage.database import Sessions
 from service.storage.scheduling_tables import AttemptHolding, QueueEntry
 from service.storage.tables import Attempt, Experiment

@@ -13,10 +13,11 @@ from service.errors import QuotaExceeded
 from service.queue import controls, limits
 from service.queue.explain import explain
 from service.scheduler import ledger
-from service.scheduler.capacity import Bounds, database_now
+from service.scheduler.capacity import Bounds
 from service.scheduler.lease import Lease
 from service.scheduler.output_census import measure_outputs
 from service.scheduler.ray_jobs import NodeView
+from service.storage.clock import database_now
 from service.storage.database import Sessions
 from service.storage.scheduling_tables import AttemptHolding, StartForecast, UsageRecord, UsageTotal
 from service.storage.tables import Project

@@ -1,9 +1,10 @@
 import pytest
 
 from service import queue
-from service.scheduler.capacity import Bounds, database_now, record_sight, record_silence
+from service.scheduler.capacity import Bounds, record_sight, record_silence
 from service.scheduler.node_memory import NodeMemory
 from service.scheduler.ray_jobs import ClusterView
+from service.storage.clock import database_now
 from service.storage.database import Sessions
 
 pytestmark = pytest.mark.anyio

@@ -14,12 +14,13 @@ from service.auth import attempt_token
 from service.contract.status import EndReason
 from service.errors import LeaseLost
 from service.scheduler.admission_pass import run_admission
-from service.scheduler.capacity import Bounds, database_now, record_sight, record_silence
+from service.scheduler.capacity import Bounds, record_sight, record_silence
 from service.scheduler.launch import Launcher
 from service.scheduler.lease import Lease, acquire_lease
 from service.scheduler.ray_gateway import RayDashboard
 from service.scheduler.ray_jobs import ClusterView
 from service.settings import SchedulerSettings
+from service.storage.clock import database_now
 from service.storage.database import Sessions
 from service.storage.tables import Attempt, Experiment, SchedulerLease
 from tests.factories import make_experiment, make_user

@@ -11,7 +11,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import psycopg
-from sqlalchemy import make_url
+
+from service.storage.database import libpq_url
 
 TAKEOVER_S = 15
 
@@ -45,7 +46,7 @@ def leader(connection: psycopg.Connection[tuple[str, int]]) -> tuple[str, int] |
 def test_a_standby_leads_within_seconds_of_a_kill(database_url: str, tmp_path: Path) -> None:
     (tmp_path / "key").write_bytes(secrets.token_bytes(32))
     (tmp_path / "ray_token").write_text("none")
-    url = make_url(database_url).set(drivername="postgresql").render_as_string(hide_password=False)
+    url = libpq_url(database_url)
     with ExitStack() as stack:
         connection: psycopg.Connection[tuple[str, int]] = stack.enter_context(psycopg.connect(url, autocommit=True))
         processes = {}
