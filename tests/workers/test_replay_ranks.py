@@ -1,5 +1,7 @@
 """A run of two ranks trained again: by two processes to the bit, by one up to rounding."""
 
+import multiprocessing
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -63,4 +65,24 @@ def test_failures_of_ranks_come_through(model_folder: Path, tmp_path: Path) -> N
     ranks._processes[1].kill()
     with pytest.raises(RankLost, match="rank 1 ended with exit code -9"):
         ranks.prepare_rl(make_rl_spec(), str(tmp_path / "rl"))
+    ranks.close()
+
+
+class Stand:
+    """Two ranks, of which the first complains of the second's connection before the second is seen to be dead."""
+
+    def __init__(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipes, theirs = zip(*(context.Pipe() for _ in range(2)), strict=True)
+        theirs[0].send(RuntimeError("Connection reset by peer"))
+        self._processes = [context.Process(target=time.sleep, args=(s,), daemon=True) for s in (60.0, 0.2)]
+        for process in self._processes:
+            process.start()
+
+
+def test_a_rank_that_misses_another_one_is_not_taken_for_the_cause() -> None:
+    ranks = RankProcesses.__new__(RankProcesses)
+    ranks.__dict__ |= Stand().__dict__
+    with pytest.raises(RankLost, match="rank 1 ended with exit code 0"):
+        ranks._answer(0)
     ranks.close()

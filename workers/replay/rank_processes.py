@@ -18,6 +18,8 @@ from workers.actors.trainer_results import RlPlan
 from workers.rollouts import TrainingSample
 
 _END_S = 10.0
+_SEEN_DEAD_S = 2.0
+"""Connections of a process that dies break before its end can be seen."""
 
 
 class RankLost(Exception):
@@ -124,17 +126,30 @@ class RankProcesses:
 
     def _answer(self, rank: int) -> Any:
         """Waits as long as all ranks live; one that waits for a dead one would do so for long."""
-        sentinels = {process.sentinel: number for number, process in enumerate(self._processes)}
-        ready = wait([self._pipes[rank], *sentinels])
+        ready = wait([self._pipes[rank], *self._sentinels])
         if self._pipes[rank] not in ready:
-            raise self._lost(min(sentinels[found] for found in ready if isinstance(found, int)))
+            raise self._lost(self._first_of(ready))
         try:
             answer = self._pipes[rank].recv()
         except EOFError:
             raise self._lost(rank) from None
         if isinstance(answer, Exception):
-            raise answer
+            raise self._cause_of(answer)
         return answer
+
+    def _cause_of(self, error: Exception) -> Exception:
+        """The death of a rank, if that is what another one's RuntimeError comes from: torch says that of lost peers."""
+        dead = wait(self._sentinels, _SEEN_DEAD_S) if isinstance(error, RuntimeError) else []
+        return self._lost(self._first_of(dead)) if dead else error
+
+    @property
+    def _sentinels(self) -> list[int]:
+        """By rank; each is ready when its process has ended."""
+        return [process.sentinel for process in self._processes]
+
+    def _first_of(self, ready: Sequence[object]) -> int:
+        """The lowest rank among the ready sentinels."""
+        return min(rank for rank, sentinel in enumerate(self._sentinels) if sentinel in ready)
 
     def _lost(self, rank: int) -> RankLost:
         process = self._processes[rank]
