@@ -41,7 +41,7 @@ class Study(Base):
     evidence: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'::jsonb"))
     """The figures behind the state."""
     last_check: Mapped[dict[str, Any] | None]
-    """What the stopping rule last saw: hours used, complete seeds, half widths by arm."""
+    """Half widths by arm, and what they were computed from; written when either changes."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     state_at: Mapped[datetime] = mapped_column(server_default=func.now())
     """When the state last changed."""

@@ -50,6 +50,8 @@ class _Seen:
     """Names the runs that say something: intervals are computed anew when it changes."""
     runs: list[RunCounts] | None
     """Read only then, and only where intervals are asked for."""
+    last_check: dict[str, Any] | None
+    """What the look before has left in the row."""
 
 
 async def open_studies(session: AsyncSession) -> list[str]:
@@ -71,9 +73,11 @@ async def look_after(sessions: Sessions, study_id: str, fence: Fence) -> Verdict
     widths = await _widths(study_id, seen)
     facts = seen.facts if widths is None else replace(seen.facts, half_widths=widths)
     verdict = judge(seen.spec, facts)
-    check = {**facts.as_evidence(), "counted": seen.counted}
+    check = {"counted": seen.counted, "half_widths": facts.as_evidence()["half_widths"]}
+    changes = _changes(seen, verdict)
+    if not changes and check == seen.last_check:
+        return None
     async with sessions.begin() as session:
-        changes = _changes(seen, verdict)
         await fence(session, changes)
         if not changes:
             await session.execute(update(Study).where(Study.id == study_id).values(last_check=check))
@@ -163,6 +167,7 @@ async def _see(session: AsyncSession, study_id: str) -> _Seen:
         num_unheld=counted["unheld"],
         counted=basis,
         runs=await read_counts(session, study_id, points=points) if needs_counts else None,
+        last_check=study.last_check,
         facts=StudyFacts(
             num_planned=num_planned_runs(spec),
             num_made=counted["made"],
