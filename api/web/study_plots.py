@@ -6,7 +6,7 @@ from typing import Any
 
 from service.contract.metric_names import describe_metric
 from service.contract.study_report import AssociationRow, Figure, PassCurve, StepCurve, StudyPart
-from service.study_report.rendering.text import POINT_NAMES
+from service.study_report.wording import POINT_NAMES
 
 STEP_AXES = {
     "steps": "RL steps",

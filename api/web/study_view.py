@@ -4,10 +4,10 @@ from types import SimpleNamespace
 
 from api.web import study_plots
 from service.study_report.rendering import text
-from service.study_report.wording import shown_p
+from service.study_report.wording import POINT_NAMES, shown_p
 
 VIEW = SimpleNamespace(
-    POINT_NAMES=text.POINT_NAMES,
+    POINT_NAMES=POINT_NAMES,
     STEP_AXES=study_plots.STEP_AXES,
     per_cent=text.per_cent,
     plain=text.plain,

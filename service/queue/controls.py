@@ -33,7 +33,7 @@ async def hold(session: AsyncSession, experiment_id: str, *, user: Actor, reason
     """
     experiment, entry = await _queued(session, experiment_id, "held")
     before = _hold_of(entry)
-    entry.held_by, entry.held_reason, entry.held_at = user.name, reason, await _now(session)
+    entry.held_by, entry.held_reason, entry.held_at = user.name, reason, await database_now(session)
     await session.flush()
     await _note(session, experiment, user, "hold", "held", f"held by {user.name}: {reason}", before, _hold_of(entry))
     return experiment
@@ -45,7 +45,7 @@ async def hold_running(session: AsyncSession, attempt: Attempt, *, by: str, reas
     For the service itself; `by` says which part of it. The caller holds the experiment's lock. One that somebody holds
     already stays theirs.
     """
-    now = await _now(session)
+    now = await database_now(session)
     unheld = update(QueueEntry).where(QueueEntry.experiment_id == attempt.experiment_id, QueueEntry.held_by.is_(None))
     held = await session.scalar(
         unheld.values(held_by=by, held_reason=reason, held_at=now).returning(QueueEntry.experiment_id)
@@ -142,7 +142,7 @@ async def add_window(
     session: AsyncSession, *, starts_at: datetime, ends_at: datetime, reason: str, user: Actor
 ) -> MaintenanceWindow:
     """A time in which nothing may run: nothing is started that might still run then. Raises InvalidRequest."""
-    if ends_at <= max(starts_at, await _now(session)):
+    if ends_at <= max(starts_at, await database_now(session)):
         problem = "a window ends after its start, and in the future"
         raise InvalidRequest(problem, errors=[{"field": "ends_at", "problem": problem}])
     window = MaintenanceWindow(
@@ -227,11 +227,6 @@ def _queue_of(project: Project | None) -> audit.Target:
 
 def _target_of(window: MaintenanceWindow) -> audit.Target:
     return audit.Target(kind="maintenance", id=window.id, name=window.reason or window.id, project_id=None)
-
-
-async def _now(session: AsyncSession) -> datetime:
-    now = await database_now(session)
-    return now
 
 
 async def _wake(session: AsyncSession) -> None:

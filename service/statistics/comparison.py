@@ -41,12 +41,19 @@ class Comparison:
 
 def compare(arm: ArmScores, baseline: ArmScores, *, alpha: float = 0.05, seed: int = 0) -> Comparison:
     """Arm minus baseline on the same prompts, in the same order. Raises ValueError for tables of different widths."""
-    if arm.values_UP.shape[1] != baseline.values_UP.shape[1]:
-        raise ValueError("arms can be compared on the same prompts only")
+    _require_same_prompts(arm, baseline)
     shared = _pairs(arm, baseline)
     if shared:
         return _of_pairs(_rows(arm, shared) - _rows(baseline, shared), alpha, seed)
     return _of_labels(arm, baseline, alpha, seed)
+
+
+def difference_interval(arm: ArmScores, baseline: ArmScores, *, alpha: float = 0.05, seed: int = 0) -> Interval:
+    """The difference of `compare` without its test. Raises ValueError for tables of different widths."""
+    _require_same_prompts(arm, baseline)
+    if shared := _pairs(arm, baseline):
+        return mean_interval(_rows(arm, shared) - _rows(baseline, shared), confidence=1 - alpha, seed=seed)
+    return _welch(arm, baseline, alpha)
 
 
 def permutation_p(arm: ArmScores, other: ArmScores, *, seed: int = 0) -> float | None:
@@ -102,6 +109,11 @@ def _of_labels(arm: ArmScores, baseline: ArmScores, alpha: float, seed: int) -> 
         method="labels of units",
         spread=float(spread),
     )
+
+
+def _require_same_prompts(arm: ArmScores, baseline: ArmScores) -> None:
+    if arm.values_UP.shape[1] != baseline.values_UP.shape[1]:
+        raise ValueError("arms can be compared on the same prompts only")
 
 
 def _pairs(arm: ArmScores, baseline: ArmScores) -> list[int]:

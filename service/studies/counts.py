@@ -21,7 +21,7 @@ from service.storage.tables import Experiment, StageResultRow
 
 POINTS: tuple[EvaluationPoint, ...] = ("base", "after_sft", "after_rl")
 """In the order of a run."""
-_STAGES: Mapping[EvaluationPoint, StageName] = {
+STAGES: Mapping[EvaluationPoint, StageName] = {
     "base": "evaluate_base",
     "after_sft": "evaluate_after_sft",
     "after_rl": "evaluate_after_rl",
@@ -153,7 +153,7 @@ def primary_scores(runs: Sequence[RunCounts], arm: str, primary: PrimaryMetric) 
 async def _evaluations(
     session: AsyncSession, study_id: str, points: Sequence[EvaluationPoint]
 ) -> dict[str, dict[EvaluationPoint, dict[str, Any]]]:
-    point_of = {_STAGES[point]: point for point in points}
+    point_of = {STAGES[point]: point for point in points}
     rows = await session.execute(
         select(StageResultRow.experiment_id, StageResultRow.stage, StageResultRow.result["detail"])
         .join(StudyRun, StudyRun.experiment_id == StageResultRow.experiment_id)

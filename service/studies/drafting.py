@@ -31,8 +31,6 @@ class DraftRun:
     arm: str
     sft_seed: int
     rl_seed: int
-    body: dict[str, Any]
-    """As one would submit it."""
     spec: ExperimentSpec
 
     @property
@@ -178,7 +176,7 @@ def _draft(study_id: str, study: StudySpec, run: PlannedRun) -> DraftRun:
         # Without what the study adds it is valid: a tag, or a limit, too many.
         found = [{**entry, "field": f"base.{entry['field']}"} for entry in describe_errors(error, ExperimentSpec)]
         raise InvalidSpec(f"{in_words(found)}; the study adds one of its own", errors=found) from error
-    return DraftRun(arm=run.arm, sft_seed=run.sft_seed, rl_seed=run.rl_seed, body=body, spec=spec)
+    return DraftRun(arm=run.arm, sft_seed=run.sft_seed, rl_seed=run.rl_seed, spec=spec)
 
 
 def _refuse_unknown_primary(study: StudySpec, runs: Sequence[DraftRun]) -> None:

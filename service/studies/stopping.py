@@ -13,7 +13,7 @@ from typing import Any
 
 from service.contract.studies import StudySpec, arm_names, baseline_of
 from service.contract.study_changes import StudyReason, StudyState
-from service.statistics.comparison import MIN_PAIRS, compare
+from service.statistics.comparison import MIN_PAIRS, difference_interval
 from service.statistics.scores import arm_scores
 from service.studies.counts import RunCounts, primary_scores
 
@@ -113,5 +113,5 @@ def half_widths(spec: StudySpec, runs: Sequence[RunCounts]) -> dict[str, float |
             continue
         pair = arm_scores(mine), arm_scores(theirs)
         enough = min(side.num_units for side in pair) >= MIN_PAIRS
-        found[arm] = compare(*pair, alpha=spec.alpha).difference.half_width if enough else None
+        found[arm] = difference_interval(*pair, alpha=spec.alpha).half_width if enough else None
     return found

@@ -5,7 +5,7 @@ over seeds.
 """
 
 from collections.abc import Sequence
-from re import sub
+from dataclasses import replace
 
 import numpy as np
 
@@ -14,11 +14,11 @@ from service.contract.stages import EvaluationPoint
 from service.contract.studies import StudySpec
 from service.contract.study_report import AssociationRow, Bounds, DiversityRow, PassCurve, RunPoint
 from service.statistics.association import Association, Estimate, associate
-from service.statistics.scores import RunScores, arm_scores
+from service.statistics.scores import arm_scores
 from service.studies.counts import POINTS, SetCounts
 from service.study_report.facts import RunFacts
 from service.study_report.main_table import by_arm, figure_of
-from service.study_report.scoring import Scored, ScoredSet, score_column, values_of
+from service.study_report.scoring import Scored, ScoredSet, run_scores, score_column, values_of
 
 SHOWN_METRICS = (
     "distinct_answers@{k}",
@@ -48,14 +48,7 @@ def pass_curves(runs: Sequence[RunFacts], sets: Sequence[ScoredSet]) -> list[Pas
 
 
 def _scored_at(members: Sequence[RunFacts], one: ScoredSet, k: int, point: EvaluationPoint) -> Scored | None:
-    at_k = ScoredSet(
-        name=one.name,
-        metric=f"pass@{k}",
-        num_samples=one.num_samples,
-        uids=one.uids,
-        num_left_out=one.num_left_out,
-    )
-    return score_column(members, [at_k], one.name, point)
+    return score_column(members, [replace(one, metric=f"pass@{k}")], one.name, point)
 
 
 def diversity_rows(runs: Sequence[RunFacts], sets: Sequence[ScoredSet]) -> list[DiversityRow]:
@@ -82,7 +75,7 @@ def diversity_rows(runs: Sequence[RunFacts], sets: Sequence[ScoredSet]) -> list[
 
 
 def _metric_name(template: str, one: ScoredSet) -> str:
-    return f"diversity/{one.name}/{sub(r'{k}', str(one.num_samples), template)}"
+    return f"diversity/{one.name}/{template.replace('{k}', str(one.num_samples))}"
 
 
 def _of_metric(members: Sequence[RunFacts], one: ScoredSet, metric: str, point: EvaluationPoint) -> Scored | None:
@@ -90,14 +83,9 @@ def _of_metric(members: Sequence[RunFacts], one: ScoredSet, metric: str, point: 
     rows = [(run, value) for run in members if (value := run.metrics.get(point, {}).get(metric)) is not None]
     if not rows:
         return None
-    scores = arm_scores([_as_scores(run, point, value) for run, value in rows])
+    scores = arm_scores([run_scores(run, point, np.array([value])) for run, value in rows])
     num_runs = len({(run.sft_seed, run.rl_seed if point == "after_rl" else None) for run, _ in rows})
     return Scored(scores=scores, num_runs=num_runs)
-
-
-def _as_scores(run: RunFacts, point: EvaluationPoint, value: float) -> RunScores:
-    sft_seed, rl_seed = run.units_at(point)
-    return RunScores(sft_seed=sft_seed, rl_seed=rl_seed, values_P=np.array([value]))
 
 
 def associations(runs: Sequence[RunFacts], sets: Sequence[ScoredSet], spec: StudySpec) -> list[AssociationRow]:

@@ -13,7 +13,7 @@ from service.contract.spec import ExperimentSpec
 from service.contract.status import EndReason
 from service.storage.study_tables import StudyRun
 from service.storage.tables import Attempt, Experiment, StageResultRow
-from service.studies.counts import POINTS, RunCounts, read_counts
+from service.studies.counts import POINTS, STAGES, RunCounts, read_counts
 from service.study_report.costs import GEN_BATCHES, LENGTHS, RL_PARTS
 from service.study_report.curves import CURVE_METRICS, STEP_SECONDS, TOKENS
 from service.study_report.facts import AttemptFacts, RunFacts, StepSeries
@@ -31,7 +31,6 @@ SERIES = (*CURVE_METRICS, STEP_SECONDS, TOKENS, LENGTHS, GEN_BATCHES, *RL_PARTS.
 SFT_TOKENS = "sft/num_tokens"
 _MAX_POINTS = 4000
 _FACTS = ("code", "reused_from", "num_tokens", "prompts_sha256", "data_sha256", "tokenizer_sha256", "template_sha256")
-_STAGES = {"base": "evaluate_base", "after_sft": "evaluate_after_sft", "after_rl": "evaluate_after_rl"}
 
 
 async def read_runs(session: AsyncSession, study_id: str, now: datetime) -> list[RunFacts]:
@@ -68,7 +67,7 @@ def _run(
         **{one.name: getattr(run, one.name) for one in fields(RunCounts)},
         model=f"{spec.model.path} ({spec.model.dtype})",
         sft_key=sft_key_of(spec, run.experiment_id),
-        metrics={point: metrics[stage] for point in POINTS if (stage := _STAGES[point]) in metrics},
+        metrics={point: metrics[stage] for point in POINTS if (stage := STAGES[point]) in metrics},
         conditions=conditions_of(spec, run.points, stages),
         training_data=training_data(spec, stages),
         stages=[stage_facts(run.experiment_id, one, sft_tokens) for one in stages],

@@ -16,6 +16,7 @@ from service.study_report.facts import RunFacts, StudyFacts
 from service.study_report.main_table import main_table
 from service.study_report.provenance import provenance_of
 from service.study_report.scoring import scored_sets
+from service.study_report.wording import POINT_NAMES
 
 
 def make_report(study: StudyFacts, now: datetime) -> StudyReport:
@@ -85,7 +86,7 @@ def _state(study: StudyFacts) -> str:
 
 
 def _primary(spec: StudySpec, parts: Sequence[StudyPart]) -> str:
-    point = {"base": "before SFT", "after_sft": "after SFT", "after_rl": "after RL"}[spec.primary.point]
+    point = POINT_NAMES[spec.primary.point]
     columns = parts[0].table.columns if parts else []
     found = next((column for column in columns if column.key == primary_key(columns, spec)), None)
     if found is None:

@@ -113,7 +113,7 @@ def score_column(
     if not rows:
         return None
     tables = [
-        arm_scores([_run_scores(run, at, values_of(counts[place], one)) for run, at, counts in rows])
+        arm_scores([run_scores(run, at, values_of(counts[place], one)) for run, at, counts in rows])
         for place, one in enumerate(chosen)
     ]
     # What came before RL is one run for all RL seeds that began with it.
@@ -148,6 +148,7 @@ def k_of(metric: str) -> int | None:
     return int(found.group(1)) if found else None
 
 
-def _run_scores(run: RunFacts, point: EvaluationPoint, values_P: Array) -> RunScores:
+def run_scores(run: RunFacts, point: EvaluationPoint, values_P: Array) -> RunScores:
+    """With the seeds that the run's values at the point depend on."""
     sft_seed, rl_seed = run.units_at(point)
     return RunScores(sft_seed=sft_seed, rl_seed=rl_seed, values_P=values_P)

@@ -2,7 +2,10 @@
 
 from dataclasses import dataclass
 
+from service.contract.stages import EvaluationPoint
 from service.statistics.two_way import Interval
+
+POINT_NAMES: dict[EvaluationPoint, str] = {"base": "before SFT", "after_sft": "after SFT", "after_rl": "after RL"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

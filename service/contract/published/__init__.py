@@ -42,7 +42,7 @@ class PublishedTable(StrictModel):
     source: str
     is_single_run: Literal[True] = True
     sets: list[str]
-    """Names of evaluation sets, as `service.contract.paper_sets` has them."""
+    """Names of evaluation sets, as `service.contract.data_sets` has them."""
     notes: list[str]
     models: dict[str, str]
     """Short name to the name in the paper."""

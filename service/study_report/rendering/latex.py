@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 
 from service.contract.study_report import Cell, MainTable, Row, StudyPart, StudyReport
-from service.study_report.rendering.text import POINT_NAMES, one_line, points, seeds
-from service.study_report.wording import shown_p
+from service.study_report.rendering.text import one_line, points, seeds
+from service.study_report.wording import POINT_NAMES, shown_p
 
 _SPECIAL = str.maketrans(
     {

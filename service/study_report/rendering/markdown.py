@@ -7,7 +7,6 @@ from service.study_report.rendering.markdown_background import cost_lines, prove
 from service.study_report.rendering.markdown_table import escape, table
 from service.study_report.rendering.text import (
     NOTHING,
-    POINT_NAMES,
     bounds,
     per_cent,
     plain,
@@ -15,7 +14,7 @@ from service.study_report.rendering.text import (
     seeds,
     verdict,
 )
-from service.study_report.wording import shown_p
+from service.study_report.wording import POINT_NAMES, shown_p
 
 
 def report_markdown(report: StudyReport) -> str:

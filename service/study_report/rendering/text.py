@@ -1,9 +1,7 @@
 """Figures as people read them: scores per cent, differences in points, all with their uncertainty."""
 
-from service.contract.stages import EvaluationPoint
 from service.contract.study_report import ArmComparison, Bounds, Figure
 
-POINT_NAMES: dict[EvaluationPoint, str] = {"base": "before SFT", "after_sft": "after SFT", "after_rl": "after RL"}
 NOTHING = "–"
 
 
