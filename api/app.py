@@ -22,6 +22,7 @@ from api.routers import (
     diagnosis,
     experiments,
     health,
+    imports,
     logs,
     metrics,
     projects,
@@ -91,6 +92,7 @@ def create_app(
         retention,
         studies,
         study_reports,
+        imports,
     )
     for module in (*runs, *people, attempts):
         app.include_router(module.router, prefix=PREFIX)
