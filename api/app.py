@@ -21,6 +21,7 @@ from api.routers import (
     data,
     diagnosis,
     experiments,
+    exported_models,
     health,
     imports,
     logs,
@@ -93,6 +94,7 @@ def create_app(
         studies,
         study_reports,
         imports,
+        exported_models,
     )
     for module in (*runs, *people, attempts):
         app.include_router(module.router, prefix=PREFIX)

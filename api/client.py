@@ -22,6 +22,7 @@ import httpx
 from api.access_client import AuditLog, Projects, Tokens, Users, Webhooks
 from api.access_schemas import Me
 from api.client_requests import Model
+from api.export_client import ExportCalls
 from api.import_client import ImportCalls
 from api.operation_client import OperationCalls
 from api.queue_client import QueueCalls
@@ -85,7 +86,7 @@ class StreamMessage:
     id: str | None
 
 
-class SedrayClient(QueueCalls, OperationCalls, StudyCalls, StudyReportCalls, ImportCalls):
+class SedrayClient(QueueCalls, OperationCalls, StudyCalls, StudyReportCalls, ImportCalls, ExportCalls):
     """Synchronous client. Submissions always carry an idempotency key, so they may be repeated safely; what may not be
     repeated, such as issuing a token, is sent once."""
 

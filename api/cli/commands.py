@@ -18,6 +18,7 @@ from api.cli.connection import DEFAULT_DATA
 from api.cli.data_preview import preview_view
 from api.cli.demo import run_demo
 from api.cli.doctor import diagnosis_view, examine, is_well
+from api.cli.export_commands import export_app
 from api.cli.import_commands import import_app
 from api.cli.log_printer import LogPrinter
 from api.cli.queue_commands import add_queue_commands
@@ -47,6 +48,7 @@ app.add_typer(admin_app, name="admin")
 add_study_report_commands(study_app)
 app.add_typer(study_app, name="study")
 app.add_typer(import_app, name="import")
+app.add_typer(export_app, name="export")
 
 ExperimentId = Annotated[str, typer.Argument(help="The experiment's id, as `sedray ls` shows it.", show_default=False)]
 SpecFile = Annotated[Path, typer.Argument(help="Specification in YAML or JSON.", show_default=False)]

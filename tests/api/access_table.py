@@ -143,6 +143,8 @@ OPERATIONS: dict[str, Operation] = {
     f"GET {_EXPERIMENT}/rollouts/search": _read(),
     f"GET {_EXPERIMENT}/rollouts/stored": _read(),
     f"GET {_EXPERIMENT}/rollouts/stored/{{step}}": _read(),
+    f"GET {_EXPERIMENT}/models/{{stage}}": _read(),
+    f"GET {_EXPERIMENT}/models/{{stage}}/file": _read(name="config.json"),
     f"GET {_EXPERIMENT}/token-views": _read(),
     f"GET {_EXPERIMENT}/token-views/{{stage}}/{{step}}/{{sample_index}}": _read(),
     f"GET {_EXPERIMENT}/stream": _read(),
