@@ -33,7 +33,10 @@ class MlflowMirror(StrictModel):
 
     @field_validator("tracking_uri")
     @classmethod
-    def _has_no_credentials(cls, uri: str | None) -> str | None:
+    def _is_a_server_or_a_folder(cls, uri: str | None) -> str | None:
+        scheme = urlsplit(uri or "").scheme
+        if scheme not in ("", "http", "https", "file"):
+            raise ValueError(f"{uri!r} is neither an http:// or https:// address nor a folder")
         return None if uri is None else without_credentials(uri)
 
 
