@@ -23,6 +23,7 @@ from api.cli.import_commands import import_app
 from api.cli.log_printer import LogPrinter
 from api.cli.queue_commands import add_queue_commands
 from api.cli.queue_tables import orders_view
+from api.cli.serve import serve
 from api.cli.spec_files import apply_overrides, load_spec
 from api.cli.study_commands import study_app
 from api.cli.study_report import add_study_report_commands
@@ -49,6 +50,7 @@ add_study_report_commands(study_app)
 app.add_typer(study_app, name="study")
 app.add_typer(import_app, name="import")
 app.add_typer(export_app, name="export")
+app.command("serve")(serve)
 
 ExperimentId = Annotated[str, typer.Argument(help="The experiment's id, as `sedray ls` shows it.", show_default=False)]
 SpecFile = Annotated[Path, typer.Argument(help="Specification in YAML or JSON.", show_default=False)]
