@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -83,8 +84,16 @@ def vllm_command(model: ServedModel, *, max_model_len: int | None, extra: Sequen
     options += ["--max-model-len", str(max_model_len)] if max_model_len else []
     # Compiling takes minutes on a CPU, and a GPU makes it good.
     options += [] if Path("/dev/nvidia0").exists() else ["--enforce-eager"]
-    program = "from vllm.entrypoints.cli.main import main; main()"
-    return [sys.executable, "-c", program, "serve", str(model.folder), *options, *extra]
+    return [sys.executable, *_program(str(model.folder)), *options, *extra]
+
+
+def _program(folder: str) -> list[str]:
+    """The command `vllm` asks for a distribution of that name; builds for CPUs have another, and take the older way."""
+    try:
+        version("vllm")
+    except PackageNotFoundError:
+        return ["-m", "vllm.entrypoints.openai.api_server", "--model", folder]
+    return ["-c", "from vllm.entrypoints.cli.main import main; main()", "serve", folder]
 
 
 def environment_of(model: ServedModel, base: Mapping[str, str]) -> dict[str, str]:
