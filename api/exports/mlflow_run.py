@@ -10,7 +10,7 @@ from api.exports.extras import require
 from api.exports.gathered_run import Series
 from api.schemas import Experiment
 from service.contract.status import ExperimentStatus
-from service.contract.tracked_run import EXPERIMENT_TAG, run_parameters, run_tags
+from service.contract.tracked_run import EXPERIMENT_TAG, mlflow_name, run_parameters, run_tags
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -81,7 +81,9 @@ def _log_parameters(client: "MlflowClient", run_id: str, experiment: Experiment)
     from mlflow.entities import Param
 
     found = (
-        Param(name, value[:_PARAMETER_CHARACTERS]) for name, value in run_parameters(experiment.spec).items() if value
+        Param(mlflow_name(name), value[:_PARAMETER_CHARACTERS])
+        for name, value in run_parameters(experiment.spec).items()
+        if value
     )
     for some in _in_groups(found, _PARAMETERS_PER_CALL):
         client.log_batch(run_id, params=some)
@@ -103,8 +105,3 @@ def _in_groups(items: Iterable[One], size: int) -> Iterator[list[One]]:
     rest = iter(items)
     while group := list(islice(rest, size)):
         yield group
-
-
-def mlflow_name(name: str) -> str:
-    """MLflow takes letters, digits and `_-./: ` in names: `pass@8` becomes `pass_at_8`."""
-    return name.replace("@", "_at_")

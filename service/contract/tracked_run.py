@@ -1,5 +1,6 @@
 """A run as other trackers know one: parameters and tags, the same in a live mirror and in a later export."""
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -26,6 +27,11 @@ def run_tags(experiment_id: str, spec: ExperimentSpec) -> dict[str, str]:
         "sedray.spec_sha256": spec.sha256(),
     }
     return {name: value for name, value in found.items() if value is not None}
+
+
+def mlflow_name(name: str) -> str:
+    """As MLflow takes it: letters, digits and `_-./: `, 250 of them; `pass@8` becomes `pass_at_8`."""
+    return re.sub(r"[^\w\-./: ]", "_", name.replace("@", "_at_"), flags=re.ASCII)[:250]
 
 
 def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

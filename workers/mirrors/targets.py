@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from service.contract.mirrors import MlflowMirror, TensorboardMirror, WandbMirror
-from service.contract.tracked_run import EXPERIMENT_TAG
+from service.contract.tracked_run import EXPERIMENT_TAG, mlflow_name
 from workers.mirrors.orders import MirrorOrders, Point, RunEnd
 
 _METRICS_PER_CALL = 1000
@@ -76,17 +76,19 @@ class MlflowTarget:
             tags = self._orders.tags | {"mlflow.note.content": self._orders.description}
             self._run_id = self._client.create_run(where, run_name=self._orders.name, tags=tags).info.run_id
             values = [
-                Param(name, value[:_PARAMETER_CHARACTERS]) for name, value in self._orders.parameters.items() if value
+                Param(mlflow_name(name), value[:_PARAMETER_CHARACTERS])
+                for name, value in self._orders.parameters.items()
+                if value
             ]
             for first in range(0, len(values), _PARAMETERS_PER_CALL):
                 self._client.log_batch(self._run_id, params=values[first : first + _PARAMETERS_PER_CALL])
         return f"run {self._run_id} at {self._place}"
 
     def write(self, points: Sequence[Point]) -> None:
-        """See Target. Names have no `@` in MLflow: `pass@8` becomes `pass_at_8`."""
+        """See Target."""
         from mlflow.entities import Metric
 
-        metrics = [Metric(name.replace("@", "_at_"), value, int(ts * 1000), step) for name, step, ts, value in points]
+        metrics = [Metric(mlflow_name(name), value, int(ts * 1000), step) for name, step, ts, value in points]
         for first in range(0, len(metrics), _METRICS_PER_CALL):
             self._client.log_batch(self._run_id, metrics=metrics[first : first + _METRICS_PER_CALL])
 
@@ -133,7 +135,7 @@ class WandbTarget:
             resume="allow",
             name=self._orders.name,
             notes=self._orders.description,
-            tags=sorted(filter(None, self._orders.tags.get("sedray.tags", "").split(",")))[:20],
+            tags=[tag[:64] for tag in self._orders.tags.get("sedray.tags", "").split(",") if tag],
             config=self._orders.config | {"sedray": self._orders.tags},
             dir=str(folder),
             settings=settings,
