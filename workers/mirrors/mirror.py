@@ -28,7 +28,8 @@ _KEPT_TOO = ("PYTHONPATH", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy"
 _ATTEMPT = "SEDRAY_ATTEMPT_ID"
 """By which what a lost driver leaves behind is found and swept."""
 _LAST_LINES = 8
-_JOIN_S = 1.0
+_JOIN_S = 5.0
+"""For threads whose pipes have ended: long for a machine that is busy, never for one that is not."""
 
 Tell = Callable[[str, str, Mapping[str, JsonValue]], None]
 """Reports an event: kind, message, detail."""
@@ -56,13 +57,14 @@ class Mirror:
         self._changed = threading.Condition()
         self._over = threading.Event()
         self._failure_told = False
+        self._why: str | None = None
         self._num_done: int | None = None
         self._last_lines: deque[str] = deque(maxlen=_LAST_LINES)
         self._process = _start(command, home)
         self._put(orders.model_dump_json().encode() + b"\n", 0)
         self._threads = [
             threading.Thread(target=run, name=f"mirror-{self._kind}-{name}", daemon=True)
-            for name, run in (("send", self._send), ("hear", self._hear), ("lines", self._keep_lines))
+            for name, run in (("lines", self._keep_lines), ("send", self._send), ("hear", self._hear))
         ]
         for thread in self._threads:
             thread.start()
@@ -146,8 +148,10 @@ class Mirror:
             for line in pipe:
                 with suppress(ValueError):
                     self._take(json.loads(line))
-        if not self._over.is_set() and self._num_done is None:
-            self._process.wait()
+        if self._num_done is None and (self._why or not self._over.is_set()):
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(_JOIN_S)
+            self._threads[0].join(_JOIN_S)  # its last lines say more than its exit code
             self._fail(f"its process ended with exit code {self._process.returncode}")
 
     def _take(self, words: object) -> None:
@@ -157,7 +161,8 @@ class Mirror:
             case {"done": int(count)}:
                 self._num_done = count
             case {"error": str(why)}:
-                self._fail(why)
+                self._why = why
+                self._over.set()
 
     def _keep_lines(self) -> None:
         assert self._process.stderr is not None
@@ -165,8 +170,8 @@ class Mirror:
             for line in pipe:
                 self._last_lines.append(line.decode(errors="replace").rstrip()[:500])
 
-    def _fail(self, why: str) -> None:
-        """Once: the run goes on without the mirror."""
+    def _fail(self, otherwise: str) -> None:
+        """Once: the run goes on without the mirror. The reason is what the process said, if it said one."""
         if self._failure_told:
             return
         self._failure_told = True
@@ -174,7 +179,7 @@ class Mirror:
         lines: list[JsonValue] = [self._without_key(line) for line in self._last_lines]
         self._event(
             MIRROR_FAILED,
-            f"the mirror in {self._kind} has ended, and the run goes on without it: {why}",
+            f"the mirror in {self._kind} has ended, and the run goes on without it: {self._why or otherwise}",
             {"last_lines": lines, "num_dropped": self._num_dropped},
         )
 

@@ -140,6 +140,7 @@ def test_a_mirror_that_raises_is_told_of_once_with_its_last_lines_and_without_it
     mirrors.close(EndReason.COMPLETED, 5.0)
     assert told.kinds == [MIRROR_FAILED]
     assert "no space ***" in told.events[0][1] and "k-123" not in str(told.events)
+    assert told.events[0][2]["last_lines"] == ["boom ***"]
 
 
 def test_a_tool_that_is_not_installed_is_told_with_what_to_install(tmp_path: Path) -> None:
