@@ -56,8 +56,9 @@ def export_mlflow(
         client.log_batch(run.info.run_id, metrics=some)
     for file, text in documents.items():
         client.log_text(run.info.run_id, text, file)
-    ended = None if experiment.ended_at is None else int(experiment.ended_at.timestamp() * 1000)
-    client.set_terminated(run.info.run_id, _ENDS.get(experiment.status, "RUNNING"), end_time=ended)
+    if experiment.ended_at is not None:
+        ended = int(experiment.ended_at.timestamp() * 1000)
+        client.set_terminated(run.info.run_id, _ENDS[experiment.status], end_time=ended)
     return str(run.info.run_id)
 
 

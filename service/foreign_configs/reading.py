@@ -1,6 +1,7 @@
 """One file's options on their way into a specification; none of them goes without a word."""
 
 from collections.abc import Callable, Iterable, Mapping
+from copy import deepcopy
 from typing import Any, TypeVar
 
 from service.contract.imports import ImportedSetting, Outcome
@@ -24,6 +25,7 @@ class Reading:
         self._settings = {key: value for key, value in settings.items() if value is not None}
         self._unset = [key for key, value in settings.items() if value is None]
         self._told: set[str] = set()
+        self._earlier = deepcopy(body)
         self.body = body
         """Of the specification; shared by the files of one import."""
         self.entries: list[ImportedSetting] = []
@@ -69,7 +71,16 @@ class Reading:
     def take(
         self, key: str, field: str, becomes: Any, *, default: Any = None, reason: str = "", remedy: str = ""
     ) -> None:
-        """Set a field because of an option that the file gives, or whose default counts."""
+        """Set a field because of an option that the file gives, or whose default counts.
+
+        Stages share the model: what another file has said of it stands.
+        """
+        earlier = _at(self._earlier, field) if field.startswith("model.") and field != "model.max_model_len" else None
+        if earlier is not None and earlier != becomes:
+            if self.has(key):
+                why = f"the stages share {field}, and it is {earlier} by the other file"
+                self.tell(key, "no_equivalent", field=field, becomes=earlier, reason=why, remedy="choose one for both")
+            return
         self.put(field, becomes)
         outcome: Outcome = "taken" if self.has(key) else "default"
         self.tell(key, outcome, field=field, becomes=becomes, default=default, reason=reason, remedy=remedy)
@@ -104,7 +115,11 @@ class Reading:
     def read(self, key: str, field: str, how: str) -> None:
         """Say of an option that it went into a field together with others; nothing if the file does not give it."""
         if self.has(key) and key not in self._told:
-            self.tell(key, "taken", field=field, becomes=_at(self.body, field), reason=how)
+            found = _at(self.body, field)
+            if found is None:
+                self.tell(key, "not_needed", reason=how)
+            else:
+                self.tell(key, "taken", field=field, becomes=found, reason=how)
 
     def apply(self, rules: Iterable[Rule]) -> None:
         """Apply a table; options that were told of already are passed over."""

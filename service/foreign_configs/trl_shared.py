@@ -143,6 +143,12 @@ def _take_lora(reading: Reading) -> None:
             if reading.has(key):
                 reading.tell(key, "not_needed", reason="use_peft is off: the weights themselves are trained")
         return
+    if "sft" in reading.body and "lora" not in reading.body["model"]:
+        reason = "adapters are trained in both stages or in none, and the other file has none"
+        reading.tell("use_peft", "no_equivalent", reason=reason, remedy="set model.lora, or train the weights in both")
+        for key in (*keys, *(rule.key for rule in PEFT)):
+            reading.read(key, "model.lora", "without adapters")
+        return
     reading.take("lora_r", "model.lora.rank", reading.whole("lora_r", 16), default=16)
     reading.take("lora_alpha", "model.lora.alpha", float(reading.number("lora_alpha", 32)), default=32)
     modules = reading.value("lora_target_modules")

@@ -93,26 +93,32 @@ def take_names(reading: Reading) -> None:
 
 
 def take_lora(reading: Reading, prefix: str) -> None:
-    """Adapters, if their rank is above 0; verl's newer section `lora` counts where it has one."""
+    """Adapters, if their rank is above 0. The section `lora` is Megatron's, whose layers have names of their own."""
     section = prefix + "lora."
-    key = section + "rank" if reading.whole(section + "rank", 0) > 0 else prefix + "lora_rank"
-    newer = key.startswith(section)
-    alpha_key, modules_key = (
-        (section + "alpha", section + "target_modules")
-        if newer
-        else (
-            prefix + "lora_alpha",
-            prefix + "target_modules",
-        )
+    of_megatron = reading.whole(section + "rank", 0) > 0
+    rank_key, alpha_key = (
+        (section + "rank", section + "alpha") if of_megatron else (prefix + "lora_rank", prefix + "lora_alpha")
     )
-    if reading.whole(key, 0) > 0:
-        reading.take(key, "model.lora.rank", reading.whole(key, 0))
-        alpha = 32.0 if newer else 16.0
+    rank = reading.whole(rank_key, 0)
+    all_keys = (prefix + "lora_rank", prefix + "lora_alpha", prefix + "target_modules", *reading.keys_under(section))
+    if rank > 0 and "sft" in reading.body and "lora" not in reading.body.get("model", {}):
+        reason = "adapters are trained in both stages or in none, and the other file has none"
+        reading.tell(rank_key, "no_equivalent", reason=reason, remedy="set model.lora, or train the weights in both")
+    elif rank > 0:
+        reading.take(rank_key, "model.lora.rank", rank)
+        alpha = 32.0 if of_megatron else 16.0
         reading.take(alpha_key, "model.lora.alpha", float(reading.number(alpha_key, alpha)), default=alpha)
-        modules = reading.value(modules_key, "all-linear")
-        reading.take(modules_key, "model.lora.target_modules", modules, default="all-linear")
-    for one in (prefix + "lora_rank", prefix + "lora_alpha", prefix + "target_modules", *reading.keys_under(section)):
-        if reading.has(one) and one not in (key, alpha_key, modules_key):
-            reading.tell(one, "not_needed", reason="of adapters, whose rank is 0, or which have no such setting")
-        elif reading.has(one) and reading.whole(key, 0) <= 0:
-            reading.tell(one, "not_needed", reason="the rank is 0: the weights themselves are trained")
+        _take_modules(reading, section if of_megatron else prefix, of_megatron=of_megatron)
+    for key in all_keys:
+        reading.read(key, "model.lora", "of adapters, as far as there are any")
+
+
+def _take_modules(reading: Reading, prefix: str, *, of_megatron: bool) -> None:
+    key = prefix + "target_modules"
+    named = reading.value(key, "all-linear")
+    if of_megatron:
+        reading.put("model.lora.target_modules", "all-linear")
+        reason = "layers have other names in Megatron; all linear ones were chosen"
+        reading.tell(key, "no_equivalent", field="model.lora.target_modules", becomes="all-linear", reason=reason)
+    else:
+        reading.take(key, "model.lora.target_modules", named, default="all-linear")

@@ -74,6 +74,13 @@ def test_two_files_become_one_experiment_whose_rl_goes_on_from_its_sft() -> None
     assert spec.resources.placement == "colocated"
 
 
+def test_what_two_files_say_otherwise_of_the_shared_model_is_told() -> None:
+    found = imported(SFT, {**GRPO, "gradient_checkpointing": False, "use_peft": True}, num_devices=1)
+    assert found.is_valid and found.spec["model"]["gradient_checkpointing"] is True
+    assert "by the other file" in entry(found, "gradient_checkpointing", "no_equivalent").reason
+    assert "in both stages or in none" in entry(found, "use_peft", "no_equivalent").reason
+
+
 def test_a_step_is_a_round_of_rollouts_with_all_its_updates() -> None:
     changed = {**GRPO, "steps_per_generation": 8, "num_iterations": 2, "max_steps": 100}
     assert imported(changed).spec["rl"]["num_steps"] == 25
