@@ -12,6 +12,7 @@ from api.exports.model_card import model_card
 from api.schemas import Experiment
 
 CARD, SPECIFICATION = "README.md", "sedray_spec.yaml"
+_TRAINED: tuple[Literal["sft", "rl"], ...] = ("sft", "rl")
 
 
 class CannotExport(Exception):
@@ -20,9 +21,8 @@ class CannotExport(Exception):
 
 def trained_stage(experiment: Experiment, wanted: Literal["sft", "rl"] | None) -> Literal["sft", "rl"]:
     """The stage whose model is meant: the one asked for, or the last one that has finished. Raises CannotExport."""
-    finished: list[Literal["sft", "rl"]] = [
-        result.stage for result in experiment.stage_results if result.stage in ("sft", "rl") and result.checkpoint
-    ]
+    left_a_model = {result.stage for result in experiment.stage_results if result.checkpoint}
+    finished = [stage for stage in _TRAINED if stage in left_a_model]
     if wanted is not None and wanted in finished:
         return wanted
     if wanted is None and finished:

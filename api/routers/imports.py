@@ -3,6 +3,7 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Body
+from pydantic_core import PydanticSerializationError
 
 from api.deps import CurrentUser
 from api.problems import problem_responses
@@ -35,7 +36,8 @@ async def import_config(
     A specification that is not valid yet is answered too, with its problems. Files and names are not looked at.
     """
     try:
+        request.model_dump_json()  # half of a surrogate pair is no text that could be answered
         return read_configs(request)
-    except UnreadableConfig as error:
+    except (UnreadableConfig, PydanticSerializationError) as error:
         found = {"field": "configs", "problem": str(error)}
         raise InvalidRequest(str(error), errors=[found]) from error

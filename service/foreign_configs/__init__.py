@@ -4,7 +4,7 @@ The tables know the options of TRL 1.16 (with names that older versions had) and
 nothing, the other system's default is written, because that is what would have run.
 """
 
-from service.foreign_configs.reading import UnreadableConfig
+from service.foreign_configs.flattening import UnreadableConfig
 from service.foreign_configs.result import read_configs
 
 __all__ = ["UnreadableConfig", "read_configs"]

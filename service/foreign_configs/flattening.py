@@ -8,6 +8,11 @@ import yaml
 
 _REFERENCE = re.compile(r"^\$\{(oc\.select:)?\s*([\w.]+)\s*(?:,\s*(.*?))?\s*\}$")
 _MAX_HOPS = 8
+_MAX_DEPTH = 30
+
+
+class UnreadableConfig(ValueError):
+    """The files are no configurations of this system, or not such as go together."""
 
 
 def flattened(settings: Mapping[str, Any] | list[str]) -> dict[str, Any]:
@@ -31,10 +36,12 @@ def _plain(text: str) -> Any:
         return text
 
 
-def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _leaves(node: Mapping[str, Any], prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
+    if depth > _MAX_DEPTH:
+        raise UnreadableConfig(f"objects lie more than {_MAX_DEPTH} deep within each other; no configuration does that")
     for key, value in node.items():
         if isinstance(value, Mapping) and value:
-            yield from _leaves(value, f"{prefix}{key}.")
+            yield from _leaves(value, f"{prefix}{key}.", depth + 1)
         else:
             yield f"{prefix}{key}", value
 

@@ -5,16 +5,13 @@ from copy import deepcopy
 from typing import Any, TypeVar
 
 from service.contract.imports import ImportedSetting, Outcome
+from service.foreign_configs.flattening import UnreadableConfig
 from service.foreign_configs.rules import NOTHING, NoEquivalent, NotNeeded, Rule, Same
 
 _SECRETS = ("token", "api_key", "password", "secret")
 _MAX_CHARACTERS = 300
 
 Converted = TypeVar("Converted", int, float, bool)
-
-
-class UnreadableConfig(ValueError):
-    """The files are no configurations of this system, or not such as go together."""
 
 
 class Reading:

@@ -19,8 +19,8 @@ from service.contract.spec import ExperimentSpec
 from service.contract.stages import StageName
 from service.contract.strict_model import describe_errors
 from service.contract.studies import with_overrides
-from service.foreign_configs.flattening import flattened
-from service.foreign_configs.reading import Reading, UnreadableConfig
+from service.foreign_configs.flattening import UnreadableConfig, flattened
+from service.foreign_configs.reading import Reading
 from service.foreign_configs.trl import read_trl_rl, read_trl_sft, trl_stage
 from service.foreign_configs.verl import read_verl_rl, read_verl_sft, verl_stage
 

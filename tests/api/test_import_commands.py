@@ -50,5 +50,8 @@ async def test_the_service_reads_the_same(client: httpx.AsyncClient) -> None:
     body = {"system": "trl", "configs": [{"name": "sft.yaml", "settings": SFT}]}
     found = (await client.post("/api/v1/import", json=body)).json()
     assert found["is_valid"] and found["spec"]["sft"]["max_length"] == 64
+    odd = json.dumps({**body, "configs": [{"settings": {**SFT, "foo": "\ud800"}}]}).encode()
+    headers = {"Content-Type": "application/json"}
+    assert (await client.post("/api/v1/import", content=odd, headers=headers)).status_code == 422
     refused = await client.post("/api/v1/import", json={**body, "configs": [{"settings": {"a": 1}}]})
     assert refused.status_code == 422 and "tells trl configurations" in refused.json()["detail"]

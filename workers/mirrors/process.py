@@ -43,7 +43,7 @@ def _serve(lines: "_Lines", target: Target) -> int:
     while end is None:
         for line in lines.within(max(0.0, due - time.monotonic())):
             message = json.loads(line)
-            waiting += [tuple(row) for row in message.get("points", ())]
+            waiting += [(name, step, ts, value) for name, step, ts, value in message.get("points", ())]
             end = message.get("end", end)
         if lines.closed and end is None:
             signal.alarm(_ORPHAN_S)
