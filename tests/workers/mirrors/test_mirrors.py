@@ -110,7 +110,7 @@ def test_tensorboard_has_the_points_of_all_attempts(tmp_path: Path) -> None:
 
 
 def test_a_mirror_that_hangs_drops_counts_and_is_killed(tmp_path: Path) -> None:
-    hanging = run_by([sys.executable, "-c", "import time; time.sleep(600)"], max_waiting=3000)
+    hanging = run_by([sys.executable, "-c", "import time; time.sleep(600)"], max_waiting=500)
     told = Told()
     mirrors = open_mirrors(tmp_path, told, {"type": "wandb"}, start=hanging)
     for step in range(1, 2001):
