@@ -19,11 +19,13 @@ from typing import Any, Self
 
 import httpx
 
-from api.access_client import AuditLog, Projects, Tokens, Users, Webhooks
 from api.access_schemas import Me
-from api.client_requests import Model
-from api.operation_client import OperationCalls
-from api.queue_client import QueueCalls
+from api.client.access import AuditLog, Projects, Tokens, Users, Webhooks
+from api.client.operation import OperationCalls
+from api.client.queue import QueueCalls
+from api.client.requests import Model
+from api.client.studies import StudyCalls
+from api.client.study_reports import StudyReportCalls
 from api.schemas import (
     EventPage,
     Experiment,
@@ -39,8 +41,6 @@ from api.schemas import (
     StoredRolloutsPage,
     TokenViewPage,
 )
-from api.study_client import StudyCalls
-from api.study_report_client import StudyReportCalls
 from service.contract.messages import TokenView
 from service.contract.preview import DataPreview
 from service.contract.spec import ExperimentSpec

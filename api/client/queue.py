@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from api.client_requests import Requests
+from api.client.requests import Requests
 from api.queue_schemas import MaintenanceOut, PriorityOut, QueueOrdersOut, QuotaOut, QuotaPage
 from api.schemas import Experiment
 

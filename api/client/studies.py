@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from api.client_requests import Requests
+from api.client.requests import Requests
 from api.study_schemas import StudyOut, StudyPage, StudyPlanReply, StudyRunPage
 from service.contract.studies import StudySpec
 from service.contract.study_changes import StudyChange

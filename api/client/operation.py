@@ -2,7 +2,7 @@
 
 from urllib.parse import quote
 
-from api.client_requests import Requests
+from api.client.requests import Requests
 from api.operation_schemas import Diagnosis, LogSources, ProjectRetention, RetentionDays
 from service.contract.certificates import DeathCertificate
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
 
-from api.client_requests import Requests
+from api.client.requests import Requests
 from service.contract.study_report import StudyReport
 
 ReportForm = Literal["json", "md", "tex", "csv", "parquet"]
