@@ -9,10 +9,10 @@ import typer
 from pydantic import BaseModel
 from rich.console import Console
 
-from api.cli.connection import Connection, NoConnection, find_connection
 from api.cli.spec_files import UnreadableSpec
 from api.cli.tables import print_problem
-from api.client import ProblemReply, SedrayClient, ServiceUnreachable
+from api.client import NoConnection, ProblemReply, SedrayClient, ServiceUnreachable
+from api.client.connection import Connection, find_connection
 
 console = Console()
 errors = Console(stderr=True)

@@ -14,7 +14,6 @@ from api.cli.admin import admin_app
 from api.cli.admin.tables import me_view
 from api.cli.calling import AsJson, client_of, console, print_json
 from api.cli.certificate_text import certificate_summary, certificate_view
-from api.cli.connection import DEFAULT_DATA
 from api.cli.data_preview import preview_view
 from api.cli.demo import run_demo
 from api.cli.doctor import diagnosis_view, examine, is_well
@@ -28,6 +27,7 @@ from api.cli.tables import experiment_view, experiments_table, plan_view, queue_
 from api.cli.token_text import token_text
 from api.cli.watch import watch as watch_live
 from api.client import SedrayClient
+from api.client.connection import DEFAULT_DATA
 from api.schemas import Experiment
 from service.contract.failures import NO_FAILURE
 from service.contract.json_schema import schema_text

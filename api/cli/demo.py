@@ -5,12 +5,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from api.cli.connection import Connection, NoConnection, find_connection
 from api.cli.spec_files import UnreadableSpec, load_spec
 from api.cli.stack import StackFailed, running_stack
 from api.cli.tables import print_problem, results_table
 from api.cli.watch import watch
-from api.client import SedrayClient, SedrayError
+from api.client import NoConnection, SedrayClient, SedrayError
+from api.client.connection import Connection, find_connection
 from api.schemas import Experiment
 from service.contract.status import ExperimentStatus
 

@@ -7,6 +7,7 @@ import typer
 
 from api.cli.calling import AsJson, client_of, console, print_json
 from api.cli.queue_tables import orders_view, priority_view, quotas_table
+from api.queue_schemas import QuotaOrder
 from api.schemas import Experiment
 from service.contract.spec import PRIORITY_RANK
 
@@ -126,19 +127,19 @@ def set_quota(
     as_json: AsJson = False,
 ) -> None:
     """Set the whole quota; what is left out has no limit."""
-    limits = {
-        "shares": shares,
-        "max_running": max_running,
-        "max_queued": max_queued,
-        "max_cpus": max_cpus,
-        "max_gpus": max_gpus,
-        "max_gpu_hours": max_gpu_hours,
-        "window_days": window_days,
-        "max_storage_bytes": max_storage_bytes,
-        "default_max_runtime_s": default_max_runtime_s,
-    }
     with client_of(context) as client:
-        quota = client.set_quota(project, user, **limits)
+        order = QuotaOrder(
+            shares=shares,
+            max_running=max_running,
+            max_queued=max_queued,
+            max_cpus=max_cpus,
+            max_gpus=max_gpus,
+            max_gpu_hours=max_gpu_hours,
+            window_days=window_days,
+            max_storage_bytes=max_storage_bytes,
+            default_max_runtime_s=default_max_runtime_s,
+        )
+        quota = client.set_quota(project, order, user=user)
         console.print(quotas_table([quota])) if not as_json else print_json(quota)
 
 

@@ -1,34 +1,38 @@
 """Calls about the running of the service: what `SedrayClient` has beside the experiments themselves."""
 
-from urllib.parse import quote
-
-from api.client.requests import Requests
-from api.operation_schemas import Diagnosis, LogSources, ProjectRetention, RetentionDays
+from api.client.calls import AnyTransport, Part, call
+from api.client.requests import Request, get, path, send
+from api.operation_schemas import Diagnosis, ProjectRetention, RetentionDays, RetentionOut
 from service.contract.certificates import DeathCertificate
 
 
-class OperationCalls(Requests):
-    """A part of `SedrayClient`."""
+class OperationCalls(Part[AnyTransport]):
+    """A part of the client."""
 
-    def certificate(self, experiment_id: str, attempt_number: int) -> DeathCertificate:
+    @call
+    def certificate(self, experiment_id: str, attempt_number: int) -> Request[DeathCertificate]:
         """What an ended attempt died of, and what to do about it."""
-        return self._get(DeathCertificate, f"/experiments/{experiment_id}/attempts/{attempt_number}/certificate")
+        return get(DeathCertificate, path("experiments", experiment_id, "attempts", attempt_number, "certificate"))
 
-    def log_sources(self, experiment_id: str) -> LogSources:
-        """Who has written log lines: the driver, its actors, the scheduler."""
-        return self._get(LogSources, f"/experiments/{experiment_id}/logs/sources")
-
-    def retention(self, project: str) -> ProjectRetention:
+    @call
+    def retention(self, project: str) -> Request[ProjectRetention]:
         """How long a project's leftovers are kept, and what would go now; removes nothing."""
-        return self._get(ProjectRetention, f"/projects/{quote(project, safe='')}/retention")
+        return get(ProjectRetention, path("projects", project, "retention"))
 
-    def set_retention(self, project: str, days: RetentionDays | None) -> ProjectRetention:
+    @call
+    def set_retention(self, project: str, days: RetentionDays | None) -> Request[ProjectRetention]:
         """A project's own policy; None takes it away."""
-        path = f"/projects/{quote(project, safe='')}/retention"
+        where = path("projects", project, "retention")
         if days is None:
-            return self._call(ProjectRetention, "DELETE", path)
-        return self._call(ProjectRetention, "PUT", path, json=days.model_dump())
+            return send(ProjectRetention, "DELETE", where)
+        return send(ProjectRetention, "PUT", where, days.model_dump())
 
-    def diagnosis(self) -> Diagnosis:
+    @call
+    def all_retention(self) -> Request[RetentionOut]:
+        """The same of every project; for admins."""
+        return get(RetentionOut, path("retention"))
+
+    @call
+    def diagnosis(self) -> Request[Diagnosis]:
         """Whether the service and all that it stands on are well; for admins."""
-        return self._get(Diagnosis, "/diagnosis")
+        return get(Diagnosis, path("diagnosis"))

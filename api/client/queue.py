@@ -1,63 +1,79 @@
 """The client's calls about the queue: one experiment's place, pauses, maintenance and quotas."""
 
 from datetime import datetime
-from typing import Any
 
-from api.client.requests import Requests
-from api.queue_schemas import MaintenanceOut, PriorityOut, QueueOrdersOut, QuotaOut, QuotaPage
-from api.schemas import Experiment
+from api.client.calls import AnyTransport, Part, call
+from api.client.requests import Request, get, path, send
+from api.queue_schemas import MaintenanceOut, PriorityOut, QueueOrdersOut, QuotaOrder, QuotaOut, QuotaPage
+from api.schemas import Experiment, QueueOut
 
 
-class QueueCalls(Requests):
-    """A part of `SedrayClient`."""
+class QueueCalls(Part[AnyTransport]):
+    """A part of the client."""
 
-    def priority(self, experiment_id: str) -> PriorityOut:
+    @call
+    def queue(self) -> Request[QueueOut]:
+        """Who runs and who waits, and why."""
+        return get(QueueOut, path("queue"))
+
+    @call
+    def priority(self, experiment_id: str) -> Request[PriorityOut]:
         """Every term of an experiment's place, its expected start, and what would unblock it."""
-        return self._get(PriorityOut, f"/experiments/{experiment_id}/priority")
+        return get(PriorityOut, path("experiments", experiment_id, "priority"))
 
-    def set_priority(self, experiment_id: str, priority: str) -> Experiment:
+    @call
+    def set_priority(self, experiment_id: str, priority: str) -> Request[Experiment]:
         """Moves it to another class."""
-        return self._call(Experiment, "POST", f"/experiments/{experiment_id}/priority", json={"priority": priority})
+        return send(Experiment, "POST", path("experiments", experiment_id, "priority"), {"priority": priority})
 
-    def hold(self, experiment_id: str, reason: str = "") -> Experiment:
+    @call
+    def hold(self, experiment_id: str, reason: str = "") -> Request[Experiment]:
         """Keeps a queued experiment from starting until it is released; it keeps its age."""
-        return self._call(Experiment, "POST", f"/experiments/{experiment_id}/hold", json={"reason": reason})
+        return send(Experiment, "POST", path("experiments", experiment_id, "hold"), {"reason": reason})
 
-    def release(self, experiment_id: str) -> Experiment:
+    @call
+    def release(self, experiment_id: str) -> Request[Experiment]:
         """Lets a held experiment start again."""
-        return self._call(Experiment, "POST", f"/experiments/{experiment_id}/release")
+        return send(Experiment, "POST", path("experiments", experiment_id, "release"))
 
-    def queue_orders(self) -> QueueOrdersOut:
+    @call
+    def queue_orders(self) -> Request[QueueOrdersOut]:
         """Pauses and maintenance windows."""
-        return self._get(QueueOrdersOut, "/queue/orders")
+        return get(QueueOrdersOut, path("queue", "orders"))
 
-    def pause(self, project: str | None = None, *, reason: str = "", drain: bool = False) -> QueueOrdersOut:
+    @call
+    def pause(self, project: str | None = None, *, reason: str = "", drain: bool = False) -> Request[QueueOrdersOut]:
         """Starts nothing new, anywhere or in one project; with `drain` what runs stops at its next checkpoint."""
         order = {"reason": reason, "drain": drain}
-        return self._call(QueueOrdersOut, "POST", f"{_queue_of(project)}/pause", json=order)
+        return send(QueueOrdersOut, "POST", f"{_queue_of(project)}/pause", order)
 
-    def resume(self, project: str | None = None) -> QueueOrdersOut:
+    @call
+    def resume(self, project: str | None = None) -> Request[QueueOrdersOut]:
         """Ends the pause of a project, or that of the whole queue."""
-        return self._call(QueueOrdersOut, "POST", f"{_queue_of(project)}/resume")
+        return send(QueueOrdersOut, "POST", f"{_queue_of(project)}/resume")
 
-    def plan_maintenance(self, starts_at: datetime, ends_at: datetime, reason: str = "") -> MaintenanceOut:
+    @call
+    def plan_maintenance(self, starts_at: datetime, ends_at: datetime, reason: str = "") -> Request[MaintenanceOut]:
         """Nothing is started that might still run then."""
         order = {"starts_at": starts_at.isoformat(), "ends_at": ends_at.isoformat(), "reason": reason}
-        return self._call(MaintenanceOut, "POST", "/queue/maintenance", json=order)
+        return send(MaintenanceOut, "POST", path("queue", "maintenance"), order)
 
-    def cancel_maintenance(self, window_id: str) -> MaintenanceOut:
+    @call
+    def cancel_maintenance(self, window_id: str) -> Request[MaintenanceOut]:
         """Takes a window back."""
-        return self._call(MaintenanceOut, "DELETE", f"/queue/maintenance/{window_id}")
+        return send(MaintenanceOut, "DELETE", path("queue", "maintenance", window_id))
 
-    def quotas(self) -> QuotaPage:
+    @call
+    def quotas(self) -> Request[QuotaPage]:
         """All quotas and what is used of them."""
-        return self._get(QuotaPage, "/queue/quotas")
+        return get(QuotaPage, path("queue", "quotas"))
 
-    def set_quota(self, project: str, user: str | None = None, **limits: Any) -> QuotaOut:
+    @call
+    def set_quota(self, project: str, quota: QuotaOrder, *, user: str | None = None) -> Request[QuotaOut]:
         """Sets the whole quota of a project, or of a user in it; what is left out has no limit."""
-        path = f"/projects/{project}" + (f"/users/{user}/quota" if user else "/quota")
-        return self._call(QuotaOut, "PUT", path, json=limits)
+        where = path("projects", project) + (path("users", user, "quota") if user else path("quota"))
+        return send(QuotaOut, "PUT", where, quota.model_dump())
 
 
 def _queue_of(project: str | None) -> str:
-    return f"/projects/{project}" if project else "/queue"
+    return path("projects", project) if project else path("queue")

@@ -14,10 +14,10 @@ from rich.console import Console, RenderableType
 from typer.testing import CliRunner
 
 from api.cli.commands import app
-from api.cli.connection import Connection, NoConnection, find_connection
 from api.cli.tables import experiment_view, experiments_table, plan_view, results_table
 from api.cli.watch import Watcher
-from api.client import StreamMessage
+from api.client import NoConnection, StreamMessage
+from api.client.connection import Connection, find_connection
 from api.schemas import Experiment, ExperimentPlanReply
 from service.contract.messages import StageResult
 from service.contract.plan import ExperimentPlan, MemoryPlan, StagePlan

@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from api.cli import rollouts
 from api.cli.commands import app
-from api.client import ProblemReply, SedrayClient, ServiceUnreachable
+from api.client import ProblemReply, RetryPolicy, SedrayClient, ServiceUnreachable
 from service.contract.stored_rollouts import RolloutQuery
 
 ITEM = {
@@ -103,7 +103,8 @@ def broken_body() -> Iterator[bytes]:
 def test_an_export_that_fails_leaves_nothing(tmp_path: Path, response: object, error: type[Exception]) -> None:
     assert callable(response)
     http = httpx.Client(transport=httpx.MockTransport(lambda _: response()))
-    with SedrayClient("http://service", "sr_1", http=http) as client, pytest.raises(error):
+    at_once = RetryPolicy(first_pause_s=0.0)
+    with SedrayClient("http://service", "sr_1", http=http, retries=at_once) as client, pytest.raises(error):
         client.export_rollouts("exp-1", tmp_path / "all.parquet")
     assert list(tmp_path.iterdir()) == []
 
