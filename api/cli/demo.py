@@ -43,7 +43,7 @@ def run_demo(spec_file: Path, data: Path, *, keep: bool, console: Console) -> in
     except (StackFailed, NoConnection, UnreadableSpec, SedrayError) as error:
         print_problem(console, "the demo failed", str(error), getattr(error, "errors", []))
         return 1
-    return 0 if experiment.status is ExperimentStatus.SUCCEEDED else 4
+    return 0 if experiment.status is ExperimentStatus.SUCCEEDED else 1
 
 
 def _print_addresses(console: Console, connection: Connection) -> None:

@@ -127,6 +127,23 @@ def ask(request: Request[Answer]) -> Generator[Request[Any], Any, Answer]:
     return answer
 
 
+def collect(items: Walk[Item], most: int | None = None) -> Conversation[list[Item]]:
+    """In a conversation: the items of a walk, or the first `most`."""
+    found: list[Item] = []
+    result: Any = None
+    while most is None or len(found) < most:
+        try:
+            step = items.send(result)
+        except StopIteration:
+            break
+        if isinstance(step, Emit):
+            found += step.items
+            result = None
+        else:
+            result = yield step
+    return found[:most]
+
+
 def _carried_out(describe: Callable[..., Any], part: object, carry_out: Callable[[Any], Any]) -> Callable[..., Any]:
     """The method of `part`, with the name, signature and docstring of the description."""
     bound = describe.__get__(part)

@@ -1,6 +1,8 @@
 """The client's calls about what a run leaves behind, and about its data before."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,18 @@ _PREVIEW_TIMEOUT_S = 600.0
 """The service ends a preview much earlier, and says so."""
 _SEARCH_TIMEOUT_S = 90.0
 """The service ends a page earlier."""
+_WINDOW = 10_000
+"""Steps asked for at once: the most points of a series that the service sends."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricPoint:
+    """One value of one metric."""
+
+    name: str
+    step: int
+    ts: datetime
+    value: float
 
 
 class MetricCalls(Part[AnyTransport]):
@@ -54,6 +68,18 @@ class MetricCalls(Part[AnyTransport]):
         """Series as points where they fit into `max_points`, else as envelopes."""
         query = {"name": list(names), "max_points": max_points, "from_step": from_step, "to_step": to_step}
         return get(MetricSeriesPage, path("experiments", experiment_id, "metrics"), query)
+
+    @walk
+    def metric_points(
+        self,
+        experiment_id: str,
+        names: Sequence[str] = (),
+        *,
+        from_step: int | None = None,
+        to_step: int | None = None,
+    ) -> Walk[MetricPoint]:
+        """Every point of these metrics, or of all, merged over attempts; by windows of steps."""
+        return points_of(experiment_id, names, from_step, to_step)
 
     @walk
     def follow_metrics(
@@ -150,14 +176,7 @@ class RolloutCalls(Part[AnyTransport]):
     @walk
     def search_rollouts(self, experiment_id: str, query: RolloutQuery | None = None) -> Walk[StoredRolloutOut]:
         """All stored completions that fit, in the query's order, page after page; its `limit` is a page's."""
-        asked = _parameters(query, "json")
-        while True:
-            where = path("experiments", experiment_id, "rollouts", "search")
-            page = yield from ask(get(RolloutSearchPage, where, asked, timeout_s=_SEARCH_TIMEOUT_S))
-            yield Emit(page.items)
-            if page.next_cursor is None:
-                return
-            asked["cursor"] = page.next_cursor
+        return stored_of(experiment_id, query)
 
     @call
     def export_rollouts(self, experiment_id: str, target: Path, query: RolloutQuery | None = None) -> Request[None]:
@@ -205,6 +224,36 @@ class DataCalls(Part[AnyTransport]):
             timeout_s=_PREVIEW_TIMEOUT_S,
             may_repeat=True,
         )
+
+
+def points_of(
+    experiment_id: str, names: Sequence[str], from_step: int | None, to_step: int | None
+) -> Walk[MetricPoint]:
+    """A step has one point of a series at most, so a window of steps is never folded into an envelope."""
+    where = path("experiments", experiment_id, "metrics")
+    known = (yield from ask(get(MetricNamePage, f"{where}/names"))).items
+    last = max((one.last_step for one in known if not names or one.name in names), default=-1)
+    last = last if to_step is None else min(last, to_step)
+    for first in range(from_step or 0, last + 1, _WINDOW):
+        to = min(first + _WINDOW - 1, last)
+        query = {"name": list(names), "max_points": _WINDOW, "from_step": first, "to_step": to}
+        page = yield from ask(get(MetricSeriesPage, where, query))
+        for series in page.series:
+            yield Emit(
+                MetricPoint(name=series.name, step=one.step, ts=one.ts, value=one.value) for one in series.points
+            )
+
+
+def stored_of(experiment_id: str, query: RolloutQuery | None) -> Walk[StoredRolloutOut]:
+    """Page after page; the query's `limit` is a page's."""
+    asked = _parameters(query, "json")
+    where = path("experiments", experiment_id, "rollouts", "search")
+    while True:
+        page = yield from ask(get(RolloutSearchPage, where, asked, timeout_s=_SEARCH_TIMEOUT_S))
+        yield Emit(page.items)
+        if page.next_cursor is None:
+            return
+        asked["cursor"] = page.next_cursor
 
 
 def _parameters(query: RolloutQuery | None, form: str) -> dict[str, Any]:

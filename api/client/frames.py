@@ -8,22 +8,22 @@ The library is imported when a frame is made, so that neither is needed otherwis
 
 import csv
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
 from importlib import import_module
 from typing import Any, Literal
 
-from api.client.calls import AnyTransport, Conversation, Part, ask, call
+from api.client.calls import AnyTransport, Conversation, Part, ask, call, collect
 from api.client.errors import MissingLibrary
+from api.client.findings import points_of, stored_of
 from api.client.requests import get, get_text, path
-from api.schemas import Experiment, MetricNamePage, MetricSeriesPage, RolloutSearchPage
+from api.schemas import Experiment
 from service.contract.stored_rollouts import MAX_LIMIT, RolloutQuery
 
 Library = Literal["pandas", "polars"]
 Frame = Any
 """A `pandas.DataFrame` or a `polars.DataFrame`; neither is known to this module's types."""
-_WINDOW = 10_000
-"""Steps that are asked for at once: the service sends that many points of a series and folds no more into envelopes."""
-_TIMEOUT_S = 90.0
 _COUNTS = ("part", "num_units", "num_runs")
 _NUMBERS = ("x", "mean", "low", "high", "p_value", "p_adjusted")
 """Columns of a report's CSV that are no text; those that begin with `is_` are yes or no."""
@@ -71,16 +71,8 @@ class Frames(Part[AnyTransport]):
         Parts of the reward are columns of their own, `reward_parts.NAME`.
         """
         make = _maker(library)
-        asked = (query or RolloutQuery(limit=MAX_LIMIT)).model_copy(update={"format": "json"}).as_parameters()
-        where = path("experiments", experiment_id, "rollouts", "search")
-        rows: list[dict[str, Any]] = []
-        while max_rows is None or len(rows) < max_rows:
-            page = yield from ask(get(RolloutSearchPage, where, asked, timeout_s=_TIMEOUT_S))
-            rows += [_flat(one.model_dump(exclude_unset=True)) for one in page.items]
-            if page.next_cursor is None:
-                break
-            asked["cursor"] = page.next_cursor
-        return make(_columns(rows[:max_rows], ()))
+        found = yield from collect(stored_of(experiment_id, query or RolloutQuery(limit=MAX_LIMIT)), max_rows)
+        return make(_columns([_flat(one.model_dump(exclude_unset=True)) for one in found], ()))
 
     @call
     def report(self, study_id: str, *, library: Library = "pandas") -> Conversation[Frame]:
@@ -102,43 +94,23 @@ class Frames(Part[AnyTransport]):
         return make(_columns(rows, first))
 
 
-class _Make:
-    """Columns to a frame of one library."""
-
-    def __init__(self, library: Library) -> None:
-        if library not in ("pandas", "polars"):
-            raise ValueError(f"library is 'pandas' or 'polars', not {library!r}")
-        try:
-            module = import_module(library)
-        except ImportError as error:
-            raise MissingLibrary(
-                f"a frame of {library} needs {library}, which is not installed: pip install 'sedray[frames]'"
-            ) from error
-        self._frame: Any = module.DataFrame
-        # polars looks at the first rows only, and refuses what does not fit them.
-        self._settings: dict[str, Any] = {} if library == "pandas" else {"infer_schema_length": None, "strict": False}
-
-    def __call__(self, columns: Mapping[str, list[Any]]) -> Frame:
-        return self._frame(columns, **self._settings)
-
-
-def _maker(library: Library) -> _Make:
-    """Found before anything is asked for, so that a missing library is said at once."""
-    return _Make(library)
+def _maker(library: Library) -> Callable[[Mapping[str, list[Any]]], Frame]:
+    """Columns to a frame; found before anything is asked for, so that a missing library is said at once."""
+    if library not in ("pandas", "polars"):
+        raise ValueError(f"library is 'pandas' or 'polars', not {library!r}")
+    try:
+        frame = import_module(library).DataFrame
+    except ImportError as error:
+        raise MissingLibrary(
+            f"a frame of {library} needs {library}, which is not installed: pip install 'sedray[frames]'"
+        ) from error
+    # polars looks at the first rows only, and refuses what does not fit them.
+    return partial(frame, infer_schema_length=None, strict=False) if library == "polars" else partial(frame)
 
 
 def _points(experiment_id: str, names: Sequence[str]) -> Conversation[list[dict[str, Any]]]:
-    """Every point, by windows of steps: a step has one point of a series at most."""
-    known = (yield from ask(get(MetricNamePage, path("experiments", experiment_id, "metrics", "names")))).items
-    last_step = max((one.last_step for one in known if not names or one.name in names), default=-1)
-    rows: list[dict[str, Any]] = []
-    for first in range(0, last_step + 1, _WINDOW):
-        query = {"name": list(names), "max_points": _WINDOW, "from_step": first, "to_step": first + _WINDOW - 1}
-        page = yield from ask(get(MetricSeriesPage, path("experiments", experiment_id, "metrics"), query))
-        for series in page.series:
-            facts = {"experiment_id": experiment_id, "name": series.name}
-            rows += [{**facts, "step": one.step, "ts": one.ts, "value": one.value} for one in series.points]
-    return rows
+    points = yield from collect(points_of(experiment_id, names, None, None))
+    return [{"experiment_id": experiment_id, **asdict(point)} for point in points]
 
 
 def _results(experiment: Experiment) -> Iterator[dict[str, Any]]:
