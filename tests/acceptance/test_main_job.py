@@ -216,15 +216,13 @@ def test_the_queue_is_ordered_about_from_the_command_line(stack: Stack) -> None:
 
 def test_the_notebook_of_first_steps_runs(stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEDRAY_DATA", str(stack.data))
-    target = tmp_path / "executed.ipynb"
-    words = ["--timeout=300", f"--output={target}", str(REPOSITORY / "examples" / "notebook" / "first_steps.ipynb")]
+    notebook = REPOSITORY / "examples" / "notebook" / "first_steps.ipynb"
+    execute = [Path(sys.executable).with_name("jupyter-execute"), "--timeout=300", f"--output={tmp_path / 'executed'}"]
 
-    done = subprocess.run(
-        [sys.executable, "-m", "nbclient.cli", *words], capture_output=True, text=True, timeout=400, check=False
-    )
+    done = subprocess.run([*execute, notebook], capture_output=True, text=True, timeout=400, check=False)
 
     assert done.returncode == 0, done.stderr[-4000:]
-    cells = json.loads(target.read_text())["cells"]
+    cells = json.loads((tmp_path / "executed.ipynb").read_text())["cells"]
     shown = [data for cell in cells for output in cell.get("outputs", []) for data in output.get("data", {})]
     assert "application/vnd.plotly.v1+json" in shown and shown.count("text/html") == 2, "a plot and two frames"
 
