@@ -12,6 +12,7 @@ import typer
 
 from api.client import RetryPolicy, SedrayClient, SedrayError
 from api.client.connection import find_connection
+from api.client.profiles import read_profiles
 
 Completions = list[tuple[str, str]]
 """Each with a word of help."""
@@ -47,8 +48,6 @@ def metric_names(ctx: typer.Context, incomplete: str) -> Completions:
 
 def profile_names(ctx: typer.Context, incomplete: str) -> Iterator[str]:
     """Profiles of this machine."""
-    from api.client.profiles import read_profiles
-
     try:
         yield from (name for name in read_profiles().by_name if name.startswith(incomplete))
     except SedrayError:

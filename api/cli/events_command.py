@@ -8,7 +8,7 @@ from rich.text import Text
 from api.cli.arguments import ExperimentId
 from api.cli.calling import client_of, console
 from api.cli.commands import app
-from api.cli.forms import AsJson, print_entry
+from api.cli.forms import AsJson, plain, print_entry
 from api.cli.panels import LOOK
 from api.schemas import Event
 
@@ -37,7 +37,7 @@ def show_events(
 
 def _show(event: Event, as_json: bool) -> None:
     if as_json:
-        print_entry(event.model_dump(mode="json"))
+        print_entry(plain(event))
     else:
         when = f"{event.ts.astimezone():%Y-%m-%d %H:%M:%S}"
         console.print(Text.assemble((f"{when}  {event.kind:<10}  ", "dim"), event.message), soft_wrap=True)

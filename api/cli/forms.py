@@ -78,7 +78,12 @@ class Commands(typer.Typer):
 
 def print_json(model: BaseModel) -> None:
     """The service's own answer; as YAML with `--yaml`."""
-    print_data(json.loads(model.model_dump_json()))
+    print_data(plain(model))
+
+
+def plain(model: BaseModel, *, exclude_unset: bool = False) -> Any:
+    """As JSON has it: a NaN is a string, for which plain numbers have no sign."""
+    return json.loads(model.model_dump_json(exclude_unset=exclude_unset))
 
 
 def print_data(data: Any) -> None:

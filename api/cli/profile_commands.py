@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import ValidationError
 from rich.table import Table
 from rich.text import Text
 
@@ -33,7 +34,10 @@ def add(
     if (token_file is None) == (token_command is None):
         raise typer.BadParameter("say where the token is: --token-file or --token-command")
     place = token_file.expanduser().absolute() if token_file else None
-    profile = Profile(url=url, token_file=place, token_command=token_command)
+    try:
+        profile = Profile(url=url, token_file=place, token_command=token_command)
+    except ValidationError as error:
+        raise typer.BadParameter(f"--url {url} must begin with http:// or https://") from error
     changed = _read().with_profile(name, profile)
     write_profiles(changed.using(name) if use else changed)
     console.print(f"{name} is in {config_file()}", markup=False, soft_wrap=True)

@@ -14,7 +14,7 @@ from rich.text import Text
 from api.cli.arguments import ExperimentId
 from api.cli.calling import client_of, console, errors, print_json, waiting
 from api.cli.commands import app
-from api.cli.forms import print_entry
+from api.cli.forms import plain, print_entry
 from api.cli.panels import LOOK
 from api.cli.tables import print_problem
 from api.results import shown_bytes
@@ -96,7 +96,7 @@ def show_rollouts(
         found = islice(client.search_rollouts(experiment_id, query), limit or _SHOWN)
         if as_json:
             for one in found:
-                print_entry(one.model_dump(mode="json", exclude_unset=True))
+                print_entry(plain(one, exclude_unset=True))
         else:
             console.print(whole_view(found) if full else table_view(found))
 

@@ -8,7 +8,7 @@ import typer
 
 from api.cli.arguments import StudyId
 from api.cli.calling import client_of, console, waiting
-from api.cli.forms import Commands
+from api.cli.forms import AsJson, Commands, print_json
 from api.client import SedrayClient
 
 Output = Annotated[
@@ -30,12 +30,17 @@ def report(
         typer.Option("--format", "-f", help="Markdown, LaTeX, figures as CSV or Parquet, or all of it as JSON."),
     ] = "md",
     output: Output = None,
+    as_json: AsJson = False,
 ) -> None:
     """Show what a study has found."""
+    if as_json and (form != "md" or output is not None):
+        raise typer.BadParameter("--json and --yaml print the report; with --output or --format leave them out")
     if form == "parquet" and output is None:
         raise typer.BadParameter("Parquet is no text; give a file with --output")
     with client_of(context) as client:
-        if output is not None:
+        if as_json:
+            print_json(client.study_report(study_id))
+        elif output is not None:
             with waiting("making the report …"):
                 client.download_study_report(study_id, form, output)
             console.print(f"written to {output}", soft_wrap=True)

@@ -109,8 +109,6 @@ WITHOUT_DATA: dict[str, str] = {
     "demo": "prints a story",
     "schema": "prints a JSON Schema",
     "open": "opens a page, or prints its address",
-    "report": "has --format",
-    "study report": "has --format",
     "study counts": "writes a file",
     "study spec": "writes a file",
     "profile add": "changes a file here",
