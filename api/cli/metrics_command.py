@@ -12,8 +12,9 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from api.cli.arguments import ExperimentId
 from api.cli.calling import ExitCode, client_of, console, errors
-from api.cli.commands import ExperimentId, app
+from api.cli.commands import app
 from api.cli.completion import metric_names
 from api.cli.forms import AsJson, print_json
 from api.cli.panels import LOOK
