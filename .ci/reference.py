@@ -48,10 +48,10 @@ def _options(command: Any) -> Iterator[str]:
     rows = [
         f"| `{_names(one)}` | {_cell(one.help)}{_default(one)} |"
         for one in command.params
-        if one.param_type_name == "option" and not one.hidden and "--help" not in one.opts
+        if not getattr(one, "hidden", False) and "--help" not in one.opts
     ]
     if rows:
-        yield from ("| option | |", "|---|---|", *rows, "")
+        yield from ("| | |", "|---|---|", *rows, "")
 
 
 def _argument(one: Any) -> str:
@@ -60,13 +60,21 @@ def _argument(one: Any) -> str:
 
 
 def _names(one: Any) -> str:
+    if one.param_type_name == "argument":
+        return _argument(one)
     names = ", ".join([*one.opts, *one.secondary_opts])
-    return names if one.is_flag else f"{names} {one.type.name.upper()}"
+    return names if one.is_flag else f"{names} {_kind(one.type)}".replace("|", "\\|")
+
+
+def _kind(kind: Any) -> str:
+    choices = getattr(kind, "choices", None)
+    return "|".join(str(getattr(one, "value", one)) for one in choices) if choices else kind.name.split()[0].upper()
 
 
 def _default(one: Any) -> str:
     known = one.default
-    return "" if one.is_flag or known in (None, "", ()) or callable(known) else f" Default: {known}."
+    flag = getattr(one, "is_flag", False)
+    return "" if flag or known in (None, "", ()) or callable(known) else f" Default: {known}."
 
 
 def _cell(text: str | None) -> str:
