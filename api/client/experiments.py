@@ -1,5 +1,6 @@
 """The client's calls about experiments: submit, look, cancel, follow."""
 
+import json
 import time
 import uuid
 from collections.abc import Mapping
@@ -64,6 +65,11 @@ class ExperimentCalls(Part[AnyTransport]):
             yield Emit(page.items)
             if (cursor := page.next_cursor) is None:
                 return
+
+    @call
+    def experiment_schema(self) -> Request[dict[str, Any]]:
+        """The JSON Schema of a specification, as the service checks it."""
+        return Request(read=json.loads, method="GET", path=path("schema", "experiment"), may_repeat=True)
 
     @call
     def cancel(self, experiment_id: str) -> Request[Experiment]:

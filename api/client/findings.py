@@ -35,6 +35,8 @@ _SEARCH_TIMEOUT_S = 90.0
 """The service ends a page earlier."""
 _WINDOW = 10_000
 """Steps asked for at once: the most points of a series that the service sends."""
+_BATCH = 10
+"""Series asked for at once, so that an answer stays within some megabytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +80,7 @@ class MetricCalls(Part[AnyTransport]):
         from_step: int | None = None,
         to_step: int | None = None,
     ) -> Walk[MetricPoint]:
-        """Every point of these metrics, or of all, merged over attempts; by windows of steps."""
+        """Every point of these metrics, or of all, merged over attempts; some metrics and steps at a time."""
         return points_of(experiment_id, names, from_step, to_step)
 
     @walk
@@ -232,16 +234,18 @@ def points_of(
     """A step has one point of a series at most, so a window of steps is never folded into an envelope."""
     where = path("experiments", experiment_id, "metrics")
     known = (yield from ask(get(MetricNamePage, f"{where}/names"))).items
-    last = max((one.last_step for one in known if not names or one.name in names), default=-1)
-    last = last if to_step is None else min(last, to_step)
-    for first in range(from_step or 0, last + 1, _WINDOW):
-        to = min(first + _WINDOW - 1, last)
-        query = {"name": list(names), "max_points": _WINDOW, "from_step": first, "to_step": to}
-        page = yield from ask(get(MetricSeriesPage, where, query))
-        for series in page.series:
-            yield Emit(
-                MetricPoint(name=series.name, step=one.step, ts=one.ts, value=one.value) for one in series.points
-            )
+    wanted = [one for one in known if not names or one.name in names]
+    for batch in (wanted[place : place + _BATCH] for place in range(0, len(wanted), _BATCH)):
+        last = max(one.last_step for one in batch)
+        last = last if to_step is None else min(last, to_step)
+        for first in range(from_step or 0, last + 1, _WINDOW):
+            query = {"name": [one.name for one in batch], "max_points": _WINDOW, "from_step": first}
+            query["to_step"] = min(first + _WINDOW - 1, last)
+            page = yield from ask(get(MetricSeriesPage, where, query))
+            for series in page.series:
+                yield Emit(
+                    MetricPoint(name=series.name, step=one.step, ts=one.ts, value=one.value) for one in series.points
+                )
 
 
 def stored_of(experiment_id: str, query: RolloutQuery | None) -> Walk[StoredRolloutOut]:

@@ -1,6 +1,7 @@
 """The asynchronous client: the calls of the blocking one, against the app in process."""
 
 import inspect
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from api.client import AsyncSedrayClient, NotFound, RetryPolicy, SedrayClient, ServiceUnreachable
+from api.client import AsyncSedrayClient, MissingLibrary, NotFound, RetryPolicy, SedrayClient, ServiceUnreachable
 from service import attempts, log_store, metric_store
 from service.contract.messages import LogLine, MetricColumns
 from service.contract.status import EndReason
@@ -47,6 +48,7 @@ async def test_it_submits_lists_follows_and_waits(ada: AsyncSedrayClient, sessio
     assert (await ada.wait(submitted.id, timeout_s=5)).id == submitted.id
     with pytest.raises(NotFound):
         await ada.experiment("exp-none")
+    assert "sft" in (await ada.experiment_schema())["properties"]
 
 
 @pytest.mark.parametrize("library", ["pandas", "polars"])
@@ -64,6 +66,14 @@ async def test_frames_have_every_point_and_every_result(
     assert list(long["value"]) == [3.0, 2.0, 1.0]
     assert list(wide.columns) == ["experiment_id", "step", "sft/loss"]
     assert list(results["stage"]) == ["sft"] and list(results["sft/loss"]) == [0.5]
+
+
+async def test_a_library_that_is_missing_is_said_before_anything_is_asked(
+    ada: AsyncSedrayClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "polars", None)
+    with pytest.raises(MissingLibrary, match=r"pip install 'sedray\[frames\]'"):
+        await ada.frames.results("exp-none", library="polars")
 
 
 async def test_logs_are_followed_and_downloaded(ada: AsyncSedrayClient, sessions: Sessions, tmp_path: Path) -> None:

@@ -80,6 +80,13 @@ def test_the_client_goes_on_to_the_last_page(url: str) -> None:
     assert Answers.asked == [asked, asked | {"cursor": ["more"]}]
 
 
+def test_a_frame_has_a_column_for_each_part_of_the_reward(url: str) -> None:
+    with SedrayClient(url, "sr_1") as client:
+        frame = client.frames.rollouts("exp-1", max_rows=3)
+    assert list(frame["reward_parts.form"]) == [1.0] * 3
+    assert "reward_parts" not in frame.columns
+
+
 def test_an_export_appears_when_it_is_whole(url: str, tmp_path: Path) -> None:
     with SedrayClient(url, "sr_1") as client:
         client.export_rollouts("exp-1", tmp_path / "all.parquet", RolloutQuery(prompt_uid=7))
