@@ -13,7 +13,8 @@ What takes several requests is a generator that is sent each answer: `page = yie
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
-from functools import wraps
+from functools import cache, wraps
+from inspect import Signature, signature
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, Self, TypeVar, overload
 
 from api.client.live import StreamMessage
@@ -145,11 +146,19 @@ def collect(items: Walk[Item], most: int | None = None) -> Conversation[list[Ite
 
 
 def _carried_out(describe: Callable[..., Any], part: object, carry_out: Callable[[Any], Any]) -> Callable[..., Any]:
-    """The method of `part`, with the name, signature and docstring of the description."""
+    """The method of `part`, with the name, parameters and docstring of the description."""
     bound = describe.__get__(part)
 
     @wraps(bound)
     def method(*args: Any, **kwargs: Any) -> Any:
         return carry_out(bound(*args, **kwargs))
 
+    method.__signature__ = _parameters_of(describe)  # type: ignore[attr-defined]
     return method
+
+
+@cache
+def _parameters_of(describe: Callable[..., Any]) -> Signature:
+    """As `help` shows them: without `self`, and without the description that is returned to nobody."""
+    _, *parameters = signature(describe).parameters.values()
+    return Signature(parameters)

@@ -109,4 +109,5 @@ def test_both_clients_have_the_same_calls() -> None:
     assert names[0] == names[1]
     one = AsyncSedrayClient("http://x", "t").submit
     assert list(inspect.signature(one).parameters) == ["spec", "idempotency_key"]
+    assert "Request" not in str(inspect.signature(one))
     assert one.__doc__ is not None and one.__doc__.startswith("Queues")

@@ -45,6 +45,7 @@ class Answers(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         parts = urlsplit(self.path)
         known: dict[str, Any] = {
+            "/me": {"user": "ada", "kind": "person", "is_admin": False, "token": "a", "scope": "write", "projects": {}},
             "/experiments": {"items": [SUMMARY], "next_cursor": None},
             "/experiments/exp-1/metrics/names": names(),
             "/experiments/exp-1/metrics": series(parse_qs(parts.query)) if "name" in parts.query else None,
@@ -108,6 +109,7 @@ def test_what_the_service_refuses_and_a_service_that_is_not_there_end_differentl
 def test_the_page_is_opened_or_its_address_printed(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER"):
         monkeypatch.delenv(name, raising=False)
+    assert run("open").stdout.strip() == run("open", "--print").stdout.strip() == url
     run("open", "study-1", "--print", code=3)
     run("open", "exp-none", code=3)
 
