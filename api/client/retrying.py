@@ -75,7 +75,7 @@ class Tries:
 
     def _in_words(self, error: httpx.TransportError) -> str:
         reason = str(error) or type(error).__name__
-        if self.request.target is not None:
+        if self.request.target is not None and not isinstance(error, NOT_TAKEN):
             return f"the download from {self.base} broke off: {reason}"
         if self.request.may_repeat or isinstance(error, NOT_TAKEN):
             return f"{self.base} does not answer: {reason}"
