@@ -8,7 +8,9 @@ from typing import Annotated, Literal
 import typer
 import yaml
 
-from api.cli.calling import client_of, console, errors
+from api.cli.arguments import ExperimentId
+from api.cli.calling import ExitCode, client_of, console, errors
+from api.cli.forms import Commands
 from api.cli.tables import print_problem
 from api.export_schemas import ModelFileOut
 from api.exports.checkpoint_folder import SPECIFICATION, CannotExport, export_checkpoint, trained_stage
@@ -20,9 +22,7 @@ from api.exports.tensorboard_files import FolderInUse, export_tensorboard
 from api.results import shown_bytes
 from api.schemas import Experiment
 
-export_app = typer.Typer(help="Write a run or its model in other tools' formats.", no_args_is_help=True)
-
-ExperimentId = Annotated[str, typer.Argument(help="The experiment's id, as `sedray ls` shows it.", show_default=False)]
+export_app = Commands(help="Write a run or its model in other tools' formats.")
 
 
 @export_app.command("checkpoint")
@@ -81,13 +81,13 @@ def _explained() -> Iterator[None]:
         yield
     except MissingExtra as error:
         print_problem(errors, "a tool is missing", str(error), [])
-        raise typer.Exit(2) from error
+        raise typer.Exit(ExitCode.USAGE) from error
     except (CannotExport, RunExists, FolderInUse) as error:
         print_problem(errors, "cannot export", str(error), [])
-        raise typer.Exit(1) from error
+        raise typer.Exit(ExitCode.FAILED) from error
     except OSError as error:
         print_problem(errors, "cannot write", f"{error.filename or ''}: {error.strerror or error}", [])
-        raise typer.Exit(1) from error
+        raise typer.Exit(ExitCode.FAILED) from error
 
 
 def _tell_file(file: ModelFileOut) -> None:

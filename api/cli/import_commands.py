@@ -11,7 +11,8 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from api.cli.calling import AsJson, console, errors, print_json
+from api.cli.calling import ExitCode, console, errors
+from api.cli.forms import AsJson, Commands, print_json
 from api.cli.spec_files import UnreadableSpec, load_yaml, parse_override
 from api.cli.tables import print_problem
 from service.contract.imports import ConfigImport, ForeignConfig, ForeignSystem, ImportedSetting, ImportRequest, Outcome
@@ -19,7 +20,7 @@ from service.foreign_configs import UnreadableConfig, read_configs
 from service.foreign_configs.flattening import flattened
 from service.foreign_configs.result import stage_of
 
-import_app = typer.Typer(help="Read configurations of other systems into a specification.", no_args_is_help=True)
+import_app = Commands(help="Read configurations of other systems into a specification.")
 
 _SUFFIXES = (".yaml", ".yml", ".json")
 _TITLES: dict[Outcome, str] = {
@@ -94,7 +95,7 @@ def _request(
         raise typer.BadParameter(problem) from error
     except UnreadableSpec as error:
         print_problem(errors, "the configuration cannot be read", str(error), [])
-        raise typer.Exit(2) from error
+        raise typer.Exit(ExitCode.USAGE) from error
 
 
 def _configs(system: ForeignSystem, path: Path) -> list[ForeignConfig]:
@@ -127,7 +128,7 @@ def _show(request: ImportRequest, output: Path | None, *, everything: bool, as_j
         found = read_configs(request)
     except UnreadableConfig as error:
         print_problem(errors, "the configuration cannot be read", str(error), [])
-        raise typer.Exit(2) from error
+        raise typer.Exit(ExitCode.USAGE) from error
     if output is not None:
         output.write_text(found.spec_yaml)
     if as_json:
@@ -138,7 +139,7 @@ def _show(request: ImportRequest, output: Path | None, *, everything: bool, as_j
             sys.stdout.write(found.spec_yaml)
         _tell(errors if output is None else console, found, everything=everything)
     if not found.is_valid:
-        raise typer.Exit(1)
+        raise typer.Exit(ExitCode.FAILED)
 
 
 def _tell(where: Console, found: ConfigImport, *, everything: bool) -> None:

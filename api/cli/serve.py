@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from api.cli.calling import client_of, console, errors
+from api.cli.calling import ExitCode, client_of, console, errors
 from api.cli.tables import print_problem
 from api.exports.checkpoint_folder import CannotExport, trained_stage
 from api.model_server import (
@@ -63,7 +63,7 @@ def serve(
         _run(model, command, deadline)
     except (CannotServe, CannotExport) as error:
         print_problem(errors, "cannot serve", str(error), [])
-        raise typer.Exit(1) from error
+        raise typer.Exit(ExitCode.FAILED) from error
     except KeyboardInterrupt:
         console.print("stopped")
 
