@@ -18,6 +18,7 @@ from api.routers import (
     attempts,
     audit,
     certificates,
+    compare,
     data,
     diagnosis,
     experiments,
@@ -39,7 +40,7 @@ from api.routers import (
 )
 from api.sign_of_life import keep_recording_life
 from api.submission import PlanExperiment
-from api.web import account, login, pages, single_sign_on, static_files, study_pages
+from api.web import account, compare_page, login, pages, single_sign_on, static_files, study_pages
 from api.web.failed_logins import FailedLogins
 from migrations.apply import head_revision
 from service.live_updates import LiveUpdates
@@ -80,6 +81,7 @@ def create_app(
     runs = (
         experiments,
         certificates,
+        compare,
         data,
         queue,
         queue_orders,
@@ -94,7 +96,7 @@ def create_app(
     )
     for module in (*runs, *people, attempts):
         app.include_router(module.router, prefix=PREFIX)
-    for module in (health, login, single_sign_on, pages, study_pages, account, static_files):
+    for module in (health, login, single_sign_on, pages, study_pages, compare_page, account, static_files):
         app.include_router(module.router)
     app.mount("/static", static_files.folder)
     app.add_middleware(BodyLimits)

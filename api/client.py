@@ -22,6 +22,7 @@ import httpx
 from api.access_client import AuditLog, Projects, Tokens, Users, Webhooks
 from api.access_schemas import Me
 from api.client_requests import Model
+from api.compare_client import CompareCalls
 from api.operation_client import OperationCalls
 from api.queue_client import QueueCalls
 from api.schemas import (
@@ -84,7 +85,7 @@ class StreamMessage:
     id: str | None
 
 
-class SedrayClient(QueueCalls, OperationCalls, StudyCalls, StudyReportCalls):
+class SedrayClient(CompareCalls, QueueCalls, OperationCalls, StudyCalls, StudyReportCalls):
     """Synchronous client. Submissions always carry an idempotency key, so they may be repeated safely; what may not be
     repeated, such as issuing a token, is sent once."""
 

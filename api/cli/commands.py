@@ -14,6 +14,7 @@ from api.cli.admin import admin_app
 from api.cli.admin.tables import me_view
 from api.cli.calling import AsJson, client_of, console, print_json
 from api.cli.certificate_text import certificate_summary, certificate_view
+from api.cli.compare import add_compare_command
 from api.cli.connection import DEFAULT_DATA
 from api.cli.data_preview import preview_view
 from api.cli.demo import run_demo
@@ -42,6 +43,7 @@ app = typer.Typer(
 data_app = typer.Typer(help="Look at data before a run.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 add_queue_commands(app)
+add_compare_command(app)
 app.add_typer(admin_app, name="admin")
 add_study_report_commands(study_app)
 app.add_typer(study_app, name="study")

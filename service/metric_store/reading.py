@@ -1,4 +1,4 @@
-"""Series as a plot needs them: raw points if they fit, else envelopes, merged over attempts. Of one or many experiments.
+"""Series as a plot needs them: raw points if they fit, else envelopes, merged over attempts; of one experiment or many.
 
 A resumed attempt runs steps again; for each step the latest attempt that has it wins. A chunk that no other attempt
 reaches into is taken whole, from its envelope; only the others are unfolded.

@@ -195,6 +195,7 @@ OPERATIONS: dict[str, Operation] = {
         for name in ("report", "report.md", "report.tex", "report.csv", "report.parquet")
     },
     **{f"GET {_STUDY}/{name}": _read() for name in ("counts.csv", "counts.parquet", "spec.yaml")},
+    **{f"GET /api/v1/compare{form}": _read("read", study="{study_id}") for form in ("", ".csv", ".md")},
     f"POST {_STUDY}/pause": _change("control", target="study", json={}),
     f"POST {_STUDY}/resume": _change("control", target="paused_study"),
     f"POST {_STUDY}/cancel": _change("control", target="study", success=202, json={}),
@@ -213,6 +214,7 @@ OPERATIONS: dict[str, Operation] = {
     "POST /account/tokens": Operation(rule="issue_page", form={"name": "a", "scope": "read", "days": "1"}),
     "POST /account/tokens/{token_id}/revoke": Operation(rule="owners_token_page", target="token", success=303),
     "GET /experiments/{experiment_id}": _read("read_page"),
+    "GET /compare": _read("read_page", study="{study_id}"),
     "GET /studies": _read("page"),
     "GET /studies/{study_id}": _read("read_page"),
 }
