@@ -41,9 +41,10 @@ class CompareCalls(Requests):
 def _query(
     ids: Sequence[str], *, by: Sequence[str] | None = None, metrics: Sequence[str] | None = None, **chosen: str | None
 ) -> dict[str, Any]:
-    return {
+    query = {
         "ids": ",".join(ids) or None,
         **chosen,
         "by": None if by is None else ",".join(by),
         "metric": None if metrics is None else ",".join(metrics),
     }
+    return {name: value for name, value in query.items() if value is not None}

@@ -15,6 +15,8 @@ import yaml
 MAX_VALUES = 20_000
 MAX_DEPTH = 50
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+_UNREADABLE = (yaml.YAMLError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+"""PyYAML's constructors break on odd tags, such as `!!bool x`, with whatever they stumble over."""
 Kind = Literal["scalar", "block", "flow"]
 
 
@@ -78,7 +80,7 @@ def read_spec_text(text: str) -> SpecText:
             found.body = json.loads(json.dumps(yaml.safe_load(text), default=str, allow_nan=False))
     except yaml.MarkedYAMLError as error:
         found.problems.append(_broken(error))
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+    except _UNREADABLE as error:
         found.problems.append(TextProblem(line=0, field="(body)", problem=f"cannot be read: {error}", hint=""))
     return found
 

@@ -58,13 +58,15 @@ def _curve(metric: str, group: Group) -> GroupCurve | None:
     if last < 1:
         return None
     edges_B = bin_edges(last)
-    binned = [_binned(run, metric, edges_B) for run in counted]
+    binned = [one for run in counted if np.isfinite((one := _binned(run, metric, edges_B)).values_B).all()]
+    if not binned:
+        return None
     values_UB = _by_unit(metric, binned)
     low, high = band(values_UB, CONFIDENCE)
     return GroupCurve(
         group=group.label,
         num_units=len(values_UB),
-        num_runs=len(counted),
+        num_runs=len(binned),
         steps=edges_B.tolist(),
         mean=_listed(values_UB.mean(axis=0)),
         low=low,
@@ -104,7 +106,7 @@ def _by_unit(metric: str, binned: Sequence[BinnedRun]) -> Array:
     scores = []
     for one in binned:
         sft_seed, rl_seed = one.run.seeds_of(stage)
-        scores.append(RunScores(sft_seed=sft_seed, rl_seed=rl_seed, values_P=np.nan_to_num(one.values_B)))
+        scores.append(RunScores(sft_seed=sft_seed, rl_seed=rl_seed, values_P=one.values_B))
     return arm_scores(scores).values_UP
 
 

@@ -71,6 +71,7 @@ async def test_what_is_sound_comes_with_its_plan_and_its_start(client: httpx.Asy
         ("", 1, "no object with keys"),
         ("name: .nan\n", 1, "cannot be read"),
         ("a: &a {b: *a}\n", 1, "cannot be read"),
+        ("name: !!bool x\n", 1, "cannot be read"),
         ("name: \x00", 1, "cannot be read"),
     ],
 )

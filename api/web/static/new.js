@@ -19,7 +19,8 @@ let running = null;
 let key = "";
 let changes = Promise.resolve();
 
-const post = (path, body, headers = {}) => fetch(path, { method: "POST", headers: { "Content-Type": "application/json", ...headers }, body: JSON.stringify(body) });
+const post = (path, body, { headers = {}, signal } = {}) =>
+  fetch(path, { method: "POST", headers: { "Content-Type": "application/json", ...headers }, body: JSON.stringify(body), signal });
 
 function checkSoon() {
   clearTimeout(timer);
@@ -42,7 +43,7 @@ async function check({ fromForm = false } = {}) {
   state.textContent = "Checking…";
   let answer;
   try {
-    answer = await fetch(`${api}/validate`, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ text }), signal: running.signal });
+    answer = await post(`${api}/validate`, { text }, { signal: running.signal });
   } catch (error) {
     if (error.name === "AbortError") return;
     throw error;
@@ -68,6 +69,7 @@ function show(fromForm) {
   editor.mark(checked.findings.map((one) => one.line));
   findings.replaceChildren(...checked.findings.map(findingRow));
   showPlan(plan, checked, kind);
+  if (form && checked.body) form.body = checked.body;
   if (form && checked.body && !fromForm) form.show(checked.body);
   form?.mark(checked.findings);
 }
@@ -106,7 +108,7 @@ function set(body, path, value) {
 async function send() {
   submit.disabled = true;
   state.textContent = "Submitting…";
-  const answer = await post(api, checked.body, { "Idempotency-Key": key });
+  const answer = await post(api, checked.body, { headers: { "Idempotency-Key": key } });
   const body = await answer.json();
   if (answer.ok) return location.assign(`${page}/${encodeURIComponent(body.id)}`);
   submit.disabled = false;

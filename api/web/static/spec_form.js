@@ -129,7 +129,8 @@ export class SpecForm {
     label.htmlFor = select.id;
     select.addEventListener("change", () => {
       const next = seen.members[select.value];
-      const kept = Object.entries(given).filter(([key]) => key !== "type" && key in next.properties);
+      const now = path.split(".").reduce((part, key) => part?.[key], this.body) ?? {};
+      const kept = Object.entries(now).filter(([key]) => key !== "type" && key in next.properties);
       this.onChange(path, { type: select.value, ...this.schema.skeleton(next), ...Object.fromEntries(kept), type: select.value }, true);
     });
     row.append(label, select);

@@ -52,9 +52,10 @@ export class SpecSchema {
       return Object.fromEntries([...new Set(needed)].map((name) => [name, this.skeleton(seen.node.properties[name])]));
     }
     if (seen.node.default !== undefined && seen.node.default !== null) return seen.node.default;
-    if (seen.kind === "number") return seen.node.minimum ?? 1;
     if (seen.kind === "list") return [];
-    return seen.kind === "enum" ? seen.choices[0] : "";
+    if (seen.kind === "enum") return seen.choices[0];
+    // Nothing that could be taken for a person's own choice: the service asks for it.
+    return seen.kind === "text" ? "" : null;
   }
 }
 

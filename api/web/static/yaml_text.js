@@ -86,12 +86,19 @@ function inserted(all, places, path, value) {
   return all;
 }
 
+// With as much around it as is not there yet.
+function insertedWhole(all, places, path, body) {
+  let top = path;
+  while (parentOf(top)[0] && !places[parentOf(top)[0]]) [top] = parentOf(top);
+  return inserted(all, places, top, valueAt(body, top));
+}
+
 function changed(all, places, path, body) {
   const [, key] = parentOf(path);
   const [place, value, flow] = [places[path], valueAt(body, path), flowAround(places, path)];
   if (flow) return replaced(all, places[flow], inline(valueAt(body, flow)));
   if (value === undefined) return place ? removed(all, places, path, place) : all;
-  if (!place) return inserted(all, places, path, value);
+  if (!place) return insertedWhole(all, places, path, body);
   const isSimple = place.kind === "scalar" && place.line === place.end_line && !isObject(value) && !Array.isArray(value);
   return isSimple ? replaced(all, place, scalar(value)) : rewritten(all, place, key, value);
 }
