@@ -1,6 +1,7 @@
 """The page that puts experiments side by side, made from the same comparison as its JSON twin."""
 
 from dataclasses import dataclass
+from math import floor, isfinite, log10
 from typing import Any
 from urllib.parse import urlencode
 
@@ -76,6 +77,9 @@ def plot_of(curves: MetricCurves) -> dict[str, Any]:
 
 
 def cell(figure: Figure) -> str:
-    """`0.42 ± 0.05`."""
+    """`0.570 ± 0.014`: the mean as exact as its interval, which has two digits."""
     reach = figure.half_width
-    return number(figure.mean) + ("" if reach is None else f" ± {reach:.2g}")
+    if not reach or not isfinite(reach):
+        return number(figure.mean) + ("" if reach is None else f" ± {reach:g}")
+    digits = min(max(1 - floor(log10(reach)), 0), 6)
+    return f"{figure.mean:.{digits}f} ± {reach:.{digits}f}"

@@ -26,16 +26,16 @@ def text_of(page: Page) -> str:
 
 def test_form_and_text_stay_in_step(page: Page) -> None:
     before = text_of(page)
-    page.get_by_label("batch size").fill("16")
-    page.get_by_label("batch size").blur()
+    page.get_by_label("batch_size").fill("16")
+    page.get_by_label("batch_size").blur()
     expect(page.locator("#text")).to_have_value(before.replace("batch_size: 8", "batch_size: 16"))
     page.get_by_role("button", name="set objective").click()
     page.locator('[data-path="sft.objective.type"]').select_option("sed")
     expect(page.locator("#text")).to_have_value(re.compile("type: sed"))
     assert text_of(page).startswith("# from ")
     page.locator("#text").fill(text_of(page).replace("num_epochs: 1", "num_epochs: 7"))
-    expect(page.get_by_label("num epochs")).to_have_value("7")
-    page.get_by_role("checkbox", name="sft").uncheck()
+    expect(page.get_by_label("num_epochs")).to_have_value("7")
+    page.get_by_role("checkbox", name="SFT").uncheck()
     expect(page.locator("#findings")).to_contain_text("nothing to do")
 
 
@@ -46,7 +46,7 @@ def test_an_error_appears_at_its_line_and_its_field(page: Page) -> None:
     page.locator("#text").fill("\n".join(lines))
     expect(page.locator("#gutter .bad")).to_have_text(str(at + 1))
     expect(page.locator("#submit")).to_be_disabled()
-    expect(page.get_by_label("batch size")).to_have_attribute("aria-invalid", "true")
+    expect(page.get_by_label("batch_size")).to_have_attribute("aria-invalid", "true")
     page.get_by_role("button", name=f"line {at + 1}").click()
     assert page.evaluate("document.activeElement.id") == "text"
     assert_accessible(page)

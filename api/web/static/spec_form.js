@@ -3,7 +3,8 @@
 const FIRST = ["name", "project", "description", "tags", "seed", "priority"];
 const ALWAYS = new Set(["sft.objective", "rl.preset", "evaluation.pass_at_k"]);
 const isObject = (value) => value !== null && typeof value === "object" && !Array.isArray(value);
-const titled = (name) => name.replaceAll("_", " ");
+const TITLES = { sft: "SFT", rl: "RL" };
+const titled = (name) => TITLES[name] ?? name[0].toUpperCase() + name.slice(1).replaceAll("_", " ");
 
 function element(tag, className, text) {
   const made = document.createElement(tag);
@@ -77,7 +78,7 @@ export class SpecForm {
     const seen = this.schema.look(node);
     if (seen.kind === "object" || seen.kind === "union") return this.nested(name, node, seen, isRequired, value, path);
     const row = element("div", "field");
-    const label = element("label", isRequired ? "required" : "", titled(name));
+    const label = element("label", isRequired ? "key required" : "key", name);
     const input = this.input(seen, isRequired, value, path);
     input.id = `field-${path}`;
     input.dataset.path = path;
@@ -94,10 +95,10 @@ export class SpecForm {
 
   nested(name, node, seen, isRequired, value, path) {
     const part = element("fieldset");
-    part.append(element("legend", "", titled(name)));
+    part.append(element("legend", "key", name));
     if (seen.about) part.append(element("p", "about", seen.about));
     if (!isObject(value) && !isRequired) {
-      const button = element("button", "", `set ${titled(name)}`);
+      const button = element("button", "", `set ${name}`);
       button.type = "button";
       button.dataset.path = path;
       const instead = isObject(seen.node.default) ? seen.node.default : this.schema.skeleton(node);
@@ -122,7 +123,7 @@ export class SpecForm {
   // Another kind keeps the settings that it has too.
   choiceOfType(seen, given, path) {
     const row = element("div", "field");
-    const label = element("label", "required", "type");
+    const label = element("label", "key required", "type");
     const select = this.select(Object.keys(seen.members), given.type, given.type ? null : "choose");
     select.id = `field-${path}.type`;
     select.dataset.path = `${path}.type`;
