@@ -48,7 +48,7 @@ def test_groups_are_drawn_with_their_bands_and_regrouped(site: Site, visit: Visi
     page = visit("/compare?tag=side")
     expect(page.locator("#curves .chart .legendtext").first).to_have_text("ce (n 3)")
     assert page.locator("#curves .chart .js-fill").count() == 4, "one band for each group of each of two charts"
-    expect(page.locator("#results tbody tr").first).to_contain_text("0.32 ±")
+    expect(page.locator("#results tbody tr").first).to_contain_text("0.320 ±")
     page.get_by_label("over tokens trained").check()
     expect(page.locator("#curves .chart .xtitle").first).to_have_text("tokens trained")
     page.get_by_label("over step").check()

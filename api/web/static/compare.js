@@ -41,7 +41,7 @@ function draw({ element, spec }) {
   const plan = layout(AXES[axis] + note, true);
   if (document.getElementById("log-y").checked) plan.yaxis.type = "log";
   plan.hovermode = "x";
-  plan.legend = { orientation: "h", y: -0.2, x: 0 };
+  plan.legend = { orientation: "h", y: 1.02, x: 0, yanchor: "bottom" };
   plan.uirevision = axis;
   Plotly.react(element, traces, plan, OPTIONS);
 }

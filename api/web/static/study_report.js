@@ -35,7 +35,8 @@ function draw({ element, spec }, wanted) {
   const axis = spec.axes[wanted] ? wanted : Object.keys(spec.axes)[0];
   const traces = spec.traces.flatMap((trace, place) => (FORMS[trace.mode] ? FORMS[trace.mode](trace, place) : lines(trace, axis)));
   const plan = layout(spec.axes[axis], true);
-  plan.legend = { orientation: "h", y: -0.22, x: 0, yanchor: "top" };
+  plan.legend = { orientation: "h", y: 1.02, x: 0, yanchor: "bottom", font: { size: 10 } };
+  plan.margin.t = 8;
   plan.hovermode = "x";
   if (spec.log_x) Object.assign(plan.xaxis, { type: "log", tickvals: spec.traces[0]?.x[axis], ticktext: spec.traces[0]?.x[axis].map(String) });
   if (spec.traces.some((trace) => FORMS[trace.mode])) plan.hovermode = "closest";
