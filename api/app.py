@@ -12,7 +12,8 @@ from api.access_log import AccessLog
 from api.body_limits import BodyLimits
 from api.live_stream import SharedLooks
 from api.oidc.provider import OidcProvider
-from api.problems import install_problem_handlers, use_problems_in_openapi
+from api.openapi_document import improve_openapi, operation_id
+from api.problems import install_problem_handlers
 from api.request_ids import RequestIds
 from api.routers import (
     attempts,
@@ -48,7 +49,7 @@ from service.live_updates import LiveUpdates
 from service.log_archive import LogReader
 from service.planning import DataPreviewer, plan_experiment
 from service.settings import ApiSettings
-from service.storage.database import create_engine, create_sessions
+from service.storage.database import create_engine, create_looks, create_sessions
 from service.study_report.serving import StudyReports
 from service.telemetry import WATCHERS
 
@@ -68,7 +69,13 @@ def create_app(
     """
     # FastAPI's own viewers of the OpenAPI document load their scripts from other hosts; ours serves no such page.
     app = FastAPI(
-        title="sedray", version="1", description=_DESCRIPTION, lifespan=_lifespan, docs_url=None, redoc_url=None
+        title="sedray",
+        version="1",
+        description=_DESCRIPTION,
+        lifespan=_lifespan,
+        docs_url=None,
+        redoc_url=None,
+        generate_unique_id_function=operation_id,
     )
     app.state.settings = settings
     app.state.secret = settings.secret_key()
@@ -105,7 +112,7 @@ def create_app(
     app.add_middleware(AccessLog)
     app.add_middleware(RequestIds)
     install_problem_handlers(app)
-    use_problems_in_openapi(app)
+    improve_openapi(app)
     return app
 
 
@@ -116,8 +123,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     own_engine = (
         None if app.state.engine is not None else create_engine(database_url, pool_size=20, max_overflow=5, pings=False)
     )
-    app.state.sessions = create_sessions(own_engine or app.state.engine)
-    app.state.looks = SharedLooks(app.state.sessions)
+    engine = own_engine or app.state.engine
+    app.state.sessions, app.state.looks = create_sessions(engine), create_looks(engine)
+    app.state.shared_looks = SharedLooks(app.state.sessions)
     app.state.log_reader = LogReader(app.state.sessions, settings.output_dir)
     app.state.study_reports = StudyReports(app.state.sessions)
     app.state.live_updates = LiveUpdates(database_url)

@@ -8,7 +8,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from api.cli.calling import AsJson, client_of, console, print_json
+from api.cli.calling import client_of, console, waiting
+from api.cli.forms import AsJson, print_json
 from service.contract.comparison import Comparison
 from service.contract.study_report import Figure
 
@@ -18,11 +19,6 @@ By = Annotated[
     typer.Option(help="Group by this field of the specification, or by `arm` (repeatable); `none`: one group."),
 ]
 Metric = Annotated[list[str] | None, typer.Option(help="Read this series too (repeatable); see --json and --format.")]
-
-
-def add_compare_command(app: typer.Typer) -> None:
-    """Makes it a command of `sedray`."""
-    app.command()(compare)
 
 
 def compare(
@@ -40,17 +36,19 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Compare experiments in groups: means and 95 % intervals over seeds."""
+    if as_json and form is not None:
+        raise typer.BadParameter("--json and --yaml print the comparison; with --format leave them out")
     if not (ids or study or tag or name):
         raise typer.BadParameter("give ids of experiments, or one of --study, --tag and --name")
     grouped = None if by is None else [one for one in by if one != "none"]
     options = {"study": study, "tag": tag, "name": name, "project": project}
-    with client_of(context) as client:
+    with client_of(context) as client, waiting("reading results and series …"):
         if form is not None:
-            text = client.compare_text(ids or (), form=form, by=grouped, metrics=metric, **options)
+            text = client.compare_text(form, ids or (), by=grouped, metrics=metric, **options)
             sys.stdout.write(text)
             return
         found = client.compare(ids or (), by=grouped, metrics=metric if metric or as_json else (), **options)
-        print_json(found) if as_json else console.print(comparison_view(found))
+    print_json(found) if as_json else console.print(comparison_view(found))
 
 
 def comparison_view(found: Comparison) -> RenderableType:

@@ -79,7 +79,9 @@ async def show_comparison(
     response_class=Response,
     responses=problem_responses(401, 404, 422) | {200: {"content": {"text/csv": {}}}},
 )
-async def show_csv(user: CurrentUser, session: SessionDep, selection: SelectionDep, wanted: WantedDep) -> Response:
+async def show_comparison_csv(
+    user: CurrentUser, session: SessionDep, selection: SelectionDep, wanted: WantedDep
+) -> Response:
     """One row a figure: results, then the points of curves."""
     return _file(await compare(session, user, selection, wanted), comparison_csv, "text/csv", "csv")
 
@@ -90,7 +92,9 @@ async def show_csv(user: CurrentUser, session: SessionDep, selection: SelectionD
     response_class=Response,
     responses=problem_responses(401, 404, 422) | {200: {"content": {"text/markdown": {}}}},
 )
-async def show_markdown(user: CurrentUser, session: SessionDep, selection: SelectionDep, wanted: WantedDep) -> Response:
+async def show_comparison_markdown(
+    user: CurrentUser, session: SessionDep, selection: SelectionDep, wanted: WantedDep
+) -> Response:
     """Warnings, results and differences, for people."""
     return _file(await compare(session, user, selection, wanted), comparison_markdown, "text/markdown", "md")
 
