@@ -19,6 +19,7 @@ from api.routers import (
     attempts,
     audit,
     certificates,
+    compare,
     data,
     diagnosis,
     experiments,
@@ -32,6 +33,7 @@ from api.routers import (
     queue_orders,
     retention,
     rollouts,
+    spec_checks,
     stream,
     studies,
     study_reports,
@@ -42,7 +44,7 @@ from api.routers import (
 )
 from api.sign_of_life import keep_recording_life
 from api.submission import PlanExperiment
-from api.web import account, login, pages, single_sign_on, static_files, study_pages
+from api.web import account, compare_page, login, new_page, pages, single_sign_on, static_files, study_pages
 from api.web.failed_logins import FailedLogins
 from migrations.apply import head_revision
 from service.live_updates import LiveUpdates
@@ -87,8 +89,10 @@ def create_app(
     app.state.oidc = None
     people = (projects, users, tokens, audit, webhooks, diagnosis)
     runs = (
+        spec_checks,
         experiments,
         certificates,
+        compare,
         data,
         queue,
         queue_orders,
@@ -105,7 +109,7 @@ def create_app(
     )
     for module in (*runs, *people, attempts):
         app.include_router(module.router, prefix=PREFIX)
-    for module in (health, login, single_sign_on, pages, study_pages, account, static_files):
+    for module in (health, login, single_sign_on, pages, new_page, study_pages, compare_page, account, static_files):
         app.include_router(module.router)
     app.mount("/static", static_files.folder)
     app.add_middleware(BodyLimits)

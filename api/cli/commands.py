@@ -15,6 +15,7 @@ from api.cli.admin.tokens import token_app
 from api.cli.arguments import ExperimentId
 from api.cli.calling import AsJson, ExitCode, client_of, console, print_json, waiting
 from api.cli.certificate_text import certificate_summary, certificate_view
+from api.cli.compare import compare
 from api.cli.completion import profile_names
 from api.cli.data_preview import preview_view
 from api.cli.demo import run_demo
@@ -56,6 +57,7 @@ app.add_typer(profile_app, name="profile", rich_help_panel=HERE)
 add_study_report_commands(study_app)
 app.add_typer(study_app, name="study", rich_help_panel=STUDIES)
 app.command("report", rich_help_panel=STUDIES)(report)
+app.command("compare", rich_help_panel=STUDIES)(compare)
 app.add_typer(import_app, name="import", rich_help_panel=HERE)
 app.add_typer(export_app, name="export", rich_help_panel=HERE)
 app.command("serve", rich_help_panel=HERE)(serve)

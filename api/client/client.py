@@ -17,6 +17,7 @@ from api.access_schemas import Me
 from api.client.access import AuditLog, Projects, Tokens, Users
 from api.client.blocking import BlockingTransport
 from api.client.calls import AnyTransport, AsyncTransport, Transport, call
+from api.client.comparison import ComparisonCalls
 from api.client.connection import find_connection
 from api.client.event_loop import EventLoopTransport
 from api.client.experiments import ExperimentCalls
@@ -42,6 +43,7 @@ class _Calls(
     LogCalls[AnyTransport],
     RolloutCalls[AnyTransport],
     DataCalls[AnyTransport],
+    ComparisonCalls[AnyTransport],
     QueueCalls[AnyTransport],
     OperationCalls[AnyTransport],
     StudyCalls[AnyTransport],

@@ -8,7 +8,7 @@ here take the session first and never commit.
 from service.metric_store.catalogue import CatalogueEntry, ChangedValue, changed_since, list_names
 from service.metric_store.envelopes import Bucket
 from service.metric_store.folding import fold_finished
-from service.metric_store.reading import AttemptStart, Points, Series, read_series
+from service.metric_store.reading import AttemptStart, Points, Series, read_many, read_series
 from service.metric_store.writing import append_columns, append_points
 
 __all__ = [
@@ -23,5 +23,6 @@ __all__ = [
     "changed_since",
     "fold_finished",
     "list_names",
+    "read_many",
     "read_series",
 ]

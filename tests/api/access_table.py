@@ -4,6 +4,7 @@
 its rule, the target that it needs and a request that succeeds.
 """
 
+import json
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,6 +55,8 @@ OUTCOMES: dict[str, dict[str, int]] = {
     "public": {},
     "anyone": _ALL_REFUSED,
     "read": _but(404),
+    # What is wrong with a text is told to everybody, also that one may not see the project that it names.
+    "check": {**_ALL_REFUSED, "viewer": 403, "maintainer_read": 403, "admin_read": 403},
     "submit": _but(422, viewer=403, maintainer_read=403, admin_read=403),
     # The target is the owner's, so another member is refused; the service account is one.
     "control": _but(404, viewer=403, member=403, service=403, maintainer_read=403, admin_read=403),
@@ -111,6 +114,9 @@ OPERATIONS: dict[str, Operation] = {
     "GET /readyz": _read("public"),
     "GET /api/v1/schema/experiment": _read("public"),
     "POST /api/v1/experiments": _change("submit", success=201, json=SPEC),
+    "POST /api/v1/experiments/validate": Operation(rule="check", json={"text": json.dumps(SPEC)}),
+    "POST /api/v1/studies/validate": Operation(rule="check", json={"text": json.dumps(STUDY)}),
+    "GET /api/v1/spec-templates": _read("anyone"),
     "GET /api/v1/experiments": _read("anyone"),
     "GET /api/v1/queue": _read("anyone"),
     "POST /api/v1/data/preview": Operation(rule="submit", json=SPEC),
@@ -199,6 +205,7 @@ OPERATIONS: dict[str, Operation] = {
         for name in ("report", "report.md", "report.tex", "report.csv", "report.parquet")
     },
     **{f"GET {_STUDY}/{name}": _read() for name in ("counts.csv", "counts.parquet", "spec.yaml")},
+    **{f"GET /api/v1/compare{form}": _read("read", study="{study_id}") for form in ("", ".csv", ".md")},
     f"POST {_STUDY}/pause": _change("control", target="study", json={}),
     f"POST {_STUDY}/resume": _change("control", target="paused_study"),
     f"POST {_STUDY}/cancel": _change("control", target="study", success=202, json={}),
@@ -217,6 +224,9 @@ OPERATIONS: dict[str, Operation] = {
     "POST /account/tokens": Operation(rule="issue_page", form={"name": "a", "scope": "read", "days": "1"}),
     "POST /account/tokens/{token_id}/revoke": Operation(rule="owners_token_page", target="token", success=303),
     "GET /experiments/{experiment_id}": _read("read_page"),
+    "GET /compare": _read("read_page", study="{study_id}"),
+    "GET /new": _read("read_page", **{"from": "{experiment_id}"}),
+    "GET /studies/new": _read("read_page", **{"from": "{study_id}"}),
     "GET /studies": _read("page"),
     "GET /studies/{study_id}": _read("read_page"),
 }

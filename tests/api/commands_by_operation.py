@@ -94,11 +94,15 @@ COMMANDS: dict[str, str] = {
     f"GET {_WEBHOOK}/deliveries": "admin webhook deliveries",
     f"POST {_WEBHOOK}/deliveries/{{delivery_id}}/redeliver": "admin webhook redeliver",
     "GET /api/v1/diagnosis": "doctor",
+    **{f"GET /api/v1/compare{form}": "compare" for form in ("", ".csv", ".md")},
 }
 
 WITHOUT_COMMAND: dict[str, str] = {
     "POST /api/v1/import": "sedray import does the same here, without a service",
     f"GET {_EXPERIMENT}/rollouts": "the newest samples for the page; `rollouts` searches all of them",
+    "POST /api/v1/experiments/validate": "for the page's editor; `submit --dry-run` says the same of a file",
+    "POST /api/v1/studies/validate": "for the page's editor; `study submit --dry-run` says the same of a file",
+    "GET /api/v1/spec-templates": "for the page's editor",
     f"POST {_ATTEMPT}/start": "for the driver of a run, with the token of its attempt",
     f"POST {_ATTEMPT}/reports": "for the driver of a run",
     f"POST {_ATTEMPT}/stage-results": "for the driver of a run",
