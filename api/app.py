@@ -18,6 +18,7 @@ from api.routers import (
     attempts,
     audit,
     certificates,
+    cluster,
     data,
     diagnosis,
     experiments,
@@ -39,7 +40,7 @@ from api.routers import (
 )
 from api.sign_of_life import keep_recording_life
 from api.submission import PlanExperiment
-from api.web import account, login, pages, single_sign_on, static_files, study_pages
+from api.web import account, cluster_page, login, pages, queue_page, single_sign_on, static_files, study_pages
 from api.web.failed_logins import FailedLogins
 from migrations.apply import head_revision
 from service.live_updates import LiveUpdates
@@ -83,6 +84,7 @@ def create_app(
         data,
         queue,
         queue_orders,
+        cluster,
         metrics,
         logs,
         rollouts,
@@ -94,7 +96,7 @@ def create_app(
     )
     for module in (*runs, *people, attempts):
         app.include_router(module.router, prefix=PREFIX)
-    for module in (health, login, single_sign_on, pages, study_pages, account, static_files):
+    for module in (health, login, single_sign_on, pages, queue_page, cluster_page, study_pages, account, static_files):
         app.include_router(module.router)
     app.mount("/static", static_files.folder)
     app.add_middleware(BodyLimits)

@@ -4,7 +4,8 @@ from datetime import datetime
 from typing import Any
 
 from api.client_requests import Requests
-from api.queue_schemas import MaintenanceOut, PriorityOut, QueueOrdersOut, QuotaOut, QuotaPage
+from api.cluster_schemas import ClusterDetail
+from api.queue_schemas import MaintenanceOut, PriorityOut, QueueOrdersOut, QuotaOut, QuotaPage, StandingPage
 from api.schemas import Experiment
 
 
@@ -52,6 +53,14 @@ class QueueCalls(Requests):
     def quotas(self) -> QuotaPage:
         """All quotas and what is used of them."""
         return self._get(QuotaPage, "/queue/quotas")
+
+    def standings(self) -> StandingPage:
+        """What projects and their users hold, have used, are meant to get, and may have at most."""
+        return self._get(StandingPage, "/queue/standings")
+
+    def cluster(self) -> ClusterDetail:
+        """Nodes, what is given out on them, actors of running experiments, and who schedules."""
+        return self._get(ClusterDetail, "/cluster")
 
     def set_quota(self, project: str, user: str | None = None, **limits: Any) -> QuotaOut:
         """Sets the whole quota of a project, or of a user in it; what is left out has no limit."""

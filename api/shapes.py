@@ -20,7 +20,7 @@ PRIORITY_NAME = {rank: name for name, rank in PRIORITY_RANK.items()}
 
 def to_summary(view: ExperimentView) -> ExperimentSummary:
     """One row of a list."""
-    return ExperimentSummary(**_summary_fields(view))
+    return ExperimentSummary(**summary_fields(view))
 
 
 async def read_experiment(session: AsyncSession, experiment_id: str) -> Experiment:
@@ -36,7 +36,7 @@ def to_experiment(view: ExperimentView, history: ExperimentHistory) -> Experimen
     attempts = [_to_attempt(attempt) for attempt in history.attempts]
     live = [attempt.progress for attempt in attempts if attempt.status is not AttemptStatus.ENDED]
     return Experiment(
-        **_summary_fields(view),
+        **summary_fields(view),
         description=spec.description,
         spec=spec,
         plan=ExperimentPlan.model_validate(view.experiment.plan),
@@ -64,7 +64,8 @@ def to_cluster(state: tables.ClusterState, taken: Taken) -> ClusterOut:
     )
 
 
-def _summary_fields(view: ExperimentView) -> dict[str, Any]:
+def summary_fields(view: ExperimentView) -> dict[str, Any]:
+    """The values of `ExperimentSummary`, which others add to."""
     row = view.experiment
     times: dict[str, datetime | None] = {
         "submitted_at": row.submitted_at,

@@ -171,8 +171,10 @@ async def list_page(
     return views[:limit], PageStart(submitted_at=last.submitted_at, id=last.id)
 
 
-async def list_queued(session: AsyncSession, *, visible: Visible) -> list[ExperimentView]:
-    """Everybody visible who waits, first in line first; their positions count everybody."""
+async def list_queued(
+    session: AsyncSession, *, visible: Visible, limit: int | None = None, offset: int = 0
+) -> list[ExperimentView]:
+    """Everybody visible who waits, first in line first; their positions count everybody. A part of them on demand."""
     places = snapshot_places()
     statement = (
         _select_views(visible, position_at(places.c.place))
@@ -180,6 +182,8 @@ async def list_queued(session: AsyncSession, *, visible: Visible) -> list[Experi
         .where(Experiment.status == ExperimentStatus.QUEUED.value)
         .options(*_SHORT)
         .order_by(places.c.place.asc().nulls_last(), *BY_CLASS_AND_AGE)
+        .limit(limit)
+        .offset(offset)
     )
     return await _views(session, statement)
 

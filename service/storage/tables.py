@@ -381,5 +381,6 @@ class ClusterState(Base):
     gpu_memory_bytes: Mapped[float | None]
     """Of one GPU."""
     nodes: Mapped[list[Any]] = mapped_column(JSONB, server_default=text("'[]'::jsonb"))
-    """Each node's `id`, `num_cpus`, `num_gpus` and `gpu_type`; empty where only the sum is known."""
+    """Each node's `id`, `num_cpus`, `num_gpus` and `gpu_type`, and for people `name`, `is_head`, `memory_bytes`, and
+    where Ray told them `ray_cpus_held` and `ray_gpus_held`; empty where only the sum is known."""
     message: Mapped[str] = mapped_column(server_default="")
