@@ -17,6 +17,7 @@ from api.request_ids import RequestIds
 from api.routers import (
     attempts,
     audit,
+    bulk,
     certificates,
     cluster,
     data,
@@ -40,7 +41,17 @@ from api.routers import (
 )
 from api.sign_of_life import keep_recording_life
 from api.submission import PlanExperiment
-from api.web import account, cluster_page, login, pages, queue_page, single_sign_on, static_files, study_pages
+from api.web import (
+    account,
+    cluster_page,
+    experiments_page,
+    login,
+    pages,
+    queue_page,
+    single_sign_on,
+    static_files,
+    study_pages,
+)
 from api.web.failed_logins import FailedLogins
 from migrations.apply import head_revision
 from service.live_updates import LiveUpdates
@@ -79,6 +90,7 @@ def create_app(
     app.state.oidc = None
     people = (projects, users, tokens, audit, webhooks, diagnosis)
     runs = (
+        bulk,
         experiments,
         certificates,
         data,
@@ -96,7 +108,18 @@ def create_app(
     )
     for module in (*runs, *people, attempts):
         app.include_router(module.router, prefix=PREFIX)
-    for module in (health, login, single_sign_on, pages, queue_page, cluster_page, study_pages, account, static_files):
+    for module in (
+        health,
+        login,
+        single_sign_on,
+        pages,
+        experiments_page,
+        queue_page,
+        cluster_page,
+        study_pages,
+        account,
+        static_files,
+    ):
         app.include_router(module.router)
     app.mount("/static", static_files.folder)
     app.add_middleware(BodyLimits)

@@ -130,15 +130,20 @@ class SedrayClient(QueueCalls, OperationCalls, StudyCalls, StudyReportCalls):
     def experiments(
         self,
         *,
-        status: str | None = None,
+        status: str | Sequence[str] | None = None,
         project: str | None = None,
+        user: str | None = None,
         tag: str | None = None,
+        objective: str | None = None,
         name: str | None = None,
+        text: str | None = None,
+        order: str = "newest",
         limit: int = 50,
         cursor: str | None = None,
     ) -> ExperimentPage:
-        """One page of experiments, newest first."""
-        filters = {"status": status, "project": project, "tag": tag, "name": name, "limit": limit, "cursor": cursor}
+        """One page of experiments; `text` is searched in names, descriptions, ids and tags."""
+        filters = {"status": status, "project": project, "user": user, "tag": tag, "objective": objective}
+        filters |= {"name": name, "text": text, "order": order, "limit": limit, "cursor": cursor}
         return self._get(ExperimentPage, "/experiments", filters)
 
     def cancel(self, experiment_id: str) -> Experiment:

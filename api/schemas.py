@@ -24,6 +24,8 @@ class ExperimentSummary(WireModel):
     project: str
     user: str
     tags: list[str]
+    objective: str | None = None
+    """Of the SFT stage; null without one."""
     status: ExperimentStatus
     end_reason: EndReason | None
     message: str
@@ -69,8 +71,16 @@ class Experiment(ExperimentSummary):
     progress: Progress | None
 
 
+class ExperimentCounts(WireModel):
+    """How many experiments there are."""
+
+    by_status: dict[ExperimentStatus, int]
+    """Without those statuses that nobody has."""
+    total: int
+
+
 class ExperimentPage(WireModel):
-    """Experiments, newest first."""
+    """Experiments, in the order asked for."""
 
     items: list[ExperimentSummary]
     next_cursor: str | None

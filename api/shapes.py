@@ -79,6 +79,7 @@ def summary_fields(view: ExperimentView) -> dict[str, Any]:
         "project": view.project,
         "user": view.user,
         "tags": row.tags,
+        "objective": row.objective,
         "status": ExperimentStatus(row.status),
         "end_reason": EndReason(row.end_reason) if row.end_reason else None,
         "message": row.message,

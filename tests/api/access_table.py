@@ -111,6 +111,9 @@ OPERATIONS: dict[str, Operation] = {
     "GET /api/v1/schema/experiment": _read("public"),
     "POST /api/v1/experiments": _change("submit", success=201, json=SPEC),
     "GET /api/v1/experiments": _read("anyone"),
+    "GET /api/v1/experiments/counts": _read("anyone"),
+    # Each id is decided by itself, in the answer: tests/api/test_bulk.py.
+    "POST /api/v1/experiments/bulk": Operation(rule="anyone", json={"action": "cancel", "ids": ["exp-none"]}),
     "GET /api/v1/queue": _read("anyone"),
     "GET /api/v1/queue/standings": _read("anyone"),
     "GET /queue": _read("page"),

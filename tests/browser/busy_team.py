@@ -38,6 +38,13 @@ def _resources(ranks: int, engines: int, kind: str = "H100") -> dict[str, Any]:
     return {"trainer": {**one, "num_ranks": ranks}, "rollout": {**one, "num_engines": engines}}
 
 
+_STANDING = (
+    select(AttemptHolding.bundles)
+    .join(Attempt, Attempt.id == AttemptHolding.attempt_id)
+    .where(Attempt.released_at.is_(None))
+)
+
+
 class BusyTeam:
     """Feeds one database, step by step."""
 
@@ -149,7 +156,7 @@ class BusyTeam:
     async def _see(self) -> None:
         held: dict[str, tuple[float, float]] = {}
         async with self.sessions.begin() as session:
-            for holding in await session.scalars(select(AttemptHolding.bundles)):
+            for holding in await session.scalars(_STANDING):
                 for one in holding:
                     cpus, gpus = held.get(one["node"], (0.0, 0.0))
                     held[one["node"]] = cpus + one["num_cpus"], gpus + one["num_gpus"]

@@ -8,16 +8,24 @@ const FORMATS = {
   clock: new Intl.DateTimeFormat(undefined, { timeStyle: "medium" }),
 };
 const FULL = new Intl.DateTimeFormat(undefined, { dateStyle: "full", timeStyle: "long" });
-// The page's own words are English, whatever the reader's language.
-const RELATIVE = new Intl.RelativeTimeFormat("en", { numeric: "always", style: "short" });
-const UNITS = [["day", 86400], ["hour", 3600], ["minute", 60]];
+const UNITS = [["d", 86400, "h", 3600], ["h", 3600, "min", 60], ["min", 60]];
+const LONG_S = 30 * 86400;
 
-// "3 min. ago", "in 2 hr.": how far a moment is from now.
+// "45 s", "12 min", "2 h 18 min", "3 d 4 h": the page's own words are English, whatever the reader's language.
+export function durationText(seconds) {
+  const found = UNITS.find(([, size]) => seconds >= size);
+  if (!found) return `${Math.round(seconds)} s`;
+  const [unit, size, smaller, itsSize] = found;
+  const rest = smaller ? Math.floor((seconds % size) / itsSize) : 0;
+  return `${Math.floor(seconds / size)} ${unit}` + (rest ? ` ${rest} ${smaller}` : "");
+}
+
+// "3 min ago", "in 2 h 5 min": how far a moment is from now.
 export function sinceNow(moment, now = Date.now()) {
-  const seconds = Math.round((moment.getTime() - now) / 1000);
-  const [unit, size] = UNITS.find(([, size]) => Math.abs(seconds) >= size) || ["second", 1];
-  if (unit === "second" && Math.abs(seconds) < 10) return "now";
-  return RELATIVE.format(Math.trunc(seconds / size), unit);
+  const seconds = (moment.getTime() - now) / 1000;
+  if (Math.abs(seconds) < 10) return "now";
+  if (seconds < -LONG_S) return FORMATS.date.format(moment);
+  return seconds < 0 ? `${durationText(-seconds)} ago` : `in ${durationText(seconds)}`;
 }
 
 // A moment's text in one of the forms above; "" for what is no moment.
