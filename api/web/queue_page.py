@@ -15,7 +15,7 @@ from service.contract.spec import PriorityName
 from service.queue.capacity import read_capacity
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
-_ON_A_PAGE = 100
+_ON_A_PAGE = 50
 
 
 @router.get("/queue")

@@ -1,6 +1,7 @@
 // Every <time datetime> of the page in the reader's zone, also those that arrive later.
 //   data-form="date"   day and minute (also without the attribute)      data-form="exact"   with seconds
 //   data-form="clock"  hour, minute, second                             data-form="ago"     as long ago or ahead
+//   data-form="elapsed"  the time from then until now
 const EACH_MS = 15000;
 const FORMATS = {
   date: new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" }),
@@ -32,6 +33,7 @@ export function sinceNow(moment, now = Date.now()) {
 export function momentText(text, form = "date") {
   const moment = new Date(text);
   if (Number.isNaN(moment.getTime())) return "";
+  if (form === "elapsed") return durationText(Math.max(Date.now() - moment.getTime(), 0) / 1000);
   return form === "ago" ? sinceNow(moment) : (FORMATS[form] || FORMATS.date).format(moment);
 }
 
@@ -65,4 +67,4 @@ new MutationObserver((changes) => {
     else change.addedNodes.forEach((node) => node instanceof Element && showTimes(node));
   }
 }).observe(document.body, { childList: true, subtree: true, attributes: true, attributeFilter: ["datetime"] });
-setInterval(() => document.querySelectorAll('time[data-form="ago"]').forEach(show), EACH_MS);
+setInterval(() => document.querySelectorAll('time[data-form="ago"], time[data-form="elapsed"]').forEach(show), EACH_MS);
