@@ -142,8 +142,9 @@ class SedrayClient(QueueCalls, OperationCalls, StudyCalls, StudyReportCalls):
         cursor: str | None = None,
     ) -> ExperimentPage:
         """One page of experiments; `text` is searched in names, descriptions, ids and tags."""
-        filters = {"status": status, "project": project, "user": user, "tag": tag, "objective": objective}
-        filters |= {"name": name, "text": text, "order": order, "limit": limit, "cursor": cursor}
+        narrowed = {"status": status, "project": project, "user": user, "tag": tag, "objective": objective}
+        page = {"name": name, "text": text, "order": order, "limit": limit, "cursor": cursor}
+        filters: dict[str, Any] = narrowed | page
         return self._get(ExperimentPage, "/experiments", filters)
 
     def cancel(self, experiment_id: str) -> Experiment:

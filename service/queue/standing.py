@@ -168,10 +168,10 @@ async def _gpu_hours(session: AsyncSession) -> dict[_Key, float]:
         .outerjoin(AttemptHolding, AttemptHolding.attempt_id == Attempt.id)
         .where(Attempt.released_at.is_(None))
     )
-    bounded = {_Key(project, user): 0.0 for project, user in await session.execute(_names_of_quotas())}
+    bounded = {_Key(row[0], row[1]): 0.0 for row in await session.execute(_names_of_quotas())}
     for statement in (over.where(UsageRecord.ended_at > begin), live):
-        for project, user, hours in await session.execute(statement):
-            bounded[_Key(project, user)] += float(hours)
+        for row in await session.execute(statement):
+            bounded[_Key(row[0], row[1])] += float(row[2])
     return bounded
 
 
