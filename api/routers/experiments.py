@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from api.access import ControllableExperiment, ReadableExperiment
 from api.cursors import decode_list_start, encode_list_start
-from api.deps import CurrentUser, PlanDep, SessionDep, SessionsDep
+from api.deps import CurrentUser, LooksDep, PlanDep, SessionDep, SessionsDep
 from api.problems import problem_responses
 from api.schemas import EventPage, Experiment, ExperimentCounts, ExperimentPage, ExperimentPlanReply
 from api.shapes import read_experiment, to_event, to_summary
@@ -74,6 +74,7 @@ async def submit_experiment(
     request: Request,
     response: Response,
     user: CurrentUser,
+    looks: LooksDep,
     sessions: SessionsDep,
     planner: PlanDep,
     spec: Annotated[ExperimentSpec, Body(openapi_examples=SPEC_EXAMPLES)],
@@ -86,10 +87,10 @@ async def submit_experiment(
     """
     if dry_run:
         response.status_code = 200
-        return ExperimentPlanReply(spec=spec, plan=await plan_now(sessions, planner, user, spec))
+        return ExperimentPlanReply(spec=spec, plan=await plan_now(looks, planner, user, spec))
     body_sha256 = digest_body(await request.json())
     submission = Submission(user=user, spec=spec, body_sha256=body_sha256, idempotency_key=idempotency_key)
-    experiment, replayed = await submit(sessions, planner, submission)
+    experiment, replayed = await submit(looks, sessions, planner, submission)
     if replayed:
         response.status_code = 200
         response.headers["Idempotency-Replayed"] = "true"

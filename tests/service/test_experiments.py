@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from service import attempts, experiments, listing, queue
-from service.access import EVERYTHING
+from service.access import EVERYTHING, project_named
 from service.contract.status import EndReason, ExperimentStatus
 from service.errors import IdempotencyConflict, InvalidSpec, NotAllowedNow, NotFound
 from service.experiments import ExperimentView
@@ -16,7 +16,7 @@ from service.queue.reasons import WaitingReason, write_reasons
 from service.queue.snapshot import write_snapshot
 from service.storage.database import Sessions
 from service.storage.tables import Experiment
-from tests.factories import NOW, PLAN, make_attempt, make_experiment, make_spec, make_user
+from tests.factories import NOW, PLAN, find_project, make_attempt, make_experiment, make_spec, make_user
 
 pytestmark = pytest.mark.anyio
 
@@ -27,6 +27,7 @@ async def submit(sessions: Sessions, key: str | None, body: str = "a" * 64, **sp
         return await experiments.submit(
             session,
             user=user,
+            project=await find_project(session),
             spec=make_spec(**spec),
             plan=PLAN.model_dump(mode="json"),
             body_sha256=body,
@@ -65,7 +66,8 @@ async def test_without_a_key_every_request_makes_an_experiment(sessions: Session
 
 async def test_unknown_project_is_refused_with_the_nearest_name(sessions: Sessions) -> None:
     with pytest.raises(InvalidSpec) as refused:
-        await submit(sessions, None, project="defualt")
+        async with sessions() as session:
+            await project_named(session, "defualt", EVERYTHING)
     assert refused.value.details["errors"][0]["hint"] == "did you mean 'default'?"
 
 
@@ -76,7 +78,7 @@ async def test_what_was_submitted_is_read_back_unchanged(sessions: Sessions) -> 
     async with sessions.begin() as session:
         stored = await experiments.get(session, experiment.id)
         assert type(spec).model_validate(stored.spec) == spec
-        assert (stored.priority_rank, stored.num_cpus, stored.tags) == (1, 2.0, ["a", "b"])
+        assert (stored.priority_rank, stored.num_cpus, stored.tags) == (1, 1.0, ["a", "b"])
 
 
 async def test_pages_hold_every_experiment_once_newest_first(sessions: Sessions) -> None:
