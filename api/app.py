@@ -48,6 +48,7 @@ from api.web import (
     login,
     pages,
     queue_page,
+    ray_proxy,
     single_sign_on,
     static_files,
     study_pages,
@@ -88,6 +89,7 @@ def create_app(
     app.state.head_revision = head_revision()
     app.state.failed_logins = FailedLogins()
     app.state.oidc = None
+    app.state.ray_proxy = ray_proxy.open_proxy(settings)
     people = (projects, users, tokens, audit, webhooks, diagnosis)
     runs = (
         bulk,
@@ -118,6 +120,7 @@ def create_app(
         cluster_page,
         study_pages,
         account,
+        ray_proxy,
         static_files,
     ):
         app.include_router(module.router)
@@ -155,7 +158,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         with suppress(asyncio.CancelledError):
             await life
         await app.state.live_updates.stop()
-        if app.state.oidc is not None:
-            await app.state.oidc.close()
+        for outside in (app.state.oidc, app.state.ray_proxy):
+            if outside is not None:
+                await outside.close()
         if own_engine is not None:
             await own_engine.dispose()

@@ -46,6 +46,7 @@ STATUS_OF: dict[type[errors.SedrayError], int] = {
     errors.QueryTooSlow: 422,
     errors.TooManyFailures: 429,
     errors.PreviewUnavailable: 501,
+    errors.RayUnreachable: 502,
     errors.PreviewBusy: 503,
     errors.StorageUnavailable: 503,
 }

@@ -14,9 +14,11 @@ router = APIRouter(route_class=PageRoute, include_in_schema=False)
 async def cluster_page(request: Request, user: CurrentUser, session: SessionDep, settings: SettingsDep) -> Response:
     """Nodes beside our ledger, actors of running experiments, schedulers and the API."""
     cluster = await show_cluster(user, session, settings)
+    is_proxied = user.governs and request.app.state.ray_proxy is not None
     context = {
         "user": user.name,
         "detail": cluster,
+        "dashboard": "/ray/" if is_proxied else cluster.ray_dashboard_url,
         "node_names": {node.id: node_name(node) for node in cluster.nodes},
         "node_name": node_name,
         "disagreement": disagreement,

@@ -48,7 +48,7 @@ def test_a_busy_team_reads_queue_experiments_and_cluster(site: Site, visit: Visi
     expect(page.locator("#nodes")).to_contain_text("6 GPUs · 24 CPUs")
     expect(page.locator("#actors")).to_contain_text("2 engines")
     expect(page.locator("#processes")).to_contain_text("leads")
-    for path in ("/queue", "/", "/cluster"):
+    for path in ("/queue", "/", "/cluster", "/account"):
         page.goto(path)
         assert_accessible(page)
         assert_fits_a_phone(page)
