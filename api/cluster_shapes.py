@@ -1,9 +1,5 @@
 """From what the scheduler has seen of Ray, the ledger and signs of life to what the API answers about the cluster."""
 
-from collections.abc import Sequence
-from typing import Any
-
-from sqlalchemy import Row, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.cluster_schemas import ActorsOut, ClusterDetail, GpuTypeOut, LeaseOut, NodeOut, ProcessOut
@@ -13,15 +9,15 @@ from service import experiments, queue
 from service.access import Visible
 from service.contract.messages import Progress
 from service.queue import overview
-from service.queue.capacity import Capacity, NodeUse, read_capacity
-from service.storage.processes import IS_ALIVE
-from service.storage.scheduling_tables import AttemptHolding
-from service.storage.tables import Attempt, SchedulerLease, ServiceProcess
+from service.queue.capacity import Capacity, NodeUse, nodes_of, read_capacity
+from service.storage.processes import SeenLease, SeenProcess, seen_lease, seen_processes
+
+_MOST_PROCESSES = 50
 
 
 async def read_cluster_detail(session: AsyncSession, visible: Visible, ray_dashboard_url: str | None) -> ClusterDetail:
     """Everything at this moment; actors of visible projects only."""
-    capacity = await read_capacity(session)
+    capacity, lease = await read_capacity(session), await seen_lease(session)
     state = capacity.state
     return ClusterDetail(
         cluster=to_cluster(state, await queue.taken(session)) if state else None,
@@ -31,8 +27,8 @@ async def read_cluster_detail(session: AsyncSession, visible: Visible, ray_dashb
         by_gpu_type=to_gpu_types(capacity),
         by_role=[to_role(role) for role in capacity.by_role],
         actors=await _actors(session, visible),
-        processes=[_process(row) for row in await _processes(session)],
-        lease=await _lease(session),
+        processes=[_process(one) for one in await seen_processes(session, _MOST_PROCESSES)],
+        lease=_lease(lease) if lease else None,
     )
 
 
@@ -73,7 +69,7 @@ def _node(node: NodeUse, *, is_alive: bool) -> NodeOut:
 async def _actors(session: AsyncSession, visible: Visible) -> list[ActorsOut]:
     live = await experiments.list_live(session, visible=visible)
     ids = [view.experiment.id for view in live]
-    facts, nodes = await overview.running_facts(session, ids), await _nodes_of(session, ids)
+    facts, nodes = await overview.running_facts(session, ids), await nodes_of(session, ids)
     return [
         ActorsOut(
             experiment_id=view.experiment.id,
@@ -91,41 +87,19 @@ async def _actors(session: AsyncSession, visible: Visible) -> list[ActorsOut]:
     ]
 
 
-async def _nodes_of(session: AsyncSession, experiment_ids: Sequence[str]) -> dict[str, list[str]]:
-    held = (
-        select(Attempt.experiment_id, AttemptHolding.bundles)
-        .join(AttemptHolding, AttemptHolding.attempt_id == Attempt.id)
-        .where(Attempt.released_at.is_(None), Attempt.experiment_id.in_(experiment_ids))
-    )
-    rows = await session.execute(held)
-    return {row.experiment_id: sorted({one["node"] for one in row.bundles if one["node"]}) for row in rows}
-
-
-async def _processes(session: AsyncSession) -> Sequence[Row[ServiceProcess, bool]]:
-    """The living first, then the most recently seen."""
-    statement = select(ServiceProcess, IS_ALIVE.label("is_alive")).execution_options(populate_existing=True)
-    ordered = statement.order_by(IS_ALIVE.desc(), ServiceProcess.role, ServiceProcess.seen_at.desc()).limit(50)
-    return (await session.execute(ordered)).all()
-
-
-def _process(row: Row[ServiceProcess, bool]) -> ProcessOut:
-    told: ServiceProcess = row[0]
-    detail: dict[str, Any] = told.detail
+def _process(seen: SeenProcess) -> ProcessOut:
+    row = seen.row
     return ProcessOut(
-        role=told.role,
-        instance=told.instance,
-        version=str(detail.get("version", "")),
-        started_at=told.started_at,
-        seen_at=told.seen_at,
-        is_alive=row[1],
-        leads=row[1] and detail.get("leads") is True,
+        role=row.role,
+        instance=row.instance,
+        version=str(row.detail.get("version", "")),
+        started_at=row.started_at,
+        seen_at=row.seen_at,
+        is_alive=seen.is_alive,
+        leads=seen.leads,
     )
 
 
-async def _lease(session: AsyncSession) -> LeaseOut | None:
-    statement = select(SchedulerLease, (SchedulerLease.expires_at > func.clock_timestamp()).label("is_held"))
-    found = (await session.execute(statement.execution_options(populate_existing=True))).one_or_none()
-    if found is None:
-        return None
-    lease: SchedulerLease = found[0]
-    return LeaseOut(holder=lease.holder, term=lease.token, expires_at=lease.expires_at, is_held=found[1])
+def _lease(seen: SeenLease) -> LeaseOut:
+    row = seen.row
+    return LeaseOut(holder=row.holder, term=row.token, expires_at=row.expires_at, is_held=seen.is_held)

@@ -6,6 +6,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field
 
 from api.queue_schemas import RoleHoldingOut, StartEstimateOut
+from service.contract.headline import Headline
 from service.contract.messages import Progress, RolloutSample, StageResult
 from service.contract.metric_names import Better
 from service.contract.plan import ExperimentPlan
@@ -39,6 +40,8 @@ class ExperimentSummary(WireModel):
     started_at: datetime | None
     ended_at: datetime | None
     cancel_requested_at: datetime | None
+    headline: Headline | None = None
+    """What its latest finished stage came to; told in lists and of one experiment, not in the queue."""
 
 
 class Attempt(WireModel):

@@ -7,6 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.schemas import Attempt, ClusterOut, Event, Experiment, ExperimentSummary
 from service import experiments
+from service.contract.headline import Headline, headline_of
 from service.contract.messages import Progress
 from service.contract.plan import ExperimentPlan
 from service.contract.spec import PRIORITY_RANK, ExperimentSpec
@@ -18,9 +19,9 @@ from service.storage import tables
 PRIORITY_NAME = {rank: name for name, rank in PRIORITY_RANK.items()}
 
 
-def to_summary(view: ExperimentView) -> ExperimentSummary:
+def to_summary(view: ExperimentView, headline: Headline | None = None) -> ExperimentSummary:
     """One row of a list."""
-    return ExperimentSummary(**summary_fields(view))
+    return ExperimentSummary(**summary_fields(view), headline=headline)
 
 
 async def read_experiment(session: AsyncSession, experiment_id: str) -> Experiment:
@@ -42,6 +43,7 @@ def to_experiment(view: ExperimentView, history: ExperimentHistory) -> Experimen
         plan=ExperimentPlan.model_validate(view.experiment.plan),
         attempts=attempts,
         stage_results=history.stage_results,
+        headline=headline_of({result.stage: result.metrics for result in history.stage_results}),
         progress=live[-1] if live else None,
     )
 

@@ -34,7 +34,16 @@ from service.queue import snapshot
 from service.storage.database import create_engine, create_sessions
 from service.storage.queue_entries import roles_of
 from service.storage.scheduling_tables import AttemptHolding, QueueEntry
-from service.storage.tables import Attempt, ClusterState, Experiment, ExperimentEvent, LogLineRow, Project, User
+from service.storage.tables import (
+    Attempt,
+    ClusterState,
+    Experiment,
+    ExperimentEvent,
+    LogLineRow,
+    Project,
+    StageResultRow,
+    User,
+)
 from service.tenancy import members, projects, users
 
 logger = logging.getLogger(__name__)
@@ -230,6 +239,10 @@ async def _attempts(session: AsyncSession, rows: Sequence[dict[str, Any]]) -> No
     """One for each that has started."""
     started = [row for row in rows if row["started_at"] is not None]
     await _insert(session, Attempt, [_attempt(row) for row in started])
+    over = [row for row in started if row["status"] == "succeeded"]
+    await _insert(
+        session, StageResultRow, [_result(row, stage) for row in over for stage in ("sft", "evaluate_after_rl")]
+    )
     holdings = [_holding(place, row) for place, row in enumerate(row for row in started if row["ended_at"] is None)]
     await _insert(session, AttemptHolding, holdings)
 
@@ -253,6 +266,12 @@ def _attempt(row: dict[str, Any]) -> dict[str, Any]:
         "ended_at": row["ended_at"],
         "released_at": row["ended_at"],
     }
+
+
+def _result(row: dict[str, Any], stage: str) -> dict[str, Any]:
+    metrics = {f"eval/test/pass@{k}": 0.5 for k in (1, 2, 4, 8)} | {f"diversity/test/distinct-{n}": 0.5 for n in (1, 2)}
+    result = {"stage": stage, "metrics": metrics | {"sft/loss": 0.5}}
+    return {"experiment_id": row["id"], "stage": stage, "attempt_id": f"{row['id']}-a1", "result": result}
 
 
 def _holding(place: int, row: dict[str, Any]) -> dict[str, Any]:

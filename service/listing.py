@@ -13,9 +13,11 @@ from sqlalchemy import ColumnElement, DateTime, Text, func, literal, literal_col
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from service.access import Visible
+from service.contract.headline import Headline, headline_of
+from service.contract.stages import StageName
 from service.contract.status import ExperimentStatus
 from service.experiments import SHORT, ExperimentView, read_views, select_views
-from service.storage.tables import Experiment, Project, User
+from service.storage.tables import Experiment, Project, StageResultRow, User
 
 ListOrder = Literal["newest", "oldest", "name", "started", "ended"]
 LIST_ORDERS: tuple[ListOrder, ...] = get_args(ListOrder)
@@ -90,6 +92,18 @@ async def count_by_status(
         .group_by(Experiment.status)
     )
     return {ExperimentStatus(status): number for status, number in await session.execute(statement)}
+
+
+async def headlines(session: AsyncSession, experiment_ids: Sequence[str]) -> dict[str, Headline]:
+    """By experiment: what its latest finished stage came to; without those of which nothing can be said yet."""
+    columns = (StageResultRow.experiment_id, StageResultRow.stage, StageResultRow.result["metrics"].label("metrics"))
+    rows = await session.execute(select(*columns).where(StageResultRow.experiment_id.in_(experiment_ids)))
+    metrics: dict[str, dict[StageName, dict[str, float]]] = {}
+    for row in rows:
+        told = {name: float(value) for name, value in row.metrics.items()}  # NaN and infinities come as text
+        metrics.setdefault(row.experiment_id, {})[row.stage] = told
+    found = {name: headline_of(by_stage) for name, by_stage in metrics.items()}
+    return {name: headline for name, headline in found.items() if headline is not None}
 
 
 async def submitters(session: AsyncSession, visible: Visible) -> Sequence[str]:

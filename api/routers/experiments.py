@@ -143,7 +143,9 @@ async def list_experiments(
         session, visible=user.visible, wanted=query.as_filter(), limit=query.limit, start=start, order=query.order
     )
     next_cursor = encode_list_start(following, query.order) if following else None
-    return ExperimentPage(items=[to_summary(view) for view in views], next_cursor=next_cursor)
+    headlines = await listing.headlines(session, [view.experiment.id for view in views])
+    items = [to_summary(view, headlines.get(view.experiment.id)) for view in views]
+    return ExperimentPage(items=items, next_cursor=next_cursor)
 
 
 @router.get("/experiments/counts", summary="Count experiments by status", responses=problem_responses(401, 422))

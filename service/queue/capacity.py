@@ -77,6 +77,17 @@ async def read_capacity(session: AsyncSession) -> Capacity:
     )
 
 
+async def nodes_of(session: AsyncSession, experiment_ids: Sequence[str]) -> dict[str, list[str]]:
+    """By experiment: the ids of the nodes on which its attempt holds something."""
+    held = (
+        select(Attempt.experiment_id, AttemptHolding.bundles)
+        .join(AttemptHolding, AttemptHolding.attempt_id == Attempt.id)
+        .where(Attempt.released_at.is_(None), Attempt.experiment_id.in_(experiment_ids))
+    )
+    rows = await session.execute(held)
+    return {row.experiment_id: sorted({one["node"] for one in row.bundles if one["node"]}) for row in rows}
+
+
 def _node(told: dict[str, Any]) -> NodeUse:
     known = ("id", "num_cpus", "num_gpus", "gpu_type")
     return NodeUse(

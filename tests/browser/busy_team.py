@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import select, update
 
-from service import tenancy
+from service import attempts, tenancy
 from service.contract.access import ProjectRole
 from service.contract.messages import Progress
 from service.contract.status import EndReason
@@ -21,7 +21,7 @@ from service.storage.database import Sessions
 from service.storage.processes import record_life
 from service.storage.scheduling_tables import AttemptHolding, StartForecast
 from service.storage.tables import Attempt, Experiment
-from tests.factories import find_project, make_user, spec_body
+from tests.factories import find_project, make_stage_result, make_user, spec_body
 from tests.service.scheduler.queue_world import QueueWorld
 
 GIB = 2.0**30
@@ -109,8 +109,15 @@ class BusyTeam:
             await self.world.report(self.ids[name], 1, progress=progress)
 
     async def end(self, name: str, reason: EndReason) -> None:
-        """It ran, and is over."""
+        """It ran, and is over; what completed left results behind."""
         await self.work(name)
+        if reason is EndReason.COMPLETED:
+            after_rl = {"eval/test/pass@1": 0.31 + 0.017 * len(self.ids), "eval/test/pass@8": 0.62}
+            async with self.sessions.begin() as session:
+                attempt = await self.world.attempt(self.ids[name])
+                for stage, metrics in (("sft", {"sft/loss": 0.41}), ("evaluate_after_rl", after_rl)):
+                    result = make_stage_result(stage, metrics=metrics)  # type: ignore[arg-type]
+                    await attempts.record_stage_result(session, attempt, result)
         await self.world.end(self.ids[name], reason)
 
     async def age(self) -> None:
