@@ -120,10 +120,11 @@ def create_app(
         cluster_page,
         study_pages,
         account,
-        ray_proxy,
         static_files,
     ):
         app.include_router(module.router)
+    if app.state.ray_proxy is not None:
+        app.include_router(ray_proxy.router)
     app.mount("/static", static_files.folder)
     app.add_middleware(BodyLimits)
     app.add_middleware(AccessLog)

@@ -70,7 +70,6 @@ OUTCOMES: dict[str, dict[str, int]] = {
     "page": dict.fromkeys(UNKNOWN_CALLERS, 303),
     "issue_page": _ISSUE | dict.fromkeys(UNKNOWN_CALLERS, 303),
     "owners_token_page": _OWNERS_TOKEN | dict.fromkeys(UNKNOWN_CALLERS, 303),
-    "admin_page": dict.fromkeys(UNKNOWN_CALLERS, 303) | _NO_ADMIN,
     "read_page": dict.fromkeys(UNKNOWN_CALLERS, 303) | dict.fromkeys(BLIND, 404),
 }
 
@@ -120,8 +119,6 @@ OPERATIONS: dict[str, Operation] = {
     "GET /queue": _read("page"),
     "GET /api/v1/cluster": _read("anyone"),
     "GET /cluster": _read("page"),
-    # No cluster is shown here; with one: tests/api/test_ray_proxy.py.
-    "GET /ray/{path:path}": Operation(rule="admin_page", success=404),
     "POST /api/v1/data/preview": Operation(rule="submit", json=SPEC),
     f"GET {_EXPERIMENT}": _read(),
     f"POST {_EXPERIMENT}/cancel": _change("control", target="queued_experiment", success=202),

@@ -1,26 +1,35 @@
 """Ray's dashboard through the page, for admins, to look at."""
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
 import pytest
 from fastapi import FastAPI
 from pydantic import ValidationError
+from sqlalchemy.ext.asyncio import AsyncEngine
 
+from api.app import create_app
 from api.deps import TOKEN_COOKIE
 from api.web.ray_proxy import RayProxy, may_pass
 from service import auth
 from service.settings import ApiSettings
 from service.storage.database import Sessions
+from tests.api.conftest import plan_anything
 from tests.factories import make_user
 
 pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-async def asked(app: FastAPI, tmp_path: Path) -> AsyncIterator[list[httpx.Request]]:
-    """What arrives at a dashboard that says what it was asked for."""
+def app(settings: ApiSettings, engine: AsyncEngine, tmp_path: Path) -> FastAPI:
+    """One that shows a cluster."""
+    proxied = {"ray_proxy_url": "http://ray.test:8265", "ray_proxy_token_file": tmp_path / "ray_token"}
+    return create_app(settings.model_copy(update=proxied), engine=engine, plan=plan_anything)
+
+
+@pytest.fixture
+def asked(app: FastAPI, tmp_path: Path) -> list[httpx.Request]:
+    """What arrives at a dashboard that answers everything."""
     (tmp_path / "ray_token").write_text("cluster-token\n")
     requests: list[httpx.Request] = []
 
@@ -30,7 +39,7 @@ async def asked(app: FastAPI, tmp_path: Path) -> AsyncIterator[list[httpx.Reques
         return httpx.Response(200, text="shown", headers=headers)
 
     app.state.ray_proxy = RayProxy("http://ray.test:8265", tmp_path / "ray_token", httpx.MockTransport(answer))
-    yield requests
+    return requests
 
 
 async def log_in(client: httpx.AsyncClient, sessions: Sessions, *, is_admin: bool) -> None:
@@ -70,10 +79,7 @@ def test_paths_are_views_only_as_they_are_written() -> None:
     assert not any(map(may_pass, ("static/../test/dump", "static//x", "api/v0/delay/1", "nodes/\\x", "nodes/é")))
 
 
-async def test_a_silent_dashboard_is_a_page_that_says_so(
-    app: FastAPI, anonymous: httpx.AsyncClient, sessions: Sessions, tmp_path: Path
-) -> None:
-    app.state.ray_proxy = RayProxy("http://ray.test", tmp_path / "no-token")
+async def test_a_missing_token_is_a_page_that_says_so(anonymous: httpx.AsyncClient, sessions: Sessions) -> None:
     await log_in(anonymous, sessions, is_admin=True)
 
     answer = await anonymous.get("/ray/")
