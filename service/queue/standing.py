@@ -132,7 +132,8 @@ async def _counts(session: AsyncSession) -> dict[_Key, tuple[int, int, float, fl
         .group_by(Experiment.project_id, Experiment.user_id)
     )
     found: dict[_Key, tuple[int, int, float, float]] = {}
-    for project, user, *values in await _named(session, queued) + await _named(session, held):
+    for row in await _named(session, queued) + await _named(session, held):
+        project, user, *values = tuple(row)
         for key in (_Key(project), _Key(project, user)):
             before = found.get(key, _NOTHING)
             found[key] = (

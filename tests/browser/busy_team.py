@@ -112,10 +112,10 @@ class BusyTeam:
         """It ran, and is over; what completed left results behind."""
         await self.work(name)
         if reason is EndReason.COMPLETED:
-            after_rl = {"eval/test/pass@1": 0.31 + 0.017 * len(self.ids), "eval/test/pass@8": 0.62}
+            after_sft = {"eval/test/pass@1": 0.31 + 0.017 * len(self.ids), "eval/test/pass@8": 0.62}
             async with self.sessions.begin() as session:
                 attempt = await self.world.attempt(self.ids[name])
-                for stage, metrics in (("sft", {"sft/loss": 0.41}), ("evaluate_after_rl", after_rl)):
+                for stage, metrics in (("sft", {"sft/loss": 0.41}), ("evaluate_after_sft", after_sft)):
                     result = make_stage_result(stage, metrics=metrics)  # type: ignore[arg-type]
                     await attempts.record_stage_result(session, attempt, result)
         await self.world.end(self.ids[name], reason)
