@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
+from typing import Any
 
 from sqlalchemy import ColumnElement, Select, and_, bindparam, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -38,8 +39,8 @@ async def submission_limits(session: AsyncSession, project_id: str, user_id: str
 
 
 @cache
-def _limits() -> Select[datetime | None, Quota]:
-    """Asked with every submission, so it is put together once."""
+def _limits() -> Select[datetime | None, Any]:
+    """Asked with every submission, so it is put together once. A quota, or None where there is none."""
     theirs = and_(Quota.project_id == Project.id, Quota.user_id.in_((WHOLE_PROJECT, bindparam("user_id"))))
     project = Project.id == bindparam("project_id")
     return select(Project.archived_at, Quota).outerjoin(Quota, theirs).where(project)
