@@ -28,8 +28,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from bench.servers import Service, postgres, service
 from service import auth
 from service.contract.access import ProjectRole
+from service.contract.messages import StageResult
 from service.contract.plan import ExperimentPlan
 from service.contract.spec import ExperimentSpec
+from service.contract.stages import StageName
 from service.queue import snapshot
 from service.storage.database import create_engine, create_sessions
 from service.storage.queue_entries import roles_of
@@ -268,10 +270,20 @@ def _attempt(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _result(row: dict[str, Any], stage: str) -> dict[str, Any]:
+def _result(row: dict[str, Any], stage: StageName) -> dict[str, Any]:
     metrics = {f"eval/test/pass@{k}": 0.5 for k in (1, 2, 4, 8)} | {f"diversity/test/distinct-{n}": 0.5 for n in (1, 2)}
-    result = {"stage": stage, "metrics": metrics | {"sft/loss": 0.5}}
-    return {"experiment_id": row["id"], "stage": stage, "attempt_id": f"{row['id']}-a1", "result": result}
+    result = StageResult(
+        stage=stage,
+        started_at=row["started_at"],
+        finished_at=row["ended_at"],
+        duration_s=600.0,
+        steps_done=100,
+        steps_planned=100,
+        metrics=metrics | {"sft/loss": 0.5},
+    )
+    attempt_id = f"{row['id']}-a1"
+    told = result.model_dump(mode="json")
+    return {"experiment_id": row["id"], "stage": stage, "attempt_id": attempt_id, "result": told}
 
 
 def _holding(place: int, row: dict[str, Any]) -> dict[str, Any]:

@@ -170,7 +170,7 @@ async def _gpu_hours(session: AsyncSession) -> dict[_Key, float]:
         .where(Attempt.released_at.is_(None))
     )
     bounded = {_Key(row[0], row[1]): 0.0 for row in await session.execute(_names_of_quotas())}
-    for statement in (over.where(UsageRecord.ended_at > begin), live):
+    for statement in (over.where(UsageRecord.ended_at > begin), live) if bounded else ():
         for row in await session.execute(statement):
             bounded[_Key(row[0], row[1])] += float(row[2])
     return bounded
