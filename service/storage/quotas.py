@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
-from typing import Any
 
 from sqlalchemy import ColumnElement, Select, and_, bindparam, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -33,14 +32,14 @@ class SubmissionLimits:
 async def submission_limits(session: AsyncSession, project_id: str, user_id: str) -> SubmissionLimits:
     """The project's and the user's, as far as there are any, of a project that exists."""
     rows = (await session.execute(_limits(), {"project_id": project_id, "user_id": user_id})).all()
-    return SubmissionLimits(
-        quotas=[quota for _, quota in rows if quota is not None], project_is_archived=rows[0].archived_at is not None
-    )
+    # Of the outer join: none where there is no quota.
+    quotas = [row.Quota for row in rows if row.Quota is not None]
+    return SubmissionLimits(quotas=quotas, project_is_archived=rows[0].archived_at is not None)
 
 
 @cache
-def _limits() -> Select[datetime | None, Any]:
-    """Asked with every submission, so it is put together once. A quota, or None where there is none."""
+def _limits() -> Select[datetime | None, Quota]:
+    """Asked with every submission, so it is put together once."""
     theirs = and_(Quota.project_id == Project.id, Quota.user_id.in_((WHOLE_PROJECT, bindparam("user_id"))))
     project = Project.id == bindparam("project_id")
     return select(Project.archived_at, Quota).outerjoin(Quota, theirs).where(project)
