@@ -96,7 +96,7 @@ COMMANDS: dict[str, str] = {
 
 WITHOUT_COMMAND: dict[str, str] = {
     "GET /api/v1/experiments/counts": "the page's filters by status show it; ls has the experiments themselves",
-    "POST /api/v1/experiments/bulk": "for a selection on the page; a shell repeats cancel, hold, release, priority, retry",
+    "POST /api/v1/experiments/bulk": "for a selection on the page; a shell repeats cancel, hold, priority and so on",
     "GET /api/v1/queue/standings": "the queue's page shows it; quota ls has the limits, why the terms of a place",
     "GET /api/v1/cluster": "the cluster's page shows it; queue has the sums, doctor the processes",
     f"GET {_EXPERIMENT}/rollouts": "the newest samples for the page; `rollouts` searches all of them",
