@@ -24,7 +24,9 @@ from api.routers import (
     data,
     diagnosis,
     experiments,
+    exported_models,
     health,
+    imports,
     logs,
     metrics,
     projects,
@@ -114,6 +116,8 @@ def create_app(
         retention,
         studies,
         study_reports,
+        imports,
+        exported_models,
     )
     for module in (*runs, *people, attempts):
         app.include_router(module.router, prefix=PREFIX)
