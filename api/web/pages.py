@@ -1,6 +1,4 @@
-"""The page: the list of experiments and one experiment. Each view is made from the same answers as its JSON twin."""
-
-from urllib.parse import urlencode
+"""The page of one experiment, made from the same answers as its JSON twin."""
 
 import yaml
 from fastapi import APIRouter, Request, Response
@@ -8,62 +6,20 @@ from fastapi import APIRouter, Request, Response
 from api.access import ReadableExperiment
 from api.deps import CurrentUser, LogReaderDep, SessionDep, SettingsDep
 from api.results import sft_facts, shown_bytes
-from api.routers.experiments import list_experiments, show_experiment
-from api.routers.queue import show_queue
+from api.routers.experiments import show_experiment
 from api.schemas import Event, Experiment
 from api.shapes import to_event
 from api.web.page_routes import PageRoute, templates
 from api.web.views import chart_groups, has_token_views, result_rows, stage_rows
 from service import certificates, experiments, log_store
 from service.contract.certificates import DeathCertificate
-from service.contract.status import ExperimentStatus
 from service.log_archive import LogFilter
-from service.tenancy import projects
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 _LOG_LINES = 500
 _ROLLOUTS = 12
 _EVENTS = 500
 _CERTIFICATES = 10
-
-
-@router.get("/")
-async def experiments_page(
-    request: Request,
-    user: CurrentUser,
-    session: SessionDep,
-    settings: SettingsDep,
-    status: str = "",
-    project: str = "",
-    tag: str = "",
-    name: str = "",
-    cursor: str = "",
-) -> Response:
-    """The list, filtered; a status that does not exist filters nothing."""
-    wanted = ExperimentStatus(status) if status in set(ExperimentStatus) else None
-    page = await list_experiments(
-        user,
-        session,
-        status=wanted,
-        project=project or None,
-        tag=tag or None,
-        name=name or None,
-        limit=50,
-        cursor=cursor or None,
-    )
-    filters = {"status": status, "project": project, "tag": tag, "name": name}
-    following = {key: value for key, value in filters.items() if value} | {"cursor": page.next_cursor}
-    context = {
-        "user": user.name,
-        "ray_dashboard_url": settings.ray_dashboard_public_url,
-        "page": page,
-        "queue": await show_queue(user, session),
-        "filters": filters,
-        "statuses": list(ExperimentStatus),
-        "projects": [view.project.name for view in await projects.list_visible(session, user, archived=True)],
-        "next_query": urlencode(following),
-    }
-    return templates.TemplateResponse(request, "experiments.html", context)
 
 
 @router.get("/experiments/{experiment_id}")

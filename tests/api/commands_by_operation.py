@@ -98,6 +98,10 @@ COMMANDS: dict[str, str] = {
 }
 
 WITHOUT_COMMAND: dict[str, str] = {
+    "GET /api/v1/experiments/counts": "the page's filters by status show it; ls has the experiments themselves",
+    "POST /api/v1/experiments/bulk": "for a selection on the page; a shell repeats cancel, hold, priority and so on",
+    "GET /api/v1/queue/standings": "the queue's page shows it; quota ls has the limits, why the terms of a place",
+    "GET /api/v1/cluster": "the cluster's page shows it; queue has the sums, doctor the processes",
     "POST /api/v1/import": "sedray import does the same here, without a service",
     f"GET {_EXPERIMENT}/rollouts": "the newest samples for the page; `rollouts` searches all of them",
     "POST /api/v1/experiments/validate": "for the page's editor; `submit --dry-run` says the same of a file",
