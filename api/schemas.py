@@ -113,6 +113,8 @@ class MetricBucket(WireModel):
     first_step: int
     last_step: int
     num_points: int
+    num_finite: int
+    """Those of them that are neither NaN nor infinite."""
     min: float | None
     max: float | None
     mean: float | None

@@ -133,6 +133,7 @@ OPERATIONS: dict[str, Operation] = {
     f"GET {_EXPERIMENT}/events": _read(),
     f"GET {_EXPERIMENT}/metrics": _read(),
     f"GET {_EXPERIMENT}/metrics/names": _read(),
+    f"GET {_EXPERIMENT}/metrics/axes": _read(),
     f"GET {_EXPERIMENT}/logs": _read(),
     f"GET {_EXPERIMENT}/logs/sources": _read(),
     f"GET {_EXPERIMENT}/logs/download": _read(),
