@@ -145,6 +145,7 @@ OPERATIONS: dict[str, Operation] = {
     f"GET {_EXPERIMENT}/token-views": _read(),
     f"GET {_EXPERIMENT}/token-views/{{stage}}/{{step}}/{{sample_index}}": _read(),
     f"GET {_EXPERIMENT}/stream": _read(),
+    f"GET {_EXPERIMENT}/timeline": _read(),
     "GET /api/v1/projects": _read("anyone"),
     "POST /api/v1/projects": _change("admin", success=201, json={"name": "{fresh}"}),
     f"GET {_PROJECT}": _read(),
