@@ -183,6 +183,8 @@ class LogPage(WireModel):
 
     items: list[LogLineOut]
     next_after: int | None
+    next_before: int | None = None
+    """Of the newest lines: below which id older ones go on; null at the beginning."""
 
 
 class RolloutSampleOut(RolloutSample):

@@ -12,17 +12,15 @@ from api.routers.experiments import list_experiments, show_experiment
 from api.routers.queue import show_queue
 from api.schemas import Event, Experiment
 from api.shapes import to_event
+from api.web.log_part import newest_lines
 from api.web.page_routes import PageRoute, templates
 from api.web.views import chart_groups, has_token_views, result_rows, stage_rows
-from service import certificates, experiments, log_store
+from service import certificates, experiments, metric_store
 from service.contract.certificates import DeathCertificate
 from service.contract.status import ExperimentStatus
-from service.log_archive import LogFilter
 from service.tenancy import projects
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
-_LOG_LINES = 500
-_ROLLOUTS = 12
 _EVENTS = 500
 _CERTIFICATES = 10
 
@@ -75,11 +73,13 @@ async def experiment_page(
     settings: SettingsDep,
     reader: LogReaderDep,
 ) -> Response:
-    """Stages, results, live charts, rollouts, events, log and specification."""
+    """Course, results, live charts, rollouts, log, specification and outputs."""
     # Older lines lie in the storage: they are read before the session has begun anything.
-    logs = await reader.newest(experiment_id, count=_LOG_LINES, wanted=LogFilter())
+    log = await newest_lines(reader, experiment_id)
     experiment = await show_experiment(experiment_id, session)
     events = await _all_events(session, experiment_id)
+    known = {entry.name for entry in await metric_store.list_names(session, experiment_id)}
+    charts = chart_groups(experiment, events, known)
     context = {
         "user": user.name,
         "ray_dashboard_url": settings.ray_dashboard_public_url,
@@ -87,15 +87,13 @@ async def experiment_page(
         "stages": stage_rows(experiment),
         "results": result_rows(experiment),
         "sft_facts": sft_facts(experiment),
-        "charts": chart_groups(experiment, events),
+        "charts": charts,
         "has_token_views": has_token_views(experiment),
+        "token_view_group": next((group.key for group in reversed(charts) if group.key in ("sft", "sed")), ""),
         "shown_bytes": shown_bytes,
         "events": events,
         "certificates": await _certificates(session, experiment),
-        "rollouts": await log_store.rollouts_before(
-            session, experiment_id, stage=None, step=None, before=None, limit=_ROLLOUTS
-        ),
-        "logs": logs,
+        "log": log,
         "spec_yaml": yaml.safe_dump(experiment.spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
     }
     return templates.TemplateResponse(request, "experiment.html", context)

@@ -39,6 +39,8 @@ class StageRow:
     done: int
     phase: str
     duration_s: float | None
+    taken_from: str | None
+    """The experiment that ran it, where it was taken over."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +101,7 @@ def stage_rows(experiment: Experiment) -> list[StageRow]:
                 done=result.steps_done if result else now.step if now else 0,
                 phase="done" if result else now.phase if now else "",
                 duration_s=result.duration_s if result else None,
+                taken_from=result.detail.get("reused_from", {}).get("experiment_id") if result else None,
             )
         )
     return rows

@@ -21,6 +21,8 @@ _Rows = Select[int, datetime, int, str, str]
 _CACHED_FILES = 32
 """Of one process; a file never changes once it is there."""
 _FILES_PER_LOOK = 25
+_END = 2**63 - 1
+"""Behind every id."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +67,15 @@ class LogSlice:
     """Where to go on, if there may be more for now; None at the end."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OlderSlice:
+    """Some lines, oldest first, read backward."""
+
+    lines: list[ArchivedLine]
+    next_before: int | None
+    """Where to go on, if there may be older ones; None at the beginning."""
+
+
 class LogReader:
     """Reads the logs of experiments; holds no session while it waits for the storage."""
 
@@ -98,21 +109,28 @@ class LogReader:
 
     async def newest(self, experiment_id: str, *, count: int, wanted: LogFilter) -> list[ArchivedLine]:
         """The newest `count` wanted lines, oldest first; a search looks through the newest files alone."""
+        return (await self.older(experiment_id, before=_END, count=count, wanted=wanted)).lines
+
+    async def older(self, experiment_id: str, *, before: int, count: int, wanted: LogFilter) -> OlderSlice:
+        """The newest `count` wanted lines with ids below `before`. Raises StorageUnavailable."""
         async with self._sessions() as session:
-            rows = await _rows(session, experiment_id, wanted, newest=count)
+            rows = await _rows(session, experiment_id, wanted, before=before, newest=count + 1)
             oldest_row = await session.scalar(
                 select(func.min(LogLineRow.id)).where(LogLineRow.experiment_id == experiment_id)
             )
-            chunks = await _newest_chunks(session, experiment_id) if len(rows) < count else []
+            chunks = await _newest_chunks(session, experiment_id, before) if len(rows) <= count else []
         found = rows
         for chunk in chunks[:_FILES_PER_LOOK]:
-            if len(found) >= count:
+            if len(found) > count:
                 break
             if wanted.may_be_in(chunk):
-                below = found[0].id if found else (oldest_row or 2**63)
+                below = found[0].id if found else min(oldest_row or _END, before)
                 lines = await self._lines(chunk)
                 found = [line for line in lines if line.id < below and wanted.takes(line)] + found
-        return found[-count:]
+        if len(found) > count:
+            return OlderSlice(lines=found[-count:], next_before=found[-count].id)
+        unread = chunks[_FILES_PER_LOOK:]
+        return OlderSlice(lines=found, next_before=unread[0].last_id + 1 if unread else None)
 
     async def sources(self, experiment_id: str) -> list[str]:
         """Everybody who has written a line."""
@@ -152,13 +170,14 @@ async def _rows(
     wanted: LogFilter,
     *,
     after: int = 0,
+    before: int = _END,
     limit: int | None = None,
     newest: int | None = None,
 ) -> list[ArchivedLine]:
     rows = wanted.narrow(
         select(LogLineRow.id, LogLineRow.ts, Attempt.number, LogLineRow.source, LogLineRow.text)
         .join(Attempt, Attempt.id == LogLineRow.attempt_id)
-        .where(LogLineRow.experiment_id == experiment_id, LogLineRow.id > after)
+        .where(LogLineRow.experiment_id == experiment_id, LogLineRow.id > after, LogLineRow.id < before)
     )
     if newest is not None:
         return _to_lines(await session.execute(rows.order_by(LogLineRow.id.desc()).limit(newest)))[::-1]
@@ -177,6 +196,7 @@ async def _chunks_after(session: AsyncSession, experiment_id: str, after: int) -
     return list(await session.scalars(rows.order_by(LogChunkRow.last_id)))
 
 
-async def _newest_chunks(session: AsyncSession, experiment_id: str) -> list[LogChunkRow]:
-    rows = select(LogChunkRow).where(LogChunkRow.experiment_id == experiment_id)
-    return list(await session.scalars(rows.order_by(LogChunkRow.last_id.desc()).limit(_FILES_PER_LOOK)))
+async def _newest_chunks(session: AsyncSession, experiment_id: str, before: int) -> list[LogChunkRow]:
+    """Those that are looked through at a time, and the one behind them."""
+    rows = select(LogChunkRow).where(LogChunkRow.experiment_id == experiment_id, LogChunkRow.first_id < before)
+    return list(await session.scalars(rows.order_by(LogChunkRow.last_id.desc()).limit(_FILES_PER_LOOK + 1)))

@@ -4,6 +4,9 @@ import { COLOURS, colourOf } from "./plot_style.js";
 // Numbers that JSON has no sign for arrive as strings.
 const number = (raw) => (raw === null ? NaN : Number(raw));
 
+// Plotly reads a few tags in texts; a series' name has none.
+const plain = (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;");
+
 // Columns of one series: places of the values, what to draw, and where there was something that cannot be drawn.
 function columns(one) {
   if (one.kind === "points") {
@@ -60,10 +63,10 @@ function line(found, values, axis, label, style) {
     x: found.steps.map(axis.toX),
     y: values,
     customdata: found.steps,
-    name: label,
+    name: plain(label),
     mode: found.steps.length === 1 ? "markers" : "lines",
     line: { width: 1.7, ...style },
-    hovertemplate: `%{y:.5g} · step %{customdata:,d}<extra>${label.replaceAll("<", "&lt;")}</extra>`,
+    hovertemplate: `%{y:.5g} · step %{customdata:,d}<extra>${plain(label)}</extra>`,
   };
 }
 
@@ -83,7 +86,7 @@ function oddMarks(found, axis, label) {
       y: found.odd.map(() => 0.03),
       yaxis: "y2",
       text: found.odd.map(({ text }) => text),
-      name: `${label}: not a number`,
+      name: `${plain(label)}: not a number`,
       mode: "markers",
       marker: { symbol: "x-thin-open", size: 8, color: colourOf("--bad"), line: { width: 2 } },
       cliponaxis: false,
@@ -115,6 +118,13 @@ function tracesOfPart(one, label, colour, axis, { smoothing, window }) {
   return [{ ...area, mode: "lines", stackgroup: "parts", fillcolor: colour + "aa" }, ...oddMarks(found, axis, label)];
 }
 
+function tracesOfTotal(one, label, axis, { smoothing, window }) {
+  const whole = columns(one);
+  if (smoothing) whole.values = smoothed(whole.values, smoothing);
+  const found = cut(whole, window);
+  return [line(found, found.values, axis, label, { color: colourOf("--ink"), width: 1.4, dash: "dot" })];
+}
+
 // `series` in the order of the chart's names; a name without values is left out and keeps its colour.
 export function tracesOf(series, chart, axis, how) {
   return chart.names.flatMap((name, place) => {
@@ -123,9 +133,7 @@ export function tracesOf(series, chart, axis, how) {
     const colour = COLOURS[place % COLOURS.length];
     if (chart.kind !== "stack") return tracesOfLine(one, chart.labels[place], colour, axis, how);
     if (place > 0) return tracesOfPart(one, chart.labels[place], colour, axis, how);
-    const total = { color: colourOf("--ink"), width: 1.4, dash: "dot" };
-    const [{ steps, values }] = [cut({ ...columns(one), values: smoothed(columns(one).values, how.smoothing) }, how.window)];
-    return [line({ steps }, values, axis, chart.labels[0], total)];
+    return tracesOfTotal(one, chart.labels[0], axis, how);
   });
 }
 
