@@ -300,8 +300,8 @@ def _row_of(
         "idempotency_key": idempotency_key,
         "body_sha256": body_sha256,
         "priority_rank": PRIORITY_RANK[spec.priority],
-        "num_cpus": spec.resources.num_cpus,
-        "num_gpus": spec.resources.num_gpus,
+        "num_cpus": spec.held_resources.num_cpus,
+        "num_gpus": spec.held_resources.num_gpus,
         "max_retries": spec.max_retries,
         "status": ExperimentStatus.QUEUED.value,
     }

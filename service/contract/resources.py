@@ -82,6 +82,11 @@ class ResourcesSpec(StrictModel):
         others = [self.trainer] * (self.trainer.num_ranks - num_shared)
         return [shared] * num_shared + others + [self.rollout] * (self.rollout.num_engines - num_shared)
 
+    def without_engines(self) -> Self:
+        """The trainer's ranks alone."""
+        rollout = self.rollout.model_copy(update={"num_engines": 0, "max_num_engines": None})
+        return self.model_copy(update={"rollout": rollout, "placement": "disaggregated"})
+
     @property
     def num_cpus(self) -> float:
         """CPUs of the whole attempt."""

@@ -136,6 +136,11 @@ class ExperimentSpec(StrictModel):
         return self
 
     @property
+    def held_resources(self) -> ResourcesSpec:
+        """What an attempt holds of the cluster: `resources`, without rollout engines where nothing asks them."""
+        return self.resources if self.rl or self.evaluation else self.resources.without_engines()
+
+    @property
     def rl_seed(self) -> int:
         """From which RL draws all its chance."""
         return self.seed if self.rl is None or self.rl.seed is None else self.rl.seed

@@ -81,8 +81,8 @@ async def plan_experiment(
     unchecked = [warning for facts in data.values() for warning in facts.warnings]
     return ExperimentPlan(
         stages=plan_stages(spec, num_rows),
-        num_cpus=spec.resources.num_cpus,
-        num_gpus=spec.resources.num_gpus,
+        num_cpus=spec.held_resources.num_cpus,
+        num_gpus=spec.held_resources.num_gpus,
         memory=memory,
         warnings=[
             *warn_of_settings(spec, capacity),

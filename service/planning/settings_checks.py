@@ -73,8 +73,9 @@ def find_resources_beyond(spec: ExperimentSpec, capacity: Capacity | None) -> It
     """Demands that the cluster could not meet even if it were idle: of an actor, on one machine, and of all actors."""
     if capacity is None:
         return
-    resources = spec.resources
-    for role, needed in (("trainer", resources.trainer), ("rollout", resources.rollout)):
+    resources = spec.held_resources
+    roles = {"trainer": resources.trainer, "rollout": resources.rollout}
+    for role, needed in roles.items() if resources.rollout.num_engines else [("trainer", resources.trainer)]:
         for kind, wanted, everywhere, on_one in (
             ("CPUs", needed.num_cpus, capacity.num_cpus, capacity.node_num_cpus),
             ("GPUs", needed.num_gpus, capacity.num_gpus, capacity.node_num_gpus),

@@ -21,7 +21,7 @@ async def add_queue_entry(session: AsyncSession, experiment: Experiment, spec: E
     wishes = spec.scheduling
     values = {
         "experiment_id": experiment.id,
-        "roles": roles_of(spec.resources),
+        "roles": roles_of(spec.held_resources),
         "max_runtime_s": spec.max_runtime_s,
         "preemptible": spec.is_preemptible,
         "start_not_before": wishes.not_before,

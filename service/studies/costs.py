@@ -64,8 +64,8 @@ def plan_study(
         num_experiments=len(runs),
         arms=list(draft.representatives()),
         stages=stage_shares(runs),
-        max_gpu_hours=sum(run.spec.max_runtime_s * run.spec.resources.num_gpus for run in runs) / _HOUR_S,
-        max_cpu_hours=sum(run.spec.max_runtime_s * run.spec.resources.num_cpus for run in runs) / _HOUR_S,
+        max_gpu_hours=sum(run.spec.max_runtime_s * run.spec.held_resources.num_gpus for run in runs) / _HOUR_S,
+        max_cpu_hours=sum(run.spec.max_runtime_s * run.spec.held_resources.num_cpus for run in runs) / _HOUR_S,
         gpu_hours=spent.gpu_s / _HOUR_S if spent.is_known else None,
         cpu_hours=spent.cpu_s / _HOUR_S if spent.is_known else None,
         duration_s=duration_s,
@@ -108,8 +108,8 @@ class _Estimate:
                     continue
                 took = of_step * steps[stage]
                 seconds += took
-                cpu_s += took * run.spec.resources.num_cpus
-                gpu_s += took * run.spec.resources.num_gpus
+                cpu_s += took * run.spec.held_resources.num_cpus
+                gpu_s += took * run.spec.held_resources.num_gpus
         unknown = [
             f"the time of {stage}: no finished stage of the project has its model, resources and sizes"
             for stage in sorted(missing)
@@ -133,7 +133,7 @@ def kind_of_work(stage: StageName, body: Mapping[str, Any]) -> str:
 
 def _at_once(draft: StudyDraft, room: Room) -> int:
     """As many of the largest experiments as fit side by side, and as the study lets run."""
-    largest = [run.spec.resources for run in draft.representatives().values()]
+    largest = [run.spec.held_resources for run in draft.representatives().values()]
     fits = [len(draft.runs), draft.spec.max_running or len(draft.runs)]
     if cpus := max((one.num_cpus for one in largest), default=0.0):
         fits.append(int(room.num_cpus // cpus))

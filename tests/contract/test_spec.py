@@ -46,6 +46,14 @@ def test_defaults_that_are_spelled_out_make_no_other_digest() -> None:
     assert make_spec(seed=1).sha256() != make_spec().sha256()
 
 
+def test_engines_are_held_only_where_something_asks_them() -> None:
+    wanted = {"trainer": {"num_cpus": 2}, "rollout": {"num_cpus": 3, "num_engines": 2}}
+
+    assert make_spec(resources=wanted).held_resources.num_cpus == 2
+    assert make_spec(rl=RL, resources=wanted).held_resources.num_cpus == 8
+    assert make_spec(resources={"placement": "colocated"}).held_resources.num_cpus == 1
+
+
 def test_who_shares_a_bundle_counts_threads_once() -> None:
     shared = {"trainer": {"num_cpus": 2, "num_ranks": 2}, "rollout": {"num_cpus": 4}, "placement": "colocated"}
     resources = make_spec(resources=shared).resources

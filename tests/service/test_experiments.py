@@ -75,7 +75,7 @@ async def test_what_was_submitted_is_read_back_unchanged(sessions: Sessions) -> 
     async with sessions.begin() as session:
         stored = await experiments.get(session, experiment.id)
         assert type(spec).model_validate(stored.spec) == spec
-        assert (stored.priority_rank, stored.num_cpus, stored.tags) == (1, 2.0, ["a", "b"])
+        assert (stored.priority_rank, stored.num_cpus, stored.tags) == (1, 1.0, ["a", "b"])
 
 
 async def test_pages_hold_every_experiment_once_newest_first(sessions: Sessions) -> None:
