@@ -55,7 +55,7 @@ def _waits(experiment: Experiment) -> list[WaitSpan]:
 
 
 def _attempt_span(attempt: Attempt, own: Iterable[StageResult]) -> AttemptSpan:
-    mine = sorted((result for result in own if _is_within(result, attempt)), key=lambda result: result.started_at)
+    mine = sorted((result for result in own if ran_in(result, attempt)), key=lambda result: result.started_at)
     spans = [
         StageSpan(
             stage=result.stage,
@@ -90,7 +90,8 @@ def _attempt_span(attempt: Attempt, own: Iterable[StageResult]) -> AttemptSpan:
     )
 
 
-def _is_within(result: StageResult, attempt: Attempt) -> bool:
+def ran_in(result: StageResult, attempt: Attempt) -> bool:
+    """Whether the attempt finished the stage."""
     return attempt.created_at <= result.finished_at and (
         attempt.ended_at is None or result.finished_at <= attempt.ended_at
     )

@@ -1,18 +1,22 @@
 """The page: the list of experiments and one experiment. Each view is made from the same answers as its JSON twin."""
 
+from typing import Annotated
 from urllib.parse import urlencode
 
-import yaml
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 
+from api import specification
 from api.access import ReadableExperiment
 from api.deps import CurrentUser, LogReaderDep, SessionDep, SettingsDep
+from api.lineage import read_lineage, read_specification
 from api.results import sft_facts, shown_bytes
 from api.routers.experiments import list_experiments, show_experiment
+from api.routers.outputs import read_spend
 from api.routers.queue import show_queue
 from api.schemas import Event, Experiment
 from api.shapes import to_event
 from api.web.log_part import newest_lines
+from api.web.outputs_part import outputs_part
 from api.web.page_routes import PageRoute, templates
 from api.web.views import chart_groups, has_token_views, result_rows, stage_rows
 from service import certificates, experiments, metric_store
@@ -72,10 +76,12 @@ async def experiment_page(
     session: SessionDep,
     settings: SettingsDep,
     reader: LogReaderDep,
+    against: Annotated[str | None, Query(max_length=100)] = None,
 ) -> Response:
     """Course, results, live charts, rollouts, log, specification and outputs."""
     # Older lines lie in the storage: they are read before the session has begun anything.
     log = await newest_lines(reader, experiment_id)
+    outputs = await outputs_part(settings.output_dir(experiment_id))
     experiment = await show_experiment(experiment_id, session)
     events = await _all_events(session, experiment_id)
     known = {entry.name for entry in await metric_store.list_names(session, experiment_id)}
@@ -94,7 +100,12 @@ async def experiment_page(
         "events": events,
         "certificates": await _certificates(session, experiment),
         "log": log,
-        "spec_yaml": yaml.safe_dump(experiment.spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
+        "specification": await read_specification(session, user, experiment_id, against or None),
+        "spec_lines": specification.lines(experiment.spec),
+        "as_yaml": specification.as_yaml,
+        "lineage": await read_lineage(session, user, experiment),
+        "outputs": outputs,
+        "spend": await read_spend(session, experiment_id),
     }
     return templates.TemplateResponse(request, "experiment.html", context)
 

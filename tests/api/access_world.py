@@ -202,10 +202,15 @@ async def make_world(sessions: Sessions, secret: bytes, output_root: Path) -> Wo
         "stage": "sft",
         "step": "1",
         "sample_index": "0",
+        "output_id": "sft.model",
+        "path": "config.json",
     }
     folder = Path(stored_rollouts_folder(str(output_root / done.experiment_id), "whole"))
     folder.mkdir(parents=True)
     (folder / stored_rollouts_name(1)).write_bytes(b"PAR1")
+    model = output_root / done.experiment_id / "models" / "sft"
+    model.mkdir(parents=True)
+    (model / "config.json").write_text("{}")
     return world
 
 

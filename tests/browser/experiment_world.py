@@ -26,7 +26,7 @@ from tests.factories import (
 )
 from tests.rollout_files import RL, SPEC, write_steps
 
-ATTACK = "<img src=x onerror=\"window.attacked=1\"><script>window.attacked=1</script>"
+ATTACK = '<img src=x onerror="window.attacked=1"><script>window.attacked=1</script>'
 SFT_STEPS = 2_000
 RESUMED_AT = 1_200
 SPIKE_AT = 1_501

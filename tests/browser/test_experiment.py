@@ -7,8 +7,7 @@ from playwright.sync_api import Page, expect
 
 from service import metric_store, reporting
 from service.storage.tables import Attempt
-from tests.browser.experiment_world import RESUMED_AT, RL_STEPS, SPIKE_AT, columns, make_world
-from tests.browser.looking import assert_accessible, assert_fits_a_phone
+from tests.browser.experiment_world import RL_STEPS, SPIKE_AT, columns, make_world
 from tests.browser.site import Site
 from tests.browser.visiting import Visit
 from tests.factories import make_report
@@ -49,7 +48,8 @@ def test_a_live_value_arrives_in_its_chart(site: Site, page: Page, attempt: Atte
     )
     site.feed(lambda session: reporting.take_report(session, attempt, make_report(2)))
     page.wait_for_function(
-        "([figure, last]) => document.querySelector(`${figure} .chart`).data[0].x.at(-1) === last", arg=[REWARD, RL_STEPS + 1]
+        "([figure, last]) => document.querySelector(`${figure} .chart`).data[0].x.at(-1) === last",
+        arg=[REWARD, RL_STEPS + 1],
     )
 
 
