@@ -4,7 +4,7 @@ from math import isfinite
 from typing import Annotated
 from urllib.parse import quote
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Path, Query
 from fastapi.responses import StreamingResponse
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -51,7 +51,7 @@ async def download_checkpoint(
 
 
 @router.get(
-    "/checkpoints/{output_id}/files/{path:path}",
+    "/checkpoints/{output_id}/file",
     summary="Download one file of a checkpoint or a model",
     response_class=StreamingResponse,
     responses=_PROBLEMS | {200: {"content": {_BYTES: {}}}},
@@ -60,7 +60,7 @@ async def download_checkpoint_file(
     experiment_id: ReadableExperiment,
     settings: SettingsDep,
     output_id: OutputId,
-    path: Annotated[str, Path(max_length=500, description="As the list names it.")],
+    path: Annotated[str, Query(max_length=500, description="As the list names it.")],
 ) -> StreamingResponse:
     """Only files that the list names."""
     found = await outputs.open_file(settings.output_dir(experiment_id), output_id, path)

@@ -151,7 +151,7 @@ OPERATIONS: dict[str, Operation] = {
     f"GET {_EXPERIMENT}/spend": _read(),
     f"GET {_EXPERIMENT}/checkpoints": _read(),
     f"GET {_EXPERIMENT}/checkpoints/{{output_id}}/archive": _read(),
-    f"GET {_EXPERIMENT}/checkpoints/{{output_id}}/files/{{path}}": _read(),
+    f"GET {_EXPERIMENT}/checkpoints/{{output_id}}/file": _read(path="config.json"),
     "GET /api/v1/projects": _read("anyone"),
     "POST /api/v1/projects": _change("admin", success=201, json={"name": "{fresh}"}),
     f"GET {_PROJECT}": _read(),

@@ -203,7 +203,6 @@ async def make_world(sessions: Sessions, secret: bytes, output_root: Path) -> Wo
         "step": "1",
         "sample_index": "0",
         "output_id": "sft.model",
-        "path": "config.json",
     }
     folder = Path(stored_rollouts_folder(str(output_root / done.experiment_id), "whole"))
     folder.mkdir(parents=True)

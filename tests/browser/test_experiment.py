@@ -67,8 +67,10 @@ def drag(page: Page, figure: str, start: float, end: float) -> None:
 def is_drawn(page: Page, figure: str, value: float, *, drawn: bool) -> None:
     """Waits until the line shows the value, or does not."""
     page.wait_for_function(
-        """([figure, value, drawn]) => { const lines = document.querySelector(`${figure} .chart`).data;
-        const line = lines.filter((one) => one.name === "loss").at(-1); return [...line.y].includes(value) === drawn; }""",
+        """([figure, value, drawn]) => {
+          const lines = document.querySelector(`${figure} .chart`).data.filter((one) => one.name === "loss");
+          return [...lines.at(-1).y].includes(value) === drawn;
+        }""",
         arg=[figure, value, drawn],
     )
 

@@ -43,7 +43,9 @@ def drive(orders: StartReply, reporter: Reporter, interrupts: Interrupts) -> lis
     reporter.progress(None, "connecting to ray", 0, 0)
     with _connected(orders, interrupts), ExitStack() as cleanup:
         reporter.progress(None, "placing actors", 0, 0)
-        placement = place(orders.spec.held_resources, nodes=orders.nodes, deadline_s=PLACEMENT_S, check=interrupts.check)
+        placement = place(
+            orders.spec.held_resources, nodes=orders.nodes, deadline_s=PLACEMENT_S, check=interrupts.check
+        )
         cleanup.callback(placement.remove)
         check = RunCheck(interrupts.check)
         trainer = RemoteTrainer(placement, orders.spec, check)
