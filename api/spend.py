@@ -1,11 +1,12 @@
 """What an experiment took, from its attempts, its stages and the times of RL's steps. Pure."""
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Mapping
 from datetime import datetime
 
 from api.output_schemas import PhaseSpend, Spend
 from api.schemas import Attempt, Experiment
-from api.timeline import ran_in
+from api.timeline import runner_of
 from service.contract.failures import FailureClass, class_of
 from service.contract.messages import StageResult
 
@@ -26,7 +27,10 @@ def spend_of(experiment: Experiment, sums: Mapping[str, float], now: datetime) -
             parts = [(name, sums[metric]) for name, metric in PARTS_OF_RL.items() if metric in sums]
             phases[place + 1 : place + 1] = [_phase(experiment, name, spent, is_part=True) for name, spent in parts]
     held = {attempt.number: _held_s(attempt, now) for attempt in experiment.attempts}
-    lost = {one.number: held[one.number] - _finished_s(one, own) for one in experiment.attempts if _is_loss(one)}
+    finished: defaultdict[int, float] = defaultdict(float)
+    for result in own if held else ():
+        finished[runner_of(result, experiment.attempts).number] += result.duration_s
+    lost = {one.number: held[one.number] - finished[one.number] for one in experiment.attempts if _is_loss(one)}
     held_s, lost_s = sum(held.values()), sum(max(0.0, seconds) for seconds in lost.values())
     return Spend(
         phases=phases,
@@ -55,7 +59,3 @@ def _held_s(attempt: Attempt, now: datetime) -> float:
 def _is_loss(attempt: Attempt) -> bool:
     """Who is preempted saves before he gives way: nothing was in vain."""
     return attempt.end_reason is not None and class_of(attempt.end_reason) not in (None, FailureClass.PREEMPTED)
-
-
-def _finished_s(attempt: Attempt, own: Sequence[StageResult]) -> float:
-    return sum(result.duration_s for result in own if ran_in(result, attempt))

@@ -35,7 +35,10 @@ def timeline_of(experiment: Experiment, events: Sequence[Event], now: datetime) 
         start=experiment.submitted_at,
         end=experiment.ended_at,
         waits=_waits(experiment),
-        attempts=[_attempt_span(attempt, own) for attempt in experiment.attempts],
+        attempts=[
+            _attempt_span(one, [result for result in own if runner_of(result, experiment.attempts) is one])
+            for one in experiment.attempts
+        ],
         incidents=[_incident(event, numbers) for event in events if _is_incident(event)],
         taken_over=list(_taken_over(experiment.stage_results)),
     )
@@ -54,8 +57,8 @@ def _waits(experiment: Experiment) -> list[WaitSpan]:
     return waits
 
 
-def _attempt_span(attempt: Attempt, own: Iterable[StageResult]) -> AttemptSpan:
-    mine = sorted((result for result in own if ran_in(result, attempt)), key=lambda result: result.started_at)
+def _attempt_span(attempt: Attempt, finished: Sequence[StageResult]) -> AttemptSpan:
+    mine = sorted(finished, key=lambda result: result.started_at)
     spans = [
         StageSpan(
             stage=result.stage,
@@ -90,11 +93,12 @@ def _attempt_span(attempt: Attempt, own: Iterable[StageResult]) -> AttemptSpan:
     )
 
 
-def ran_in(result: StageResult, attempt: Attempt) -> bool:
-    """Whether the attempt finished the stage."""
-    return attempt.created_at <= result.finished_at and (
-        attempt.ended_at is None or result.finished_at <= attempt.ended_at
-    )
+def runner_of(result: StageResult, attempts: Sequence[Attempt]) -> Attempt:
+    """The attempt that finished a stage: the last one that had been admitted by then.
+
+    Its end says nothing, because the result carries the driver's clock and the end the service's.
+    """
+    return next((one for one in reversed(attempts) if one.created_at <= result.finished_at), attempts[0])
 
 
 def _unfinished(attempt: Attempt, finished: Sequence[StageResult]) -> StageSpan | None:

@@ -1,6 +1,6 @@
 """What the experiment's page shows, worked out from the API's answer."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,14 +119,14 @@ def result_rows(experiment: Experiment) -> Results:
     return Results(points=[POINT_LABELS[stage] for stage in evaluations], rows=rows)
 
 
-def chart_groups(experiment: Experiment, events: Sequence[Event], known: Collection[str]) -> list[ChartGroup]:
+def chart_groups(experiment: Experiment, events: Sequence[Event], known: Set[str]) -> list[ChartGroup]:
     """Charts for the stages that the specification has. `known` metrics have values: charts without any are hidden."""
     spec, groups = experiment.spec, list[ChartGroup]()
+    begun = _begun(experiment, known)
 
     def add(key: str, title: str, charts: Sequence[Chart], calibration: dict[str, Any] | None = None) -> None:
-        live = not experiment.status.is_terminal
         shown = tuple(
-            ShownChart(chart=one, is_hidden=not (any(name in known for name in one.names) or (live and one.is_core)))
+            ShownChart(chart=one, is_hidden=not (known & {*one.names} or (one.is_core and one.stage in begun)))
             for one in charts
         )
         groups.append(ChartGroup(key=key, title=title, charts=shown, calibration=calibration))
@@ -143,6 +143,14 @@ def chart_groups(experiment: Experiment, events: Sequence[Event], known: Collect
     if spec.evaluation is not None and (spec.evaluation.sft_steps or spec.evaluation.rl_eval_steps):
         add("evaluation", "Evaluations on the way", chances_of_success(spec.evaluation.sets))
     return groups
+
+
+def _begun(experiment: Experiment, known: Set[str]) -> set[str]:
+    """Stages whose charts are waited for: those of a live experiment that have begun, and its first one."""
+    if experiment.status.is_terminal:
+        return set()
+    stages = {metric.stage for metric in map(describe_metric, known) if metric}
+    return {*stages, "sft" if experiment.spec.sft else "rl"}
 
 
 def has_token_views(experiment: Experiment) -> bool:

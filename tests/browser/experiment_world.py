@@ -1,7 +1,7 @@
 """An experiment that has gone through all: SFT with SED over two attempts, then RL, with texts that attack the page."""
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from math import exp, nan, sin
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,7 @@ async def make_world(session: AsyncSession, settings: ServiceSettings) -> Attemp
     await reporting.take_report(session, second, report)
     await metric_store.append_columns(session, second, sft_series(range(RESUMED_AT, SFT_STEPS + 1)))
     await metric_store.append_columns(session, second, rl_series(range(1, RL_STEPS + 1)))
-    await attempts.record_stage_result(session, second, make_stage_result("sft"))
+    await attempts.record_stage_result(session, second, make_stage_result("sft", finished_at=datetime.now(UTC)))
     lines = [LogLine(ts=NOW, source="driver", text=f"line {number}") for number in range(1_200)]
     await log_store.append_lines(session, second, [*lines, LogLine(ts=NOW, source="Trainer:7", text=f"odd {ATTACK}")])
     write_steps(settings.output_dir(experiment.id), range(1, RL_STEPS + 1), SPEC)

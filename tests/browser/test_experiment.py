@@ -8,6 +8,7 @@ from playwright.sync_api import Page, expect
 from service import metric_store, reporting
 from service.storage.tables import Attempt
 from tests.browser.experiment_world import RL_STEPS, SPIKE_AT, columns, make_world
+from tests.browser.looking import assert_accessible, assert_fits_a_phone
 from tests.browser.site import Site
 from tests.browser.visiting import Visit
 from tests.factories import make_report
@@ -85,3 +86,62 @@ def test_zooming_reads_the_stretch_in_detail_and_the_whole_comes_back(page: Page
     assert close["steps"][close["y"].index(9.0)] == SPIKE_AT
     page.locator(LOSS).get_by_role("button", name="Whole").click()
     is_drawn(page, LOSS, 9.0, drawn=False)
+
+
+def test_flexible_tokens_are_coloured_and_their_numbers_shown(page: Page) -> None:
+    panes = page.locator("#token-view .pane").first
+    panes.scroll_into_view_if_needed()
+    kinds = panes.locator(".token[data-place]").evaluate_all("(all) => all.map((one) => one.className.split(' ')[1])")
+    assert kinds == ["prompt", "flexible", "rigid"]
+    panes.locator(".token.rigid").hover()
+    numbers = page.locator("#token-view .readout tbody tr").first.locator("td").all_inner_texts()
+    assert numbers[2:4] + numbers[5:] == ["0.875", "1", "1", "rigid"]
+
+
+def test_the_course_shows_attempts_stages_and_incidents(page: Page) -> None:
+    lanes = page.locator("#timeline .lane")
+    expect(lanes).to_have_count(2)
+    expect(lanes.first.locator(".span.sft")).to_have_attribute("title", re.compile("1250 of 2000 steps, interrupted"))
+    expect(lanes.last.locator(".span.rl.running")).to_be_attached()
+    expect(page.locator(".incidents")).to_contain_text("rollout engine 0 was replaced")
+
+
+def test_rollouts_are_filtered_and_one_prompt_followed_over_the_steps(page: Page) -> None:
+    rollouts = page.locator("#rollouts")
+    rollouts.scroll_into_view_if_needed()
+    rows = rollouts.locator("tbody tr")
+    rollouts.get_by_label("Least reward").fill("1.5")
+    rollouts.get_by_role("button", name="Show", exact=True).click()
+    expect(rows).to_have_count(2 * RL_STEPS)
+    expect(rows.first).to_contain_text("(cut)")
+    rollouts.get_by_role("button", name="Prompt 7 over the steps").first.click()
+    expect(rows).to_have_count(25)
+    expect(rows.first.locator("td").first).to_have_text("1")
+    rollouts.get_by_role("button", name="Next").click()
+    expect(rows).to_have_count(4 * RL_STEPS - 25)
+
+
+def test_the_log_is_searched_and_goes_back_to_its_first_line(page: Page) -> None:
+    log = page.locator("#log-section")
+    older = log.get_by_role("button", name="Older lines")
+    for _ in range(2):
+        with page.expect_response(re.compile("before=")):
+            older.click()
+    expect(older).to_be_disabled()
+    expect(log.locator(".line .text").first).to_have_text("line 0")
+    log.get_by_label("Find").fill("LINE 77")
+    log.get_by_label("Find").press("Enter")
+    expect(log.locator(".line")).to_have_count(11)
+    expect(log.locator("mark").first).to_have_text("line 77")
+
+
+def test_texts_from_runs_do_nothing_and_the_page_is_for_everybody(page: Page) -> None:
+    for part in ("#charts", "#token-view", "#rollouts", "#log-section", "#outputs"):
+        page.locator(part).scroll_into_view_if_needed()
+    page.get_by_text("All metrics without a chart").click()
+    page.get_by_role("button", name="sft/epoch").click()
+    expect(page.locator("#more-metrics figure")).to_have_count(1)
+    assert page.evaluate("window.attacked") is None
+    assert page.locator("img").count() == 0
+    assert_accessible(page)
+    assert_fits_a_phone(page)

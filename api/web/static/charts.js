@@ -116,7 +116,9 @@ async function draw(chart, all) {
 function planOf(chart, axis) {
   const plan = layout(axis.title, chart.names.length > 1);
   plan.uirevision = JSON.stringify([settings, chart.window]);
-  plan.legend.uirevision = "kept"; // series that the reader has switched off stay so
+  // Above the plot, with room for a second row; series that the reader has switched off stay so.
+  plan.margin.t = chart.names.length > 3 ? 46 : chart.names.length > 1 ? 28 : 10;
+  Object.assign(plan.legend, { y: 1.02, yanchor: "bottom", font: { size: 10 }, uirevision: "kept" });
   plan.xaxis.type = settings.logX ? "log" : "linear";
   plan.yaxis.type = settings.logY && chart.kind === "lines" ? "log" : "linear";
   plan.yaxis.fixedrange = true;

@@ -102,7 +102,10 @@ function incidentList(course) {
   if (!course.incidents.length) return [];
   const problems = course.incidents.filter((one) => one.weight === "problem").length;
   const title = element("h3", problems ? `Incidents (${problems})` : "On the way");
-  return [title, element("ul", course.incidents.slice(-200).map(incidentRow), "incidents")];
+  const list = element("ul", course.incidents.slice(-200).map(incidentRow), "incidents");
+  list.tabIndex = 0; // it may scroll
+  list.setAttribute("aria-label", "Incidents");
+  return [title, list];
 }
 
 export async function refreshTimeline() {
