@@ -8,7 +8,6 @@ from api.output_schemas import PhaseSpend, Spend
 from api.schemas import Attempt, Experiment
 from api.timeline import runner_of
 from service.contract.failures import FailureClass, class_of
-from service.contract.messages import StageResult
 
 PARTS_OF_RL = {
     "rl: generation": "timing_s/gen",
