@@ -50,7 +50,7 @@ from service.live_updates import LiveUpdates
 from service.log_archive import LogReader
 from service.planning import DataPreviewer, plan_experiment
 from service.settings import ApiSettings
-from service.storage.database import create_engine, create_sessions
+from service.storage.database import create_engine, create_looks, create_sessions
 from service.study_report.serving import StudyReports
 from service.telemetry import WATCHERS
 
@@ -120,8 +120,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     own_engine = (
         None if app.state.engine is not None else create_engine(database_url, pool_size=20, max_overflow=5, pings=False)
     )
-    app.state.sessions = create_sessions(own_engine or app.state.engine)
-    app.state.looks = SharedLooks(app.state.sessions)
+    engine = own_engine or app.state.engine
+    app.state.sessions, app.state.looks = create_sessions(engine), create_looks(engine)
+    app.state.shared_looks = SharedLooks(app.state.sessions)
     app.state.log_reader = LogReader(app.state.sessions, settings.output_dir)
     app.state.study_reports = StudyReports(app.state.sessions)
     app.state.live_updates = LiveUpdates(database_url)

@@ -45,8 +45,12 @@ async def _live_updates(request: Request) -> LiveUpdates:
     return cast(LiveUpdates, request.app.state.live_updates)
 
 
-async def _looks(request: Request) -> SharedLooks:
-    return cast(SharedLooks, request.app.state.looks)
+async def _looks(request: Request) -> Sessions:
+    return cast(Sessions, request.app.state.looks)
+
+
+async def _shared_looks(request: Request) -> SharedLooks:
+    return cast(SharedLooks, request.app.state.shared_looks)
 
 
 async def _log_reader(request: Request) -> LogReader:
@@ -70,7 +74,9 @@ SecretDep = Annotated[bytes, Depends(_secret)]
 SessionsDep = Annotated[Sessions, Depends(_sessions)]
 """For routes that wait for something between two transactions: they open short sessions themselves."""
 LiveUpdatesDep = Annotated[LiveUpdates, Depends(_live_updates)]
-LooksDep = Annotated[SharedLooks, Depends(_looks)]
+LooksDep = Annotated[Sessions, Depends(_looks)]
+"""For a few statements that need no transaction around them."""
+SharedLooksDep = Annotated[SharedLooks, Depends(_shared_looks)]
 LogReaderDep = Annotated[LogReader, Depends(_log_reader)]
 StudyReportsDep = Annotated[StudyReports, Depends(_study_reports)]
 PlanDep = Annotated[PlanExperiment, Depends(_plan)]
@@ -89,7 +95,7 @@ SessionDep = Annotated[AsyncSession, Depends(_session, scope="function")]
 
 async def _current_user(
     request: Request,
-    sessions: SessionsDep,
+    looks: LooksDep,
     settings: SettingsDep,
     bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(_person)],
     cookie: Annotated[str | None, Cookie(alias=TOKEN_COOKIE, include_in_schema=False)] = None,
@@ -99,7 +105,7 @@ async def _current_user(
     if bearer is None and request.method not in _SAFE_METHODS:
         _refuse_other_sites(request, settings)
     token = bearer.credentials if bearer else cookie or ""
-    async with sessions.begin() as session:
+    async with looks() as session:
         return await auth.authenticate(session, token, request_id=request_id_of(request.scope))
 
 
@@ -111,13 +117,13 @@ It says who calls, not what they may do: that is asked for in `api.access`."""
 
 async def _current_attempt(
     attempt_id: str,
-    sessions: SessionsDep,
+    looks: LooksDep,
     secret: SecretDep,
     bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(_driver)],
 ) -> Attempt:
     if bearer is None:
         raise Unauthenticated("no attempt token; a driver sends the one from its token file")
-    async with sessions() as session:
+    async with looks() as session:
         return await auth.attempt_from_token(session, secret, attempt_id, bearer.credentials)
 
 

@@ -51,7 +51,9 @@ def digest_body(body: Mapping[str, Any]) -> str:
     return sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-async def submit(sessions: Sessions, plan: PlanExperiment, submission: Submission) -> tuple[Experiment, bool]:
+async def submit(
+    looks: Sessions, sessions: Sessions, plan: PlanExperiment, submission: Submission
+) -> tuple[Experiment, bool]:
     """The queued experiment, and whether it answers a repeated request.
 
     Whoever may not submit learns nothing, not even of earlier answers. A repeated request is answered before anything
@@ -59,8 +61,8 @@ async def submit(sessions: Sessions, plan: PlanExperiment, submission: Submissio
     IdempotencyConflict.
     """
     spec = submission.spec
-    async with sessions() as session:
-        await access.require_submission(session, submission.user, spec.project)
+    async with looks() as session:
+        project = await access.require_submission(session, submission.user, spec.project)
         if submission.cloned_from is not None:
             await access.require_experiment(session, submission.user, submission.cloned_from, access.Action.READ)
         first = await _find_replay(session, submission)
@@ -72,6 +74,7 @@ async def submit(sessions: Sessions, plan: PlanExperiment, submission: Submissio
         experiment, replayed = await experiments.submit(
             session,
             user=submission.user,
+            project=project,
             spec=spec,
             plan=planned.model_dump(mode="json"),
             body_sha256=submission.body_sha256,
@@ -86,12 +89,12 @@ async def submit(sessions: Sessions, plan: PlanExperiment, submission: Submissio
         return to_experiment(view, ExperimentHistory(attempts=[], stage_results=[])), False
 
 
-async def plan_now(sessions: Sessions, plan: PlanExperiment, user: Principal, spec: ExperimentSpec) -> ExperimentPlan:
+async def plan_now(looks: Sessions, plan: PlanExperiment, user: Principal, spec: ExperimentSpec) -> ExperimentPlan:
     """The plan against the cluster as last seen, for whoever may submit. Files are read with no session open.
 
     Raises InvalidSpec, Forbidden, CannotRun.
     """
-    async with sessions() as session:
+    async with looks() as session:
         await access.require_submission(session, user, spec.project)
         capacity = await capacity_now(session)
     return await plan(spec, capacity)

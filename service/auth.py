@@ -74,8 +74,8 @@ async def end_page_session(session: AsyncSession, token: str) -> None:
 async def authenticate(session: AsyncSession, token: str, *, request_id: str | None = None) -> Principal:
     """Who shows this API token; raises Unauthenticated if it is unknown, revoked or expired, or its user disabled.
 
-    The search is by digest: how long it takes says nothing about how much of a guess was right. Notes the use, so the
-    session must be committed.
+    The search is by digest: how long it takes says nothing about how much of a guess was right. Notes the use, so a
+    session with a transaction must be committed.
     """
     found = await session.execute(_valid_token(), {"digest": _sha256(token)})
     row = found.one_or_none()

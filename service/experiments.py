@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import defer
 
 from service import audit
-from service.access import EVERYTHING, Actor, Visible, no_experiment, project_named
+from service.access import EVERYTHING, Actor, Visible, archived_project, no_experiment
 from service.contract.messages import StageResult
 from service.contract.spec import PRIORITY_RANK, ExperimentSpec
 from service.contract.status import EndReason, ExperimentStatus
@@ -69,6 +69,7 @@ async def submit(
     session: AsyncSession,
     *,
     user: Actor,
+    project: Project,
     spec: ExperimentSpec,
     plan: dict[str, Any],
     body_sha256: str,
@@ -77,12 +78,13 @@ async def submit(
     """Queues an experiment; returns it and whether it is the first answer to the same key, replayed.
 
     Of any number of equal requests at once exactly one inserts: the others wait for its commit at the unique key and
-    then find its row. Raises InvalidSpec for a project that is unknown or archived and for an unknown dependency,
-    QuotaExceeded, and IdempotencyConflict for a key used with another body. Whether the user may submit there was asked
-    before (`access.require_submission`).
+    then find its row. `project` is the one that the specification names; whether the user may submit there was asked
+    before (`access.require_submission`). Raises InvalidSpec if it has been archived since and for an unknown
+    dependency, QuotaExceeded, and IdempotencyConflict for a key used with another body.
     """
-    project = await project_named(session, spec.project, EVERYTHING)
     limits = await submission_limits(session, project.id, user.id)
+    if limits.project_is_archived:
+        raise archived_project(project.name)
     if limits.default_max_runtime_s is not None and "max_runtime_s" not in spec.model_fields_set:
         spec = spec.model_copy(update={"max_runtime_s": limits.default_max_runtime_s})
     row = _row_of(user, project, spec, plan, body_sha256, idempotency_key)
@@ -107,9 +109,7 @@ async def find_replay(
     session: AsyncSession, *, user: Actor, idempotency_key: str, body_sha256: str
 ) -> Experiment | None:
     """The experiment that this key made before, if any; raises IdempotencyConflict if that was another body."""
-    first = await session.scalar(
-        select(Experiment).where(Experiment.user_id == user.id, Experiment.idempotency_key == idempotency_key)
-    )
+    first = await session.scalar(_of_key(), {"user_id": user.id, "key": idempotency_key})
     if first is not None and first.body_sha256 != body_sha256:
         raise IdempotencyConflict(
             f"idempotency key {idempotency_key!r} belongs to experiment {first.id}, which was submitted with another "
@@ -117,6 +117,14 @@ async def find_replay(
             experiment_id=first.id,
         )
     return first
+
+
+@cache
+def _of_key() -> Select[Experiment]:
+    """Asked with every submission that has a key, so it is put together once."""
+    return select(Experiment).where(
+        Experiment.user_id == bindparam("user_id"), Experiment.idempotency_key == bindparam("key")
+    )
 
 
 async def get(session: AsyncSession, experiment_id: str) -> Experiment:

@@ -1,11 +1,10 @@
-"""A real PostgreSQL for the whole run and, for each test, a database of its own, cloned from a migrated template."""
+"""A real PostgreSQL for the whole run, and for each test a migrated database that nobody else uses meanwhile."""
 
 import os
 import shutil
 import tempfile
 import warnings
 from collections.abc import AsyncIterator, Iterator
-from itertools import count
 from pathlib import Path
 
 import psycopg
@@ -15,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from migrations import apply
 from service.storage.database import Sessions, create_engine, create_sessions
+from tests.databases import SharedDatabase, fresh_database, url_of
 
 # The same examples in every run of the gate, new ones while somebody works: what they find becomes an `@example`.
 # No deadline: how long an example takes on a busy machine says nothing about the code.
@@ -23,7 +23,6 @@ settings.register_profile("work", deadline=None)
 settings.load_profile("gate" if "CI" in os.environ else "work")
 
 TEMPLATE = "sedray_template"
-_numbers = count(1)
 
 
 @pytest.fixture(scope="session")
@@ -56,40 +55,41 @@ def postgres_folder() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def url_of(folder: Path, database: str) -> str:
-    """SQLAlchemy's URL of a database behind the socket in `folder`."""
-    return f"postgresql+psycopg://postgres@/{database}?host={folder}"
-
-
-def _administer(folder: Path, statement: str) -> None:
-    with psycopg.connect(host=str(folder), user="postgres", dbname="postgres", autocommit=True) as connection:
-        connection.execute(statement)
-
-
 @pytest.fixture(scope="session")
 def template_folder(postgres_folder: Path) -> Path:
     """The server with a template database that the real migrations made."""
-    _administer(postgres_folder, f"CREATE DATABASE {TEMPLATE}")
+    with psycopg.connect(host=str(postgres_folder), user="postgres", dbname="postgres", autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {TEMPLATE}")
     apply.upgrade(url_of(postgres_folder, TEMPLATE))
     return postgres_folder
 
 
+@pytest.fixture(scope="session")
+def shared_database(template_folder: Path) -> Iterator[SharedDatabase]:
+    """The database of every test that changes rows only."""
+    with fresh_database(template_folder, TEMPLATE) as name:
+        yield SharedDatabase(template_folder, name)
+
+
 @pytest.fixture
-def database_url(template_folder: Path) -> Iterator[str]:
-    """A migrated database that only this test uses."""
-    name = f"test_{next(_numbers)}"
-    _administer(template_folder, f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
-    yield url_of(template_folder, name)
-    _administer(template_folder, f"DROP DATABASE {name} WITH (FORCE)")
+def database_url(shared_database: SharedDatabase) -> Iterator[str]:
+    """A migrated database that only this test uses; behind it, it is set back."""
+    yield shared_database.url
+    shared_database.set_back()
+
+
+@pytest.fixture
+def own_database_url(template_folder: Path) -> Iterator[str]:
+    """The same for a test that changes tables, or the server's settings for them."""
+    with fresh_database(template_folder, TEMPLATE) as name:
+        yield url_of(template_folder, name)
 
 
 @pytest.fixture
 def empty_database_url(postgres_folder: Path) -> Iterator[str]:
     """A database without any table, for tests of the migrations themselves."""
-    name = f"empty_{next(_numbers)}"
-    _administer(postgres_folder, f"CREATE DATABASE {name}")
-    yield url_of(postgres_folder, name)
-    _administer(postgres_folder, f"DROP DATABASE {name} WITH (FORCE)")
+    with fresh_database(postgres_folder) as name:
+        yield url_of(postgres_folder, name)
 
 
 @pytest.fixture

@@ -110,6 +110,7 @@ async def make_experiment(
     experiment, _ = await experiments.submit(
         session,
         user=user or await make_user(session),
+        project=await find_project(session, spec.project),
         spec=spec,
         plan=PLAN.model_dump(mode="json"),
         body_sha256=spec.sha256(),

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Body, Header, Query, Request, Response
 
 from api.access import ControllableExperiment, ReadableExperiment
 from api.cursors import decode_cursor, encode_cursor
-from api.deps import CurrentUser, PlanDep, SessionDep, SessionsDep
+from api.deps import CurrentUser, LooksDep, PlanDep, SessionDep, SessionsDep
 from api.problems import problem_responses
 from api.schemas import EventPage, Experiment, ExperimentPage, ExperimentPlanReply
 from api.shapes import read_experiment, to_event, to_summary
@@ -73,6 +73,7 @@ async def submit_experiment(
     request: Request,
     response: Response,
     user: CurrentUser,
+    looks: LooksDep,
     sessions: SessionsDep,
     planner: PlanDep,
     spec: Annotated[ExperimentSpec, Body(openapi_examples=SPEC_EXAMPLES)],
@@ -88,7 +89,7 @@ async def submit_experiment(
     """
     if dry_run:
         response.status_code = 200
-        return ExperimentPlanReply(spec=spec, plan=await plan_now(sessions, planner, user, spec))
+        return ExperimentPlanReply(spec=spec, plan=await plan_now(looks, planner, user, spec))
     submission = Submission(
         user=user,
         spec=spec,
@@ -96,7 +97,7 @@ async def submit_experiment(
         idempotency_key=idempotency_key,
         cloned_from=cloned_from,
     )
-    experiment, replayed = await submit(sessions, planner, submission)
+    experiment, replayed = await submit(looks, sessions, planner, submission)
     if replayed:
         response.status_code = 200
         response.headers["Idempotency-Replayed"] = "true"

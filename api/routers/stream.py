@@ -7,7 +7,7 @@ from fastapi import APIRouter, Header, Query
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from api.access import ReadableExperiment
-from api.deps import LiveUpdatesDep, LooksDep
+from api.deps import LiveUpdatesDep, SharedLooksDep
 from api.live_stream import Position, follow
 from api.problems import problem_responses
 
@@ -22,7 +22,7 @@ router = APIRouter(prefix="/experiments/{experiment_id}/stream", tags=["stream"]
 )
 async def stream_experiment(
     experiment_id: ReadableExperiment,
-    looks: LooksDep,
+    looks: SharedLooksDep,
     live_updates: LiveUpdatesDep,
     last_event_id: Annotated[str | None, Header(max_length=100)] = None,
     start: Annotated[

@@ -6,6 +6,7 @@ token ──> Principal (user, roles, scope, binding) ──Action──> allowe
 """
 
 from service.access.checks import (
+    archived_project,
     no_experiment,
     no_study,
     project_named,
@@ -23,6 +24,7 @@ __all__ = [
     "Actor",
     "Principal",
     "Visible",
+    "archived_project",
     "no_experiment",
     "no_study",
     "project_named",

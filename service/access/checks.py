@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 from difflib import get_close_matches
+from functools import cache
 
-from sqlalchemy import select
+from sqlalchemy import Select, bindparam, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from service.access.principal import Action, Principal, Visible
@@ -74,18 +75,29 @@ def require_admin(principal: Principal, scope: TokenScope) -> None:
 
 async def project_named(session: AsyncSession, name: str, visible: Visible) -> Project:
     """The project that a specification names, among the visible ones; raises InvalidSpec, also for an archived one."""
-    project = await session.scalar(select(Project).where(Project.name == name, visible.where(Project.id)))
-    if project is None:
+    project = await session.scalar(_project_of_name(), {"name": name})
+    if project is None or not visible.includes(project.id):
         known = await session.scalars(select(Project.name).where(visible.where(Project.id)).order_by(Project.name))
         raise _refused(f"no project {name!r} that you are a member of", _hint(name, known.all()))
     if project.archived_at is not None:
-        raise _refused(f"project {name!r} is archived", "choose another, or ask a maintainer to take it up again")
+        raise archived_project(name)
     return project
+
+
+def archived_project(name: str) -> InvalidSpec:
+    """The refusal of a submission to a project that is archived."""
+    return _refused(f"project {name!r} is archived", "choose another, or ask a maintainer to take it up again")
 
 
 def no_experiment(experiment_id: str) -> NotFound:
     """The refusal for an experiment that does not exist, and for one that may not be seen."""
     return NotFound(f"there is no experiment {experiment_id!r}; list the experiments to find its id")
+
+
+@cache
+def _project_of_name() -> Select[Project]:
+    """Asked with every submission, so it is put together once."""
+    return select(Project).where(Project.name == bindparam("name"))
 
 
 def no_study(study_id: str) -> NotFound:

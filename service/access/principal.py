@@ -47,6 +47,10 @@ class Visible:
     project_ids: frozenset[str] | None
     """None: every one."""
 
+    def includes(self, project_id: str) -> bool:
+        """Whether they see this one."""
+        return self.project_ids is None or project_id in self.project_ids
+
     def where(self, column: InstrumentedAttribute[str]) -> ColumnElement[bool]:
         """The condition that narrows a statement to them; `column` holds a project's id."""
         return true() if self.project_ids is None else column.in_(sorted(self.project_ids))

@@ -39,3 +39,11 @@ def libpq_url(database_url: str) -> str:
 def create_sessions(engine: AsyncEngine) -> Sessions:
     """Sessions that keep loaded values after a commit."""
     return async_sessionmaker(engine, expire_on_commit=False)
+
+
+def create_looks(engine: AsyncEngine) -> Sessions:
+    """Sessions without a transaction around their statements: each is one round trip, begin and commit cost none.
+
+    For a few independent statements of a hot path; what must hold together needs a transaction.
+    """
+    return async_sessionmaker(engine.execution_options(isolation_level="AUTOCOMMIT"), expire_on_commit=False)

@@ -1,14 +1,16 @@
 """What a project, or a user within it, may have queued and stored: looked up at each submission, in one statement."""
 
 from dataclasses import dataclass
+from datetime import datetime
+from functools import cache
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ColumnElement, Select, and_, bindparam, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from service.contract.status import ExperimentStatus
 from service.errors import QuotaExceeded
 from service.storage.scheduling_tables import OutputSize, Quota
-from service.storage.tables import Experiment
+from service.storage.tables import Experiment, Project
 
 WHOLE_PROJECT = ""
 """In the place of a user's id."""
@@ -19,6 +21,7 @@ class SubmissionLimits:
     """The quotas that a submission falls under."""
 
     quotas: list[Quota]
+    project_is_archived: bool
 
     @property
     def default_max_runtime_s(self) -> int | None:
@@ -27,11 +30,19 @@ class SubmissionLimits:
 
 
 async def submission_limits(session: AsyncSession, project_id: str, user_id: str) -> SubmissionLimits:
-    """The project's and the user's, as far as there are any."""
-    rows = await session.scalars(
-        select(Quota).where(Quota.project_id == project_id, Quota.user_id.in_((WHOLE_PROJECT, user_id)))
+    """The project's and the user's, as far as there are any, of a project that exists."""
+    rows = (await session.execute(_limits(), {"project_id": project_id, "user_id": user_id})).all()
+    return SubmissionLimits(
+        quotas=[quota for _, quota in rows if quota is not None], project_is_archived=rows[0].archived_at is not None
     )
-    return SubmissionLimits(quotas=list(rows))
+
+
+@cache
+def _limits() -> Select[datetime | None, Quota]:
+    """Asked with every submission, so it is put together once."""
+    theirs = and_(Quota.project_id == Project.id, Quota.user_id.in_((WHOLE_PROJECT, bindparam("user_id"))))
+    project = Project.id == bindparam("project_id")
+    return select(Project.archived_at, Quota).outerjoin(Quota, theirs).where(project)
 
 
 async def refuse_beyond(session: AsyncSession, limits: SubmissionLimits) -> None:

@@ -21,7 +21,7 @@ from service.errors import IdempotencyConflict, NotAllowedNow
 from service.storage.identifiers import new_id
 from service.storage.scheduling_tables import QueueEntry
 from service.storage.study_tables import Study, StudyAmendment, StudyRun
-from service.storage.tables import Experiment
+from service.storage.tables import Experiment, Project
 from service.studies.drafting import StudyDraft
 from service.studies.orders import hold_paused
 from service.studies.rows import experiments_of, lock_study, refuse_unless, set_state, state_of, target_of
@@ -132,10 +132,12 @@ async def _make_runs(
     session: AsyncSession, study: Study, planned: PlannedDraft, *, user: Actor, first: int, amendment: int | None
 ) -> None:
     rows = []
+    project = await session.get_one(Project, study.project_id)
     for position, run in enumerate(planned.draft.runs, first):
         experiment, _ = await experiments.submit(
             session,
             user=user,
+            project=project,
             spec=run.spec,
             plan=planned.plans[run.arm].model_dump(mode="json"),
             body_sha256=run.spec.sha256(),

@@ -18,6 +18,12 @@ from tests.api.conftest import serving
 pytestmark = pytest.mark.anyio
 
 
+@pytest.fixture
+def database_url(own_database_url: str) -> str:
+    """In place of the one that tests share: a table is dropped here."""
+    return own_database_url
+
+
 async def test_livez_and_readyz(anonymous: httpx.AsyncClient) -> None:
     assert (await anonymous.get("/livez")).status_code == 200
     ready = await anonymous.get("/readyz")

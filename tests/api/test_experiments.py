@@ -100,7 +100,7 @@ async def test_the_queue_shows_who_runs_who_waits_and_why(client: httpx.AsyncCli
     shown = (await client.get("/api/v1/queue")).json()
     assert [item["id"] for item in shown["running"]] == [live.experiment_id]
     assert [(item["id"], item["queue_position"]) for item in shown["queued"]] == [(waiting.id, 1)]
-    assert (shown["cluster"]["num_cpus"], shown["cluster"]["num_cpus_taken"]) == (4.0, 2.0)
+    assert (shown["cluster"]["num_cpus"], shown["cluster"]["num_cpus_taken"]) == (4.0, 1.0)
 
 
 async def test_the_queue_of_a_cluster_never_seen(client: httpx.AsyncClient) -> None:

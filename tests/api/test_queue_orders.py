@@ -121,8 +121,8 @@ async def test_quotas_are_set_and_shown_with_what_is_used(client: httpx.AsyncCli
     assert QuotaOut.model_validate(answer.json()).num_queued == 1
     page = QuotaPage.model_validate((await client.get(f"{API}/queue/quotas")).json())
     assert [(quota.user, quota.shares, quota.num_running, quota.num_cpus) for quota in page.items] == [
-        (None, 2.0, 1, 2.0),
-        ("ada", 1.0, 1, 2.0),
+        (None, 2.0, 1, 1.0),
+        ("ada", 1.0, 1, 1.0),
     ]
     assert "1 of 3" in shown(quotas_table(page.items))
     assert (await client.put(f"{API}/projects/default/users/eve/quota", json={})).status_code == 404

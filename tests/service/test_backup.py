@@ -13,7 +13,7 @@ from service.backup import BackupError, ToolsMissing, make_backup, restore_backu
 from service.contract.messages import LogLine, MetricPoint
 from service.scheduler.lease import acquire_lease
 from service.storage.database import Sessions
-from tests.conftest import url_of
+from tests.databases import fresh_database, url_of
 from tests.factories import NOW, make_attempt, make_report, make_stage_result
 
 pytestmark = pytest.mark.anyio
@@ -31,10 +31,8 @@ def counts(url: str) -> dict[str, int]:
 @pytest.fixture
 def other_url(postgres_folder: Path) -> Iterator[str]:
     """A second, empty database."""
-    with psycopg.connect(host=str(postgres_folder), user="postgres", dbname="postgres", autocommit=True) as connection:
-        connection.execute("CREATE DATABASE restored")
-        yield url_of(postgres_folder, "restored")
-        connection.execute("DROP DATABASE restored WITH (FORCE)")
+    with fresh_database(postgres_folder) as name:
+        yield url_of(postgres_folder, name)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from service import attempts, experiments, queue
-from service.access import EVERYTHING
+from service.access import EVERYTHING, project_named
 from service.contract.status import EndReason, ExperimentStatus
 from service.errors import IdempotencyConflict, InvalidSpec, NotAllowedNow, NotFound
 from service.experiments import ExperimentFilter, ExperimentView, PageStart
@@ -15,7 +15,7 @@ from service.queue.reasons import WaitingReason, write_reasons
 from service.queue.snapshot import write_snapshot
 from service.storage.database import Sessions
 from service.storage.tables import Experiment
-from tests.factories import NOW, PLAN, make_attempt, make_experiment, make_spec, make_user
+from tests.factories import NOW, PLAN, find_project, make_attempt, make_experiment, make_spec, make_user
 
 pytestmark = pytest.mark.anyio
 
@@ -26,6 +26,7 @@ async def submit(sessions: Sessions, key: str | None, body: str = "a" * 64, **sp
         return await experiments.submit(
             session,
             user=user,
+            project=await find_project(session),
             spec=make_spec(**spec),
             plan=PLAN.model_dump(mode="json"),
             body_sha256=body,
@@ -64,7 +65,8 @@ async def test_without_a_key_every_request_makes_an_experiment(sessions: Session
 
 async def test_unknown_project_is_refused_with_the_nearest_name(sessions: Sessions) -> None:
     with pytest.raises(InvalidSpec) as refused:
-        await submit(sessions, None, project="defualt")
+        async with sessions() as session:
+            await project_named(session, "defualt", EVERYTHING)
     assert refused.value.details["errors"][0]["hint"] == "did you mean 'default'?"
 
 

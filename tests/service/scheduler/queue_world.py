@@ -23,6 +23,7 @@ from tests.factories import make_experiment, make_report, make_user
 
 EAGER = Policy(preempt_exempt_s=0, preempt_patience_s=0)
 HOUR = 3600.0
+EVALUATION = {"data": {"path": "/data/test.jsonl"}, "reward": {"type": "countdown"}, "max_completion_length": 8}
 UNBOUNDED = Bounds(num_cpus=None, num_gpus=None)
 
 
@@ -46,7 +47,9 @@ class QueueWorld:
             await record_sight(session, view, bounds, await database_now(session))
 
     async def submit(self, name: str, user: str = "ada", **spec: Any) -> str:
+        """An experiment that holds a trainer and, for its evaluation, a rollout engine."""
         async with self.sessions.begin() as session:
+            spec = {"evaluation": EVALUATION, **spec}
             made = await make_experiment(session, user=await make_user(session, user), name=name, **spec)
             return made.id
 
