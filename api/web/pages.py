@@ -16,7 +16,6 @@ from api.routers.queue import show_queue
 from api.schemas import Event, Experiment
 from api.shapes import to_event
 from api.web.log_part import newest_lines
-from api.web.outputs_part import outputs_part
 from api.web.page_routes import PageRoute, templates
 from api.web.views import chart_groups, has_token_views, result_rows, stage_rows
 from service import certificates, experiments, metric_store
@@ -81,7 +80,6 @@ async def experiment_page(
     """Course, results, live charts, rollouts, log, specification and outputs."""
     # Older lines lie in the storage: they are read before the session has begun anything.
     log = await newest_lines(reader, experiment_id)
-    outputs = await outputs_part(settings.output_dir(experiment_id))
     experiment = await show_experiment(experiment_id, session)
     events = await _all_events(session, experiment_id)
     known = {entry.name for entry in await metric_store.list_names(session, experiment_id)}
@@ -104,7 +102,6 @@ async def experiment_page(
         "spec_lines": specification.lines(experiment.spec),
         "as_yaml": specification.as_yaml,
         "lineage": await read_lineage(session, user, experiment),
-        "outputs": outputs,
         "spend": await read_spend(session, experiment_id),
     }
     return templates.TemplateResponse(request, "experiment.html", context)

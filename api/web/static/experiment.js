@@ -6,6 +6,7 @@ import { connect, onChange } from "./chart_settings.js";
 import { adopt, charts, redraw } from "./charts.js";
 import { element, timeOf } from "./elements.js";
 import { showNewLines } from "./logs.js";
+import { refreshOutputs } from "./outputs.js";
 import { tellOfNewRollouts } from "./rollouts.js";
 import { api, article } from "./service.js";
 import { refreshTimeline } from "./timeline.js";
@@ -43,7 +44,10 @@ function showEvent(event) {
     refreshParts().catch(() => {});
   }
   if (event.kind === "tau_calibrated" && calibration) showCalibration(event.detail);
-  if (event.kind === "stage") refreshParts().catch(() => {});
+  if (event.kind === "stage") {
+    refreshParts().catch(() => {});
+    refreshOutputs();
+  }
   refreshTimeline().catch(() => {});
 }
 
