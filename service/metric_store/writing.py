@@ -10,7 +10,7 @@ All appends of an attempt hold its row, and attempts of one experiment never ove
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import islice, repeat
+from itertools import accumulate, islice
 from operator import lt
 
 from sqlalchemy import text
@@ -31,15 +31,20 @@ _KNOWN = text("""
         ON series.attempt_id = :attempt_id AND series.name = ANY(CAST(:names AS text[]))
 """)
 
-# Series and points at once; of the points one row for each series, whatever their number.
+# Series and points at once; of the points one row for each series, whatever their number. The columns of all series
+# come one behind the other, and each series has its slice of them, which costs less than to take them apart row by row.
 _STORE = text("""
-    WITH upserted AS (
+    WITH fresh AS (
+        SELECT * FROM unnest(CAST(:names AS text[]), CAST(:firsts AS bigint[]), CAST(:lasts AS bigint[]),
+                             CAST(:last_steps AS bigint[]), CAST(:last_values AS float8[]),
+                             CAST(:last_ts AS timestamptz[]))
+            AS fresh (name, first, last, last_step, last_value, last_ts)
+    ), upserted AS (
         INSERT INTO metric_series AS series
             (experiment_id, attempt_id, name, num_points, tail_points, last_step, last_value, last_ts, change)
-        SELECT :experiment_id, :attempt_id, name, num_points, num_points, last_step, last_value, last_ts, :change
-        FROM unnest(CAST(:names AS text[]), CAST(:counts AS bigint[]), CAST(:last_steps AS bigint[]),
-                    CAST(:last_values AS float8[]), CAST(:last_ts AS timestamptz[]))
-            AS fresh (name, num_points, last_step, last_value, last_ts)
+        SELECT :experiment_id, :attempt_id, name, last - first + 1, last - first + 1, last_step, last_value, last_ts,
+               :change
+        FROM fresh
         ON CONFLICT (attempt_id, name) DO UPDATE SET
             num_points = series.num_points + excluded.num_points,
             tail_points = series.tail_points + excluded.tail_points,
@@ -50,12 +55,9 @@ _STORE = text("""
         RETURNING id, name, tail_points
     ), points AS (
         INSERT INTO metric_tail (series_id, first_step, steps, ts, values)
-        SELECT upserted.id, min(step), array_agg(step ORDER BY place), array_agg(at ORDER BY place),
-               array_agg(value ORDER BY place)
-        FROM unnest(CAST(:places AS bigint[]), CAST(:steps AS bigint[]), CAST(:ts AS timestamptz[]),
-                    CAST(:values AS float8[])) WITH ORDINALITY AS point (series, step, at, value, place)
-        JOIN upserted ON upserted.name = (CAST(:names AS text[]))[point.series]
-        GROUP BY upserted.id
+        SELECT id, (CAST(:steps AS bigint[]))[first], (CAST(:steps AS bigint[]))[first:last],
+               (CAST(:ts AS timestamptz[]))[first:last], (CAST(:values AS float8[]))[first:last]
+        FROM upserted JOIN fresh USING (name)
     )
     SELECT id, tail_points FROM upserted
 """)
@@ -136,6 +138,7 @@ async def _select_fresh(
 async def _store(session: AsyncSession, attempt: Attempt, fresh: dict[str, _Fresh], newest: int) -> dict[int, int]:
     """Writes series and tail; returns the length of each touched tail by series id."""
     series = list(fresh.values())
+    lasts = list(accumulate(len(one.steps) for one in series))
     stored = await session.execute(
         _STORE,
         {
@@ -143,12 +146,12 @@ async def _store(session: AsyncSession, attempt: Attempt, fresh: dict[str, _Fres
             "attempt_id": attempt.id,
             "change": newest + 1,
             "names": list(fresh),
-            "counts": BigInts([len(one.steps) for one in series]),
+            # PostgreSQL counts from 1.
+            "firsts": BigInts([last - len(one.steps) + 1 for one, last in zip(series, lasts, strict=True)]),
+            "lasts": BigInts(lasts),
             "last_steps": BigInts([one.last_step for one in series]),
             "last_values": Doubles([one.values[-1] for one in series]),
             "last_ts": Times([one.ts[-1] for one in series]),
-            # PostgreSQL counts the names from 1.
-            "places": BigInts([at for place, one in enumerate(series, 1) for at in repeat(place, len(one.steps))]),
             "steps": BigInts([step for one in series for step in one.steps]),
             "ts": Times([ts for one in series for ts in one.ts]),
             "values": Doubles([value for one in series for value in one.values]),

@@ -298,7 +298,7 @@ async def test_what_unreleased_attempts_hold_is_taken(sessions: Sessions, lease:
     await see_cluster(sessions, num_cpus=1.5)
     first, second = await queue_one(sessions), await queue_one(sessions)
     assert await run_admission(sessions, lease) == 1
-    assert (await experiment(sessions, second)).waiting_reason == "needs 1 CPUs; what becomes free is kept for it"
+    assert (await experiment(sessions, second)).waiting_reason == "needs 1 CPU; what becomes free is kept for it"
     async with sessions.begin() as session:
         attempt = await session.get_one(Attempt, (await attempt_of(sessions, first)).id)
         await attempts.end_attempt(session, attempt, EndReason.STAGE_FAILED, "boom", {})
