@@ -32,7 +32,8 @@ def resolved(spec: ExperimentSpec) -> dict[str, Any]:
 
 def chosen(spec: ExperimentSpec) -> dict[str, Any]:
     """Without what stands at its default."""
-    return _chosen(resolved(spec), spec.model_dump(mode="json", exclude_defaults=True))
+    picked: dict[str, Any] = _chosen(resolved(spec), spec.model_dump(mode="json", exclude_defaults=True))
+    return picked
 
 
 def defaults(spec: ExperimentSpec) -> list[str]:

@@ -30,6 +30,9 @@ async def read_logs(
         int | None, Query(ge=1, lt=2**63, description="With `tail`: only lines with a smaller id.")
     ] = None,
     source: Annotated[str | None, Query(max_length=80, description="Only what this one wrote.")] = None,
+    role: Annotated[
+        str | None, Query(max_length=80, description="Only what actors of this name wrote, whatever their process.")
+    ] = None,
     attempt: Annotated[int | None, Query(ge=1, lt=2**31, description="Only lines of this attempt.")] = None,
     search: Annotated[str | None, Query(min_length=1, max_length=200, description="A part of the line.")] = None,
 ) -> LogPage:
@@ -38,7 +41,7 @@ async def read_logs(
     With `tail` and `before` a reader goes backward, `next_before` after `next_before`.
     A line keeps its id when it moves from the database into the storage, so a reader goes on wherever it was.
     """
-    wanted = LogFilter(source=source, attempt_number=attempt, search=search)
+    wanted = LogFilter(source=source, role=role, attempt_number=attempt, search=search)
     if tail is not None:
         older = await reader.older(experiment_id, before=before or _END, count=tail, wanted=wanted)
         items = [_to_line(line) for line in older.lines if line.id > after]

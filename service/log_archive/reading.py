@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Row, Select, func, select
+from sqlalchemy import Row, Select, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from service.log_archive.files import ArchivedLine, chunk_name, read_chunk
@@ -30,6 +30,8 @@ class LogFilter:
     """Which lines a person wants to see; what is left out narrows nothing."""
 
     source: str | None = None
+    role: str | None = None
+    """Whoever is called so, whatever its process: `Trainer` stands for `Trainer:4711` and all others."""
     attempt_number: int | None = None
     search: str | None = None
     """A part of the line, in any case."""
@@ -38,6 +40,7 @@ class LogFilter:
         """Whether the line is wanted."""
         return (
             (self.source is None or line.source == self.source)
+            and (self.role is None or role_of(line.source) == self.role)
             and (self.attempt_number is None or line.attempt_number == self.attempt_number)
             and (self.search is None or self.search.lower() in line.text.lower())
         )
@@ -46,6 +49,9 @@ class LogFilter:
         """The same for rows."""
         if self.source is not None:
             rows = rows.where(LogLineRow.source == self.source)
+        if self.role is not None:
+            named = LogLineRow.source == self.role
+            rows = rows.where(or_(named, LogLineRow.source.startswith(f"{self.role}:", autoescape=True)))
         if self.attempt_number is not None:
             rows = rows.where(Attempt.number == self.attempt_number)
         if self.search is not None:
@@ -55,7 +61,17 @@ class LogFilter:
     def may_be_in(self, chunk: LogChunkRow) -> bool:
         """Whether a file can hold a wanted line."""
         right_source = self.source is None or self.source in chunk.sources
-        return right_source and (self.attempt_number is None or self.attempt_number in chunk.attempt_numbers)
+        right_role = self.role is None or self.role in map(role_of, chunk.sources)
+        return (
+            right_source
+            and right_role
+            and (self.attempt_number is None or self.attempt_number in chunk.attempt_numbers)
+        )
+
+
+def role_of(source: str) -> str:
+    """The name of an actor without its process."""
+    return source.partition(":")[0]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

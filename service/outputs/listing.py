@@ -111,13 +111,15 @@ def _files(filesystem: Any, root: str, folder: str) -> tuple[list[OutputFile], d
     """The files below a folder, names sorted, and when the newest was written."""
     if not filesystem.isdir(folder):
         return [], None
-    found, newest = [], None
+    found: list[OutputFile] = []
+    newest: datetime | None = None
     for location, entry in sorted(filesystem.find(folder, detail=True).items()):
         if entry["type"] != "file" or not _is_inside(filesystem, root, location):
             continue
         path = location[len(folder) :].lstrip("/")
         found.append(OutputFile(path=path, num_bytes=int(entry["size"] or 0), location=location))
-        newest = max(filter(None, (newest, _written_at(entry))), default=None)
+        written = _written_at(entry)
+        newest = max(newest or written, written) if written else newest
     return found, newest
 
 

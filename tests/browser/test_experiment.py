@@ -133,6 +133,9 @@ def test_the_log_is_searched_and_goes_back_to_its_first_line(page: Page) -> None
     log.get_by_label("Find").press("Enter")
     expect(log.locator(".line")).to_have_count(11)
     expect(log.locator("mark").first).to_have_text("line 77")
+    log.get_by_label("Find").fill("")
+    log.get_by_label("Written by").select_option("role=Trainer")
+    expect(log.locator(".line")).to_have_count(1)
 
 
 def test_texts_from_runs_do_nothing_and_the_page_is_for_everybody(page: Page) -> None:

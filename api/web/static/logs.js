@@ -69,9 +69,14 @@ function noteOlder(before) {
   older.disabled = before === null;
 }
 
+// `by` is a role or one process of it: "role=Trainer", "source=Trainer:4711".
+function asked() {
+  const given = [...new FormData(form)].filter(([, value]) => value !== "");
+  return new URLSearchParams(given.map(([name, value]) => (name === "by" ? [value.split("=")[0], value.slice(value.indexOf("=") + 1)] : [name, value])));
+}
+
 async function showNewest() {
-  const given = new FormData(form);
-  wanted = new URLSearchParams([...given].filter(([, value]) => value !== ""));
+  wanted = asked();
   told.textContent = "looking …";
   const page = await getJson(`/logs?${wanted}&tail=${PAGE}`);
   log.replaceChildren(...page.items.map(lineOf));
@@ -93,11 +98,19 @@ async function showOlder() {
 
 const attempt = (work) => work().catch((error) => (told.textContent = error.message));
 
+const roleOf = (source) => source.split(":")[0];
+
 async function offerSources() {
   const { items } = await getJson("/logs/sources");
-  const select = form.elements.source;
+  const select = form.elements.by;
   const chosen = select.value;
-  select.replaceChildren(new Option("everybody", ""), ...items.map((source) => new Option(source, source)));
+  const options = [new Option("everybody", "")];
+  for (const role of new Set(items.map(roleOf))) {
+    const own = items.filter((source) => roleOf(source) === role);
+    options.push(new Option(own.length > 1 ? `${role}, all ${own.length}` : role, `role=${role}`));
+    if (own.length > 1) options.push(...own.map((source) => new Option(`\u2003${source}`, `source=${source}`)));
+  }
+  select.replaceChildren(...options);
   select.value = chosen;
 }
 
@@ -105,9 +118,9 @@ form.addEventListener("submit", (event) => {
   event.preventDefault();
   attempt(showNewest);
 });
-for (const name of ["source", "attempt"]) form.elements[name].addEventListener("change", () => attempt(showNewest));
+for (const name of ["by", "attempt"]) form.elements[name].addEventListener("change", () => attempt(showNewest));
 form.elements.search.addEventListener("search", ({ target }) => target.value || attempt(showNewest)); // cleared by its cross
-form.elements.source.addEventListener("focus", () => offerSources().catch(() => {}));
+form.elements.by.addEventListener("focus", () => offerSources().catch(() => {}));
 older.addEventListener("click", () => attempt(showOlder));
 offerSources().catch(() => {});
 log.scrollTop = log.scrollHeight;

@@ -53,7 +53,7 @@ function markOf(incident, scale) {
 }
 
 function laneOf(attempt, course, scale) {
-  const incidents = course.incidents.filter((one) => one.attempt_number === attempt.number && one.weight !== "notice");
+  const incidents = course.incidents.filter((one) => one.attempt_number === attempt.number && one.kind !== "note");
   const spans = attempt.spans.map((span) => spanOf(span, scale, course.now));
   const lane = element("ol", [...spans, ...incidents.slice(0, 60).map((one) => markOf(one, scale))], "lane");
   lane.setAttribute("aria-label", `Attempt ${attempt.number}`);
