@@ -16,8 +16,6 @@ _WEIGHTS: Mapping[str, Weight] = {
     "engine_lost": "problem",
     "engine_replaced": "problem",
     "events_left_out": "problem",
-    "preempt_requested": "notice",
-    "preemption_acknowledged": "notice",
     "sentinel": "problem",
     "stalled": "problem",
     "trainer_restarted": "problem",

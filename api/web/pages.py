@@ -1,5 +1,7 @@
 """The page: the list of experiments and one experiment. Each view is made from the same answers as its JSON twin."""
 
+import json
+from functools import partial
 from typing import Annotated
 from urllib.parse import urlencode
 
@@ -101,6 +103,7 @@ async def experiment_page(
         "specification": await read_specification(session, user, experiment_id, against or None),
         "spec_lines": specification.lines(experiment.spec),
         "as_yaml": specification.as_yaml,
+        "as_json": partial(json.dumps, ensure_ascii=False),
         "lineage": await read_lineage(session, user, experiment),
         "spend": await read_spend(session, experiment_id),
     }

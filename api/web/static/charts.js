@@ -41,6 +41,7 @@ export function adopt(figure) {
     isDrawn: false,
     isVisible: false,
     isStale: true,
+    series: [], // as last drawn
     request: 0,
   };
   charts.push(chart);
@@ -90,6 +91,17 @@ export async function redraw(due) {
   }
 }
 
+// Draws again what is there, after another choice of axes or smoothing. Zoomed charts are then read again: their smoothing
+// begins before their edge.
+export async function restyle() {
+  if (settings.unit !== "step") await loadAxes();
+  for (const chart of charts) chart.isStale ||= !chart.isVisible;
+  await Promise.all(charts.filter((chart) => chart.isVisible && chart.isDrawn).map((chart) => draw(chart, chart.series)));
+  clearTimeout(rereading);
+  rereading = setTimeout(() => redraw(charts.filter((chart) => chart.window)).catch(() => {}), 300);
+}
+let rereading = 0;
+
 async function detail(chart) {
   const mine = ++chart.request;
   const series = await read(chart.names, chart.window);
@@ -103,6 +115,7 @@ async function draw(chart, all) {
     return;
   }
   if (!chart.isDrawn) chart.element.textContent = "";
+  chart.series = series;
   const axis = axisOf(chart.stage, settings.unit);
   const how = { smoothing: settings.smoothing, window: chart.window };
   const plan = planOf(chart, axis);

@@ -3,7 +3,7 @@
 import { drawHistogram } from "./calibration_histogram.js";
 import { refreshPicker } from "./chart_picker.js";
 import { connect, onChange } from "./chart_settings.js";
-import { adopt, charts, redraw } from "./charts.js";
+import { adopt, charts, redraw, restyle } from "./charts.js";
 import { element, timeOf } from "./elements.js";
 import { showNewLines } from "./logs.js";
 import { refreshOutputs } from "./outputs.js";
@@ -126,8 +126,8 @@ article.addEventListener("click", (event) => {
 inReadersZone();
 connect(document.getElementById("chart-settings"));
 for (const figure of document.querySelectorAll("figure.plot[data-names]")) adopt(figure);
-onChange(() => redraw(charts).catch(() => {}));
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => redraw(charts).catch(() => {}));
+onChange(() => restyle().catch(() => {}));
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => restyle().catch(() => {}));
 if (calibration) showCalibration(JSON.parse(calibration.dataset.histogram));
 refreshPicker().catch(() => {});
 refreshTimeline().catch(() => {});

@@ -10,6 +10,7 @@ const told = form.querySelector(".told");
 const older = form.querySelector(".older");
 let wanted = new URLSearchParams(); // what was asked for, as the lines show it
 let isBusy = false;
+let question = 0; // lines that belong to an older one are dropped
 
 // The line's text, with what was searched for marked.
 function marked(text) {
@@ -51,10 +52,12 @@ function append(items) {
 export async function showNewLines() {
   if (isBusy) return;
   isBusy = true;
+  const mine = question;
   try {
     let next = Number(log.dataset.last);
     while (next !== null) {
       const page = await getJson(`/logs?${wanted}&after=${next}&limit=2000`);
+      if (mine !== question) return;
       append(page.items);
       next = page.next_after;
       if (next !== null) log.dataset.last = next;
@@ -77,8 +80,10 @@ function asked() {
 
 async function showNewest() {
   wanted = asked();
+  const mine = ++question;
   told.textContent = "looking …";
   const page = await getJson(`/logs?${wanted}&tail=${PAGE}`);
+  if (mine !== question) return;
   log.replaceChildren(...page.items.map(lineOf));
   log.dataset.last = page.items.at(-1)?.id ?? log.dataset.last;
   noteOlder(page.next_before);
