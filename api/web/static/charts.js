@@ -11,6 +11,7 @@ const WARM_UP = 0.5; // of the width of a zoomed stretch is read before it, so t
 
 export const charts = [];
 const seen = new Map(); // charts by their figures, for the observer
+let rereading = 0; // the timer of zoomed charts that are to be read again
 
 function queryOf(names, window) {
   const query = new URLSearchParams(names.map((name) => ["name", name]));
@@ -100,8 +101,6 @@ export async function restyle() {
   clearTimeout(rereading);
   rereading = setTimeout(() => redraw(charts.filter((chart) => chart.window)).catch(() => {}), 300);
 }
-let rereading = 0;
-
 async function detail(chart) {
   const mine = ++chart.request;
   const series = await read(chart.names, chart.window);

@@ -14,7 +14,7 @@ export function timeOf(iso, { short = false } = {}) {
   const made = element("time", momentText(iso, short));
   made.dateTime = iso;
   made.title = new Date(iso).toLocaleString();
-  made.dataset.local = "";
+  made.dataset.form = short ? "clock" : "exact";
   return made;
 }
 

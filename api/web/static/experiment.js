@@ -110,11 +110,10 @@ async function act(button) {
 }
 
 function inReadersZone() {
-  for (const time of document.querySelectorAll("time:not([data-local])")) {
-    const short = time.closest("#events, #log");
-    time.textContent = short ? new Date(time.dateTime).toLocaleTimeString() : new Date(time.dateTime).toLocaleString();
-    time.title = new Date(time.dateTime).toLocaleString();
-    time.dataset.local = "";
+  for (const time of document.querySelectorAll("time")) {
+    const moment = new Date(time.dateTime);
+    time.textContent = time.dataset.form === "clock" ? moment.toLocaleTimeString() : moment.toLocaleString();
+    time.title = moment.toLocaleString();
   }
 }
 

@@ -1,5 +1,5 @@
 // The log: newest lines at first, then live; searched and narrowed by the service, older lines on demand.
-import { element } from "./elements.js";
+import { element, timeOf } from "./elements.js";
 import { getJson } from "./service.js";
 
 const PAGE = 500;
@@ -27,11 +27,7 @@ function marked(text) {
 }
 
 function lineOf({ id, ts, source, text }) {
-  const time = element("time", new Date(ts).toLocaleTimeString());
-  time.dateTime = ts;
-  time.title = new Date(ts).toLocaleString();
-  time.dataset.local = "";
-  const made = element("div", [time, " ", element("span", source, "who"), " ", element("span", marked(text), "text")], "line");
+  const made = element("div", [timeOf(ts, { short: true }), " ", element("span", source, "who"), " ", element("span", marked(text), "text")], "line");
   made.dataset.id = id;
   return made;
 }
