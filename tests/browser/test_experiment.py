@@ -25,8 +25,10 @@ def attempt(site: Site) -> Attempt:
 
 @pytest.fixture
 def page(visit: Visit, attempt: Attempt) -> Page:
-    """Its page."""
-    return visit(f"/experiments/{attempt.experiment_id}")
+    """Its page, once the course above the charts has its place."""
+    page = visit(f"/experiments/{attempt.experiment_id}")
+    expect(page.locator("#timeline .lane")).to_have_count(2)
+    return page
 
 
 def trace_of(page: Page, figure: str, place: str) -> dict[str, list[float | None]]:
