@@ -13,7 +13,7 @@ STAMP := $(VENV)/.installed-$(firstword $(shell cat requirements.lock pyproject.
 
 export TORCH_INDEX
 
-.PHONY: help install demo test gate format lock schema clean
+.PHONY: help install demo test gate format lock schema reference clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ lock: ## resolve requirements.lock anew
 schema: ## write the JSON Schema of specifications
 	mkdir -p docs
 	$(VENV)/bin/sedray schema > docs/experiment.schema.json
+
+reference: ## write the reference of the command line to docs/reference
+	$(VENV)/bin/python .ci/reference.py docs/reference
 
 clean: ## remove .venv and caches; experiments in .sedray stay
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

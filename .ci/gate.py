@@ -23,6 +23,7 @@ MYPY_TARGETS = (
     "migrations/apply.py",
     ".ci/gate.py",
     ".ci/size_caps.py",
+    ".ci/reference.py",
 )
 STEPS: dict[str, list[str]] = {
     "ruff": ["ruff", "check", "."],

@@ -12,7 +12,8 @@ from api.access_log import AccessLog
 from api.body_limits import BodyLimits
 from api.live_stream import SharedLooks
 from api.oidc.provider import OidcProvider
-from api.problems import install_problem_handlers, use_problems_in_openapi
+from api.openapi_document import improve_openapi, operation_id
+from api.problems import install_problem_handlers
 from api.request_ids import RequestIds
 from api.routers import (
     attempts,
@@ -70,7 +71,13 @@ def create_app(
     """
     # FastAPI's own viewers of the OpenAPI document load their scripts from other hosts; ours serves no such page.
     app = FastAPI(
-        title="sedray", version="1", description=_DESCRIPTION, lifespan=_lifespan, docs_url=None, redoc_url=None
+        title="sedray",
+        version="1",
+        description=_DESCRIPTION,
+        lifespan=_lifespan,
+        docs_url=None,
+        redoc_url=None,
+        generate_unique_id_function=operation_id,
     )
     app.state.settings = settings
     app.state.secret = settings.secret_key()
@@ -109,7 +116,7 @@ def create_app(
     app.add_middleware(AccessLog)
     app.add_middleware(RequestIds)
     install_problem_handlers(app)
-    use_problems_in_openapi(app)
+    improve_openapi(app)
     return app
 
 

@@ -19,6 +19,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from api.schemas import Event
 from api.shapes import to_event
+from api.stream_schemas import End, LastLogLine, MetricValue, MetricValues
 from service import experiments, log_store, metric_store
 from service.contract.messages import Progress
 from service.contract.status import EndReason, ExperimentStatus
@@ -30,33 +31,6 @@ logger = logging.getLogger(__name__)
 
 CLOSES_AFTER_S = 600.0
 _EVENTS_PER_LOOK = 200
-
-
-class MetricValue(WireModel):
-    """The newest value of a metric."""
-
-    name: str
-    step: int
-    value: float
-
-
-class MetricValues(WireModel):
-    """Data of `metrics`: the metrics that changed."""
-
-    values: list[MetricValue]
-
-
-class LastLogLine(WireModel):
-    """Data of `logs`: there are lines up to this id."""
-
-    last_id: int
-
-
-class End(WireModel):
-    """Data of `end`."""
-
-    status: ExperimentStatus
-    end_reason: EndReason | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

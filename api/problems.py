@@ -16,7 +16,6 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
 from api.request_ids import request_id_of
-from api.schemas import Problem
 from service import errors
 from service.contract.spec import ExperimentSpec
 from service.contract.strict_model import describe_details
@@ -200,26 +199,3 @@ async def _on_unexpected(request: Request, _: Exception) -> JSONResponse:
     detail = f"{request.method} {request.url.path} failed by a fault of the service; its log says more"
     headers = {"X-Request-Id": request_id}
     return _respond(500, "internal_error", "The service failed", detail, headers=headers)
-
-
-def use_problems_in_openapi(app: FastAPI) -> None:
-    """Describes every error in the app's OpenAPI document as what it is, a problem document."""
-    original = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            _replace_validation_errors(original())
-        return original()
-
-    app.openapi = openapi  # type: ignore[method-assign]
-
-
-def _replace_validation_errors(document: dict[str, Any]) -> None:
-    problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
-    schemas = document["components"]["schemas"]
-    schemas.update({**problem.pop("$defs", {}), "Problem": problem})
-    for unused in ("HTTPValidationError", "ValidationError"):
-        schemas.pop(unused, None)
-    for operation in (operation for path in document["paths"].values() for operation in path.values()):
-        if "HTTPValidationError" in str(operation["responses"].get("422")):
-            operation["responses"] |= {str(status): entry for status, entry in problem_responses(422).items()}

@@ -1,5 +1,6 @@
 """The API's process: `python -m api.server`, with its settings in the environment (`SEDRAY_…`)."""
 
+import gc
 import logging
 import signal
 import socket
@@ -38,6 +39,9 @@ def main() -> None:
     settings: ApiSettings = app.state.settings
     configure_tracing("api", settings.otlp_endpoint)
     serve_metrics(settings.metrics_host, settings.metrics_port)
+    # What start-up has made stays: the collector need not look through it again and again.
+    gc.collect()
+    gc.freeze()
     config = uvicorn.Config(
         app,
         host=settings.host,

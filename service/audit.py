@@ -6,9 +6,9 @@ Only `record` writes, and nothing updates or deletes: the database refuses it (m
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
-from sqlalchemy import Select, insert, select
+from sqlalchemy import Select, Table, insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from service.access import Actor, Principal
@@ -42,7 +42,7 @@ class AuditFilter:
     until: datetime | None = None
 
 
-_INSERT = insert(AuditEntry)
+_INSERT = insert(cast(Table, AuditEntry.__table__))
 
 
 async def record(
@@ -68,7 +68,7 @@ async def record(
         "before": None if before is None else storable_value(dict(before)),
         "after": None if after is None else storable_value(dict(after)),
     }
-    await session.execute(_INSERT, entry, execution_options={"dml_strategy": "raw"})
+    await session.execute(_INSERT, entry)
 
 
 async def entries_before(

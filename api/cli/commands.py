@@ -1,9 +1,8 @@
 """The commands. Each prints for people, or with `--json` the service's own answer.
 
-Exit codes: 0 done; 1 refused or failed; 2 wrong usage; 3 no service reached; 4 the experiment watched did not succeed.
+Exit codes: `api.cli.calling.ExitCode`.
 """
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,41 +11,49 @@ import typer
 from api.cli import stack
 from api.cli.admin import admin_app
 from api.cli.admin.tables import me_view
-from api.cli.calling import AsJson, client_of, console, print_json
+from api.cli.admin.tokens import token_app
+from api.cli.arguments import ExperimentId
+from api.cli.calling import AsJson, ExitCode, client_of, console, print_json, waiting
 from api.cli.certificate_text import certificate_summary, certificate_view
-from api.cli.connection import DEFAULT_DATA
+from api.cli.completion import profile_names
 from api.cli.data_preview import preview_view
 from api.cli.demo import run_demo
 from api.cli.doctor import diagnosis_view, examine, is_well
+from api.cli.forms import Commands, print_entry
 from api.cli.log_printer import LogPrinter
+from api.cli.panels import HERE, LOOK, QUEUE, RUN, SERVICE, STUDIES
+from api.cli.profile_commands import profile_app
 from api.cli.queue_commands import add_queue_commands
 from api.cli.queue_tables import orders_view
 from api.cli.spec_files import apply_overrides, load_spec
 from api.cli.study_commands import study_app
-from api.cli.study_report import add_study_report_commands
+from api.cli.study_report import add_study_report_commands, report
 from api.cli.tables import experiment_view, experiments_table, plan_view, queue_table, results_table
-from api.cli.token_text import token_text
+from api.cli.token_text import token_text, token_views_table
 from api.cli.watch import watch as watch_live
 from api.client import SedrayClient
+from api.client.connection import DEFAULT_DATA
 from api.schemas import Experiment
 from service.contract.failures import NO_FAILURE
 from service.contract.json_schema import schema_text
 from service.contract.status import ExperimentStatus
 
-app = typer.Typer(
+app = Commands(
     name="sedray",
     help="Run SFT-then-RL experiments: submit them, follow them, compare what they leave behind.",
-    no_args_is_help=True,
+    epilog="A profile says where the service is: sedray profile add NAME --url … --token-file …",
     pretty_exceptions_enable=False,
 )
-data_app = typer.Typer(help="Look at data before a run.", no_args_is_help=True)
-app.add_typer(data_app, name="data")
+data_app = Commands(help="Look at data before a run.")
+app.add_typer(data_app, name="data", rich_help_panel=STUDIES)
 add_queue_commands(app)
-app.add_typer(admin_app, name="admin")
+app.add_typer(admin_app, name="admin", rich_help_panel=SERVICE)
+app.add_typer(token_app, name="token", rich_help_panel=SERVICE)
+app.add_typer(profile_app, name="profile", rich_help_panel=HERE)
 add_study_report_commands(study_app)
-app.add_typer(study_app, name="study")
+app.add_typer(study_app, name="study", rich_help_panel=STUDIES)
+app.command("report", rich_help_panel=STUDIES)(report)
 
-ExperimentId = Annotated[str, typer.Argument(help="The experiment's id, as `sedray ls` shows it.", show_default=False)]
 SpecFile = Annotated[Path, typer.Argument(help="Specification in YAML or JSON.", show_default=False)]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", help="Change a value: sft.objective.lambda=2 (repeatable).")
@@ -57,6 +64,10 @@ DataFolder = Annotated[Path, typer.Option("--data", help="Data folder of the loc
 @app.callback()
 def connect(
     context: typer.Context,
+    profile: Annotated[
+        str | None,
+        typer.Option(help="Service by name; see `sedray profile`.", show_default=False, autocompletion=profile_names),
+    ] = None,
     url: Annotated[str | None, typer.Option(help="Address of the service.", show_default=False)] = None,
     token_file: Annotated[Path | None, typer.Option(help="File with your API token.", show_default=False)] = None,
     data: Annotated[
@@ -64,10 +75,12 @@ def connect(
     ] = None,
 ) -> None:
     """Remembers where the service is; nothing is called before a command needs it."""
-    context.obj = {"url": url, "token_file": token_file, "data": data}
+    if profile is not None and data is not None:
+        raise typer.BadParameter("--profile and --data each name a service; give one of them")
+    context.obj = {"url": url, "token_file": token_file, "data": data, "profile": profile}
 
 
-@app.command()
+@app.command(rich_help_panel=HERE)
 def up(
     data: DataFolder = DEFAULT_DATA,
     host: Annotated[str, typer.Option(help="Address to listen on; loopback unless told otherwise.")] = "127.0.0.1",
@@ -90,7 +103,7 @@ def up(
     stack.become([part for name, value in options.items() if value is not None for part in (name, str(value))])
 
 
-@app.command()
+@app.command(rich_help_panel=RUN)
 def submit(
     context: typer.Context,
     spec_file: SpecFile,
@@ -116,7 +129,7 @@ def submit(
             console.print(f"{experiment.id} is {experiment.status.value}; follow it with: sedray watch {experiment.id}")
 
 
-@app.command("ls")
+@app.command("ls", rich_help_panel=LOOK)
 def list_experiments(
     context: typer.Context,
     status: Annotated[ExperimentStatus | None, typer.Option(help="Only experiments of this status.")] = None,
@@ -138,7 +151,7 @@ def list_experiments(
             console.print(f"more: --cursor {page.next_cursor}", style="dim", soft_wrap=True)
 
 
-@app.command()
+@app.command(rich_help_panel=QUEUE)
 def queue(context: typer.Context, as_json: AsJson = False) -> None:
     """Show capacity, what runs, what waits, and why."""
     with client_of(context) as client:
@@ -149,7 +162,7 @@ def queue(context: typer.Context, as_json: AsJson = False) -> None:
         console.print(orders_view(client.queue_orders()), queue_table(reply), sep="")
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK)
 def show(context: typer.Context, experiment_id: ExperimentId, as_json: AsJson = False) -> None:
     """Show one experiment with its attempts and results."""
     with client_of(context) as client:
@@ -164,7 +177,7 @@ def show(context: typer.Context, experiment_id: ExperimentId, as_json: AsJson = 
             console.print(certificate_summary(client.certificate(experiment_id, failed[-1])))
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK)
 def certificate(
     context: typer.Context,
     experiment_id: ExperimentId,
@@ -179,14 +192,17 @@ def certificate(
         console.print(certificate_view(found, num_lines=lines)) if not as_json else print_json(found)
 
 
-@app.command()
+@app.command(rich_help_panel=RUN)
 def watch(context: typer.Context, experiment_id: ExperimentId, as_json: AsJson = False) -> None:
-    """Follow an experiment live to its end. With --json: one line for each message of the live stream."""
+    """Follow an experiment live to its end.
+
+    With --json one line for each message of the live stream.
+    """
     with client_of(context) as client:
         _follow(client, experiment_id, as_json)
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK)
 def logs(
     context: typer.Context,
     experiment_id: ExperimentId,
@@ -196,10 +212,23 @@ def logs(
     source: Annotated[str | None, typer.Option(help="Only of one source, such as driver or Trainer:4711.")] = None,
     attempt: Annotated[int | None, typer.Option(min=1, help="Only of one attempt.")] = None,
     search: Annotated[str | None, typer.Option(help="Only lines that contain this.")] = None,
+    sources: Annotated[bool, typer.Option("--sources", help="List who has written lines instead.")] = False,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write the whole log to this file.", show_default=False)
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Print what the driver and its actors wrote."""
     with client_of(context) as client:
+        if output is not None:
+            with waiting(f"writing {output} …"):
+                client.download_log(experiment_id, output)
+            console.print(f"written to {output}", markup=False, soft_wrap=True)
+            return
+        if sources:
+            found = client.log_sources(experiment_id)
+            console.print(*found.items, sep="\n", markup=False) if not as_json else print_json(found)
+            return
         reader = LogPrinter(client, experiment_id, as_json=as_json, source=source, attempt=attempt, search=search)
         reader.print_all() if everything else reader.print_newest(tail)
         if not follow:
@@ -209,18 +238,26 @@ def logs(
                 reader.print_new()
 
 
-@app.command()
-def tokens(
+@app.command("tokens", hidden=True)  # what it was called before API tokens came
+@app.command("token-view", rich_help_panel=LOOK)
+def token_view(
     context: typer.Context,
     experiment_id: ExperimentId,
     step: Annotated[
         int | None, typer.Option(min=0, help="After so many steps; default: the newest view.", show_default=False)
     ] = None,
     sample: Annotated[int, typer.Option(min=0, help="Which held-out sample.")] = 0,
+    which: Annotated[
+        bool, typer.Option("--list", help="List which samples were looked at, after which steps.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show a held-out sample token by token: which are flexible, and what the model thinks of them."""
     with client_of(context) as client:
+        if which:
+            page = client.token_views(experiment_id, limit=1000)
+            console.print(token_views_table(page.items)) if not as_json else print_json(page)
+            return
         if step is None:
             views = client.token_views(experiment_id, sample_index=sample, limit=1000).items
             step = max((view.step for view in views), default=0)
@@ -228,21 +265,21 @@ def tokens(
         console.print(token_text(view)) if not as_json else print_json(view)
 
 
-@app.command()
+@app.command(rich_help_panel=RUN)
 def cancel(context: typer.Context, experiment_id: ExperimentId, as_json: AsJson = False) -> None:
     """Cancel an experiment, queued or running."""
     with client_of(context) as client:
         _report(client.cancel(experiment_id), as_json)
 
 
-@app.command()
+@app.command(rich_help_panel=RUN)
 def retry(context: typer.Context, experiment_id: ExperimentId, as_json: AsJson = False) -> None:
     """Queue a failed or cancelled experiment again; it goes on from its last checkpoint."""
     with client_of(context) as client:
         _report(client.retry(experiment_id), as_json)
 
 
-@app.command()
+@app.command(rich_help_panel=SERVICE)
 def whoami(context: typer.Context, as_json: AsJson = False) -> None:
     """Show whose token you use, and your role in each project."""
     with client_of(context) as client:
@@ -250,17 +287,20 @@ def whoami(context: typer.Context, as_json: AsJson = False) -> None:
         console.print(me_view(me)) if not as_json else print_json(me)
 
 
-@app.command()
+@app.command(rich_help_panel=SERVICE)
 def doctor(context: typer.Context, as_json: AsJson = False) -> None:
-    """Look into the service and all that it stands on; exit code 1 if something is at fault. For admins."""
+    """Look into the service and all that it stands on; for admins.
+
+    Exit code 1 if something is at fault.
+    """
     with client_of(context) as client:
         found = examine(client)
         console.print(diagnosis_view(found)) if not as_json else print_json(found)
         if not is_well(found):
-            raise typer.Exit(1)
+            raise typer.Exit(ExitCode.FAILED)
 
 
-@app.command()
+@app.command(rich_help_panel=STUDIES)
 def schema() -> None:
     """Print the JSON Schema of specifications."""
     typer.echo(schema_text(), nl=False)
@@ -278,11 +318,12 @@ def preview_data(
     """Show the samples that a specification's data become, with what is trained of them."""
     with client_of(context) as client:
         spec = _specification(spec_file, overrides)
-        preview = client.preview_data(spec, num_samples=samples, max_records=records)
+        with waiting("reading and tokenizing the data …"):
+            preview = client.preview_data(spec, num_samples=samples, max_records=records)
         console.print(preview_view(preview)) if not as_json else print_json(preview)
 
 
-@app.command()
+@app.command(rich_help_panel=HERE)
 def demo(
     spec_file: Annotated[Path, typer.Argument(help="Specification to run.")] = Path("examples/countdown/sed.yaml"),
     data: DataFolder = DEFAULT_DATA / "demo",
@@ -306,7 +347,7 @@ def _specification(spec_file: Path, overrides: list[str] | None) -> dict[str, An
 def _follow(client: SedrayClient, experiment_id: str, as_json: bool) -> None:
     if as_json:
         for message in client.stream(experiment_id):
-            typer.echo(json.dumps({"event": message.event, "id": message.id, "data": message.data}))
+            print_entry({"event": message.event, "id": message.id, "data": message.data})
         experiment = client.experiment(experiment_id)
     else:
         experiment = watch_live(client, experiment_id, console)
@@ -315,7 +356,7 @@ def _follow(client: SedrayClient, experiment_id: str, as_json: bool) -> None:
         if experiment.message:
             console.print(experiment.message, markup=False)
     if experiment.status is not ExperimentStatus.SUCCEEDED:
-        raise typer.Exit(4)
+        raise typer.Exit(ExitCode.FAILED)
 
 
 def _report(experiment: Experiment, as_json: bool) -> None:

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from api.cli.calling import AsJson, console
 from api.cli.commands import data_app
+from api.cli.forms import print_data
 from service.contract.data_sets import DATA_SETS, NamedDataSet, named_data_set
 
 
@@ -23,7 +24,7 @@ def show_data_sets(
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     if as_json:
-        console.print_json(data=[_facts(one) for one in chosen])
+        print_data([_facts(one) for one in chosen])
     else:
         console.print(_list(chosen) if name is None else _one(chosen[0]))
 

@@ -5,12 +5,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from api.cli.connection import Connection, NoConnection, find_connection
 from api.cli.spec_files import UnreadableSpec, load_spec
 from api.cli.stack import StackFailed, running_stack
 from api.cli.tables import print_problem, results_table
 from api.cli.watch import watch
-from api.client import SedrayClient, SedrayError
+from api.client import NoConnection, SedrayClient, SedrayError
+from api.client.connection import Connection, find_connection
 from api.schemas import Experiment
 from service.contract.status import ExperimentStatus
 
@@ -43,7 +43,7 @@ def run_demo(spec_file: Path, data: Path, *, keep: bool, console: Console) -> in
     except (StackFailed, NoConnection, UnreadableSpec, SedrayError) as error:
         print_problem(console, "the demo failed", str(error), getattr(error, "errors", []))
         return 1
-    return 0 if experiment.status is ExperimentStatus.SUCCEEDED else 4
+    return 0 if experiment.status is ExperimentStatus.SUCCEEDED else 1
 
 
 def _print_addresses(console: Console, connection: Connection) -> None:

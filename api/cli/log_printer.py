@@ -2,6 +2,7 @@
 
 import typer
 
+from api.cli.forms import plain, print_entry
 from api.client import SedrayClient
 from api.schemas import LogLineOut
 
@@ -52,5 +53,5 @@ class LogPrinter:
 
     def _print(self, lines: list[LogLineOut]) -> None:
         for line in lines:
-            typer.echo(line.model_dump_json() if self._as_json else line.text)
+            print_entry(plain(line)) if self._as_json else typer.echo(line.text)
         self._after = max(self._after, lines[-1].id if lines else 0)

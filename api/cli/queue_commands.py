@@ -5,26 +5,29 @@ from typing import Annotated
 
 import typer
 
+from api.cli.arguments import ExperimentId
 from api.cli.calling import AsJson, client_of, console, print_json
+from api.cli.forms import Commands
+from api.cli.panels import QUEUE
 from api.cli.queue_tables import orders_view, priority_view, quotas_table
+from api.queue_schemas import QuotaOrder
 from api.schemas import Experiment
 from service.contract.spec import PRIORITY_RANK
 
-ExperimentId = Annotated[str, typer.Argument(help="The experiment's id, as `sedray ls` shows it.", show_default=False)]
 ProjectOption = Annotated[
     str | None, typer.Option("--project", help="Only this project; default: the whole queue.", show_default=False)
 ]
 Reason = Annotated[str, typer.Option("--reason", help="What others shall read.")]
-quota_app = typer.Typer(help="Quotas and shares of projects and users.", no_args_is_help=True)
-maintenance_app = typer.Typer(help="Times in which nothing may run.", no_args_is_help=True)
+quota_app = Commands(help="Quotas and shares of projects and users.")
+maintenance_app = Commands(help="Times in which nothing may run.")
 
 
-def add_queue_commands(app: typer.Typer) -> None:
+def add_queue_commands(app: Commands) -> None:
     """Makes them commands of `app`."""
     for command in (why, hold, release, priority, pause, resume, drain):
-        app.command()(command)
-    app.add_typer(quota_app, name="quota")
-    app.add_typer(maintenance_app, name="maintenance")
+        app.command(rich_help_panel=QUEUE)(command)
+    app.add_typer(quota_app, name="quota", rich_help_panel=QUEUE)
+    app.add_typer(maintenance_app, name="maintenance", rich_help_panel=QUEUE)
 
 
 def why(context: typer.Context, experiment_id: ExperimentId, as_json: AsJson = False) -> None:
@@ -126,19 +129,19 @@ def set_quota(
     as_json: AsJson = False,
 ) -> None:
     """Set the whole quota; what is left out has no limit."""
-    limits = {
-        "shares": shares,
-        "max_running": max_running,
-        "max_queued": max_queued,
-        "max_cpus": max_cpus,
-        "max_gpus": max_gpus,
-        "max_gpu_hours": max_gpu_hours,
-        "window_days": window_days,
-        "max_storage_bytes": max_storage_bytes,
-        "default_max_runtime_s": default_max_runtime_s,
-    }
     with client_of(context) as client:
-        quota = client.set_quota(project, user, **limits)
+        order = QuotaOrder(
+            shares=shares,
+            max_running=max_running,
+            max_queued=max_queued,
+            max_cpus=max_cpus,
+            max_gpus=max_gpus,
+            max_gpu_hours=max_gpu_hours,
+            window_days=window_days,
+            max_storage_bytes=max_storage_bytes,
+            default_max_runtime_s=default_max_runtime_s,
+        )
+        quota = client.set_quota(project, order, user=user)
         console.print(quotas_table([quota])) if not as_json else print_json(quota)
 
 

@@ -11,9 +11,13 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from api.cli.calling import client_of, console, errors
-from api.cli.commands import ExperimentId, app
+from api.cli.arguments import ExperimentId
+from api.cli.calling import client_of, console, errors, print_json, waiting
+from api.cli.commands import app
+from api.cli.forms import plain, print_entry
+from api.cli.panels import LOOK
 from api.cli.tables import print_problem
+from api.results import shown_bytes
 from api.schemas import StoredRolloutOut
 from service.contract.stored_rollouts import MAX_LIMIT, RolloutQuery
 from service.contract.strict_model import describe_errors
@@ -22,7 +26,7 @@ _SHOWN = 20
 _NOTHING = Text("no stored completion fits", style="dim")
 
 
-@app.command("rollouts")
+@app.command("rollouts", rich_help_panel=LOOK)
 def show_rollouts(
     context: typer.Context,
     experiment_id: ExperimentId,
@@ -48,9 +52,17 @@ def show_rollouts(
     ] = None,
     full: Annotated[bool, typer.Option("--full", help="Print prompts and completions whole.")] = False,
     export: Annotated[Path | None, typer.Option(help="Write a Parquet file instead.", show_default=False)] = None,
+    stored: Annotated[bool, typer.Option("--stored", help="List the steps that are stored whole instead.")] = False,
+    download: Annotated[
+        Path | None,
+        typer.Option(help="Write the file of --step, which is stored whole, to this file.", show_default=False),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object for each completion.")] = False,
 ) -> None:
     """Search the completions that RL has stored."""
+    if stored or download is not None:
+        _whole_steps(context, experiment_id, step if download else None, download, as_json)
+        return
     if step is not None and (from_step is not None or to_step is not None):
         raise typer.BadParameter("--step names one step; leave it out to give a range")
     if columns is not None and not (as_json or export):
@@ -77,15 +89,37 @@ def show_rollouts(
     )
     with client_of(context) as client:
         if export is not None:
-            client.export_rollouts(experiment_id, export, query)
+            with waiting(f"writing {export} …"):
+                client.export_rollouts(experiment_id, export, query)
             console.print(f"written: {export}", markup=False, soft_wrap=True)
             return
         found = islice(client.search_rollouts(experiment_id, query), limit or _SHOWN)
         if as_json:
             for one in found:
-                typer.echo(one.model_dump_json(exclude_unset=True))
+                print_entry(plain(one, exclude_unset=True))
         else:
             console.print(whole_view(found) if full else table_view(found))
+
+
+def _whole_steps(
+    context: typer.Context, experiment_id: str, step: int | None, target: Path | None, as_json: bool
+) -> None:
+    if target is not None and step is None:
+        raise typer.BadParameter("--download writes the file of one step; give it with --step")
+    with client_of(context) as client:
+        if target is not None and step is not None:
+            with waiting(f"writing {target} …"):
+                client.download_rollouts(experiment_id, step, target)
+            console.print(f"written: {target}", markup=False, soft_wrap=True)
+            return
+        page = client.stored_rollouts(experiment_id)
+        if as_json:
+            print_json(page)
+            return
+        table = Table("STEP", "SIZE", box=None, pad_edge=False)
+        for one in page.items:
+            table.add_row(str(one.step), shown_bytes(one.num_bytes))
+        console.print(table if page.items else Text("no step is stored whole", style="dim"))
 
 
 def table_view(found: Iterable[StoredRolloutOut]) -> RenderableType:

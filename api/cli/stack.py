@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
 
-from api.cli.connection import read_endpoint
+from api.client.connection import read_endpoint
 
 _MODULE = "service.embedded"
 _STOP_DEADLINE_S = 60.0

@@ -8,9 +8,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from api.cli.calling import AsJson, client_of, console, print_json
+from api.cli.arguments import StudyId
+from api.cli.calling import AsJson, ExitCode, client_of, console, print_json, waiting
+from api.cli.forms import Commands
 from api.cli.spec_files import absolute_arm, apply_overrides, load_object, load_study
-from api.cli.study_report import StudyId, print_report
+from api.cli.study_report import print_report
 from api.cli.study_tables import studies_table, study_plan_view, study_view
 from api.cli.study_watch import watch_study
 from api.client import SedrayClient
@@ -18,7 +20,7 @@ from api.study_schemas import StudyOut
 from service.contract.status import ExperimentStatus
 from service.contract.study_changes import StudyState
 
-study_app = typer.Typer(help="Studies: a question, its arms and seeds, and what decides.", no_args_is_help=True)
+study_app = Commands(help="Studies: a question, its arms and seeds, and what decides.")
 
 StudyFile = Annotated[Path, typer.Argument(help="The study in YAML or JSON.", show_default=False)]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="Change a value: max_running=2 (repeatable).")]
@@ -40,10 +42,12 @@ def submit(
         study = load_study(study_file)
         apply_overrides(study, overrides or [])
         if dry_run:
-            reply = client.dry_run_study(study)
+            with waiting("planning every arm …"):
+                reply = client.dry_run_study(study)
             console.print(study_plan_view(reply)) if not as_json else print_json(reply)
             return
-        submitted = client.submit_study(study, idempotency_key=idempotency_key)
+        with waiting("planning every arm and queueing the experiments …"):
+            submitted = client.submit_study(study, idempotency_key=idempotency_key)
         if watch:
             _follow(client, submitted.id, as_json)
             return
@@ -57,7 +61,7 @@ def watch(context: typer.Context, study_id: StudyId, as_json: AsJson = False) ->
         _follow(client, study_id, as_json)
 
 
-@study_app.command("list")
+@study_app.command("ls")
 def list_studies(
     context: typer.Context,
     state: Annotated[StudyState | None, typer.Option(help="Only studies in this state.")] = None,
@@ -193,7 +197,7 @@ def _say(study: StudyOut, as_json: bool, what: str) -> None:
 
 
 def _follow(client: SedrayClient, study_id: str, as_json: bool) -> None:
-    """Ends with code 4 unless each arm has a run that succeeded, and nobody cancelled the study."""
+    """Ends with code 1 unless each arm has a run that succeeded, and nobody cancelled the study."""
     study = watch_study(client, study_id, Console(stderr=True) if as_json else console)
     runs = client.study_runs(study_id).items
     print_json(study) if as_json else console.print(study_view(study, runs))
@@ -201,4 +205,4 @@ def _follow(client: SedrayClient, study_id: str, as_json: bool) -> None:
         print_report(client, study_id)
     succeeded = {run.arm for run in runs if run.status is ExperimentStatus.SUCCEEDED}
     if study.state is StudyState.CANCELLED or {run.arm for run in runs} - succeeded:
-        raise typer.Exit(4)
+        raise typer.Exit(ExitCode.FAILED)

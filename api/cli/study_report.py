@@ -6,16 +6,17 @@ from typing import Annotated, Literal
 
 import typer
 
-from api.cli.calling import client_of, console
+from api.cli.arguments import StudyId
+from api.cli.calling import client_of, console, waiting
+from api.cli.forms import AsJson, Commands, print_json
 from api.client import SedrayClient
 
-StudyId = Annotated[str, typer.Argument(help="The study's id, as `sedray study list` shows it.", show_default=False)]
 Output = Annotated[
     Path | None, typer.Option("--output", "-o", help="Write it to this file.", show_default=False, dir_okay=False)
 ]
 
 
-def add_study_report_commands(study_app: typer.Typer) -> None:
+def add_study_report_commands(study_app: Commands) -> None:
     """Makes them commands of `sedray study`."""
     for command in (report, counts, spec):
         study_app.command()(command)
@@ -29,13 +30,19 @@ def report(
         typer.Option("--format", "-f", help="Markdown, LaTeX, figures as CSV or Parquet, or all of it as JSON."),
     ] = "md",
     output: Output = None,
+    as_json: AsJson = False,
 ) -> None:
     """Show what a study has found."""
+    if as_json and (form != "md" or output is not None):
+        raise typer.BadParameter("--json and --yaml print the report; with --output or --format leave them out")
     if form == "parquet" and output is None:
         raise typer.BadParameter("Parquet is no text; give a file with --output")
     with client_of(context) as client:
-        if output is not None:
-            client.download_study_report(study_id, form, output)
+        if as_json:
+            print_json(client.study_report(study_id))
+        elif output is not None:
+            with waiting("making the report …"):
+                client.download_study_report(study_id, form, output)
             console.print(f"written to {output}", soft_wrap=True)
         elif form == "md":
             print_report(client, study_id)
@@ -55,7 +62,8 @@ def counts(
     if output.suffix not in (".csv", ".parquet"):
         raise typer.BadParameter(f"--output {output} must end in .csv or .parquet, which says the form")
     with client_of(context) as client:
-        client.download_study_counts(study_id, "csv" if output.suffix == ".csv" else "parquet", output)
+        with waiting(f"writing {output} …"):
+            client.download_study_counts(study_id, "csv" if output.suffix == ".csv" else "parquet", output)
         console.print(f"written to {output}", soft_wrap=True)
 
 
@@ -72,7 +80,8 @@ def spec(
 
 def print_report(client: SedrayClient, study_id: str) -> None:
     """For people in a terminal; as plain Markdown where the output is no terminal."""
-    text = client.study_report_text(study_id)
+    with waiting("making the report …"):
+        text = client.study_report_text(study_id)
     if not console.is_terminal:
         sys.stdout.write(text)
         return

@@ -1,8 +1,12 @@
 """A held-out sample in the terminal, each token in the colour of what training does with it."""
 
+from collections.abc import Sequence
+
 from rich.console import Group, RenderableType
+from rich.table import Table
 from rich.text import Text
 
+from api.schemas import TokenViewEntry
 from service.contract.messages import TokenView
 
 _SHADES = ("black on #ffe8a8", "black on #ffc44d", "black on #f08c1a")
@@ -17,6 +21,16 @@ def token_text(view: TokenView) -> RenderableType:
     for place, token in enumerate(view.tokens):
         text.append(_visible(token), style=_style(view, place))
     return Group(_legend(view), text)
+
+
+def token_views_table(items: Sequence[TokenViewEntry]) -> RenderableType:
+    """Which samples were looked at, and after which steps."""
+    table = Table(box=None, pad_edge=False)
+    for title in ("STAGE", "STEP", "SAMPLE", "TOKENS"):
+        table.add_column(title, justify="left" if title == "STAGE" else "right")
+    for one in items:
+        table.add_row(one.stage, str(one.step), str(one.sample_index), str(one.num_tokens))
+    return table if items else Text("no sample was looked at", style="dim")
 
 
 def is_flexible(view: TokenView, place: int) -> bool:

@@ -70,7 +70,7 @@ async def release_experiment(
 
 
 @router.get("/queue/orders", summary="Show pauses and maintenance windows", responses=problem_responses(401))
-async def show_orders(user: CurrentUser, session: SessionDep) -> QueueOrdersOut:
+async def show_queue_orders(user: CurrentUser, session: SessionDep) -> QueueOrdersOut:
     """What keeps the queue, or a project of yours, from starting experiments."""
     return await read_orders(session, user.visible)
 

@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Header, Path, Query, Request, Response
 
+from api import study_submission
 from api.access import ControllableStudy, ReadableStudy
 from api.cursors import decode_cursor, encode_cursor
 from api.deps import CurrentUser, PlanDep, SessionDep, SessionsDep
@@ -18,7 +19,7 @@ from api.study_schemas import (
     StudyRunPage,
 )
 from api.study_shapes import read_study, to_run, to_study_summary
-from api.study_submission import StudySubmission, amend_study, plan_study_now, submit_study
+from api.study_submission import StudySubmission, plan_study_now
 from api.submission import digest_body
 from service import studies
 from service.contract.studies import StudySpec
@@ -70,7 +71,7 @@ CHANGE_EXAMPLES: dict[str, Any] = {
         **problem_responses(401, 403, 409, 413, 422),
     },
 )
-async def post_study(
+async def submit_study(
     request: Request,
     response: Response,
     user: CurrentUser,
@@ -89,7 +90,7 @@ async def post_study(
         return StudyPlanReply(spec=spec, plan=await plan_study_now(sessions, planner, user, spec))
     body_sha256 = digest_body(await request.json())
     submission = StudySubmission(user=user, spec=spec, body_sha256=body_sha256, idempotency_key=idempotency_key)
-    study_id, replayed = await submit_study(sessions, planner, submission)
+    study_id, replayed = await study_submission.submit_study(sessions, planner, submission)
     if replayed:
         response.status_code = 200
         response.headers["Idempotency-Replayed"] = "true"
@@ -141,7 +142,7 @@ async def list_study_runs(study_id: ReadableStudy, session: SessionDep) -> Study
     status_code=201,
     responses=problem_responses(401, 403, 404, 409, 422),
 )
-async def post_amendment(
+async def amend_study(
     study_id: ControllableStudy,
     user: CurrentUser,
     sessions: SessionsDep,
@@ -149,7 +150,7 @@ async def post_amendment(
     change: Annotated[StudyChange, Body(openapi_examples=CHANGE_EXAMPLES)],
 ) -> StudyOut:
     """What decides stays locked: base, primary, baseline and the arms that were stated. A stopped study goes on."""
-    await amend_study(sessions, planner, user, study_id, change)
+    await study_submission.amend_study(sessions, planner, user, study_id, change)
     async with sessions() as session:
         return await read_study(session, study_id)
 

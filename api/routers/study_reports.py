@@ -45,7 +45,7 @@ async def show_report(study_id: ReadableStudy, reports: StudyReportsDep, if_none
 
 
 @router.get("/report.md", summary="The report as Markdown", response_class=Response, responses=_found(_MARKDOWN))
-async def show_markdown(
+async def show_report_markdown(
     study_id: ReadableStudy, reports: StudyReportsDep, if_none_match: KnownStamp = None
 ) -> Response:
     """For people: per cent and points."""
@@ -53,19 +53,25 @@ async def show_markdown(
 
 
 @router.get("/report.tex", summary="Its tables for LaTeX", response_class=Response, responses=_found(_TEX))
-async def show_latex(study_id: ReadableStudy, reports: StudyReportsDep, if_none_match: KnownStamp = None) -> Response:
+async def show_report_latex(
+    study_id: ReadableStudy, reports: StudyReportsDep, if_none_match: KnownStamp = None
+) -> Response:
     """Results and primary comparisons as `booktabs` tables."""
     return await _answer(reports, study_id, if_none_match, rendering.report_latex, _TEX, "tex")
 
 
 @router.get("/report.csv", summary="Its figures as CSV", response_class=Response, responses=_found(_CSV))
-async def show_csv(study_id: ReadableStudy, reports: StudyReportsDep, if_none_match: KnownStamp = None) -> Response:
+async def show_report_csv(
+    study_id: ReadableStudy, reports: StudyReportsDep, if_none_match: KnownStamp = None
+) -> Response:
     """One row a figure."""
     return await _answer(reports, study_id, if_none_match, rendering.report_csv, _CSV, "csv")
 
 
 @router.get("/report.parquet", summary="Its figures as Parquet", response_class=Response, responses=_found(PARQUET))
-async def show_parquet(study_id: ReadableStudy, reports: StudyReportsDep, if_none_match: KnownStamp = None) -> Response:
+async def show_report_parquet(
+    study_id: ReadableStudy, reports: StudyReportsDep, if_none_match: KnownStamp = None
+) -> Response:
     """The same rows, typed."""
     return await _answer(reports, study_id, if_none_match, rendering.report_parquet, PARQUET, "parquet")
 
@@ -105,7 +111,7 @@ async def show_counts_parquet(study_id: ReadableStudy, sessions: SessionsDep) ->
     response_class=Response,
     responses=problem_responses(401, 404) | {200: {"content": {_YAML: {}}}},
 )
-async def show_spec(study_id: ReadableStudy, session: SessionDep) -> Response:
+async def show_study_spec(study_id: ReadableStudy, session: SessionDep) -> Response:
     """As it stands, with its amendments."""
     study = (await view(session, study_id)).study
     spec, changes = await spec_and_amendments(session, study)

@@ -149,7 +149,7 @@ async def list_deliveries(
     status_code=202,
     responses=problem_responses(401, 403, 404, 409, 422),
 )
-async def redeliver(
+async def redeliver_message(
     project: ManagedProject, user: CurrentUser, session: SessionDep, webhook_id: WebhookId, delivery_id: DeliveryId
 ) -> DeliveryOut:
     """With the same id and body, and all its tries back."""

@@ -1,8 +1,8 @@
 """The queue's narrow row of an experiment, derived once from its specification."""
 
-from typing import Any
+from typing import Any, cast
 
-from sqlalchemy import select
+from sqlalchemy import Table, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -12,7 +12,7 @@ from service.errors import InvalidSpec
 from service.storage.scheduling_tables import QueueEntry
 from service.storage.tables import Experiment
 
-_INSERT = insert(QueueEntry)
+_INSERT = insert(cast(Table, QueueEntry.__table__))
 
 
 async def add_queue_entry(session: AsyncSession, experiment: Experiment, spec: ExperimentSpec) -> None:
@@ -32,7 +32,7 @@ async def add_queue_entry(session: AsyncSession, experiment: Experiment, spec: E
         # Those that opt out are looked at too: others may wait for what they run.
         "content_state": "pending",
     }
-    await session.execute(_INSERT, values, execution_options={"dml_strategy": "raw"})
+    await session.execute(_INSERT, values)
 
 
 def roles_of(resources: ResourcesSpec) -> list[dict[str, Any]]:

@@ -32,9 +32,9 @@ class SubmissionLimits:
 async def submission_limits(session: AsyncSession, project_id: str, user_id: str) -> SubmissionLimits:
     """The project's and the user's, as far as there are any, of a project that exists."""
     rows = (await session.execute(_limits(), {"project_id": project_id, "user_id": user_id})).all()
-    return SubmissionLimits(
-        quotas=[quota for _, quota in rows if quota is not None], project_is_archived=rows[0].archived_at is not None
-    )
+    # Of the outer join: none where there is no quota.
+    quotas = [row.Quota for row in rows if row.Quota is not None]
+    return SubmissionLimits(quotas=quotas, project_is_archived=rows[0].archived_at is not None)
 
 
 @cache

@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 
 import psutil
 
-from api.cli.connection import find_connection, read_endpoint
 from api.client import SedrayClient, ServiceUnreachable
+from api.client.connection import find_connection, read_endpoint
 from api.schemas import Experiment
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -15,6 +15,7 @@ from api.schemas import Experiment
 from service.contract.status import EndReason, ExperimentStatus
 from service.contract.stored_rollouts import RolloutQuery
 from tests.acceptance.stack_under_test import (
+    REPOSITORY,
     Stack,
     kill_drivers,
     long_rl_spec,
@@ -211,6 +212,19 @@ def test_the_queue_is_ordered_about_from_the_command_line(stack: Stack) -> None:
         stack.client.cancel(experiment.id)
         sedray(stack, "resume")
     assert stack.client.queue_orders().pauses == []
+
+
+def test_the_notebook_of_first_steps_runs(stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEDRAY_DATA", str(stack.data))
+    notebook = REPOSITORY / "examples" / "notebook" / "first_steps.ipynb"
+    execute = [Path(sys.executable).with_name("jupyter-execute"), "--timeout=300", f"--output={tmp_path / 'executed'}"]
+
+    done = subprocess.run([*execute, notebook], capture_output=True, text=True, timeout=400, check=False)
+
+    assert done.returncode == 0, done.stderr[-4000:]
+    cells = json.loads((tmp_path / "executed.ipynb").read_text())["cells"]
+    shown = [data for cell in cells for output in cell.get("outputs", []) for data in output.get("data", {})]
+    assert "application/vnd.plotly.v1+json" in shown and shown.count("text/html") == 2, "a plot and two frames"
 
 
 def test_a_driver_killed_right_after_a_checkpoint_of_sft_takes_no_metric_along(stack: Stack) -> None:

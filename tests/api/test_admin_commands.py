@@ -58,20 +58,20 @@ def test_a_team_is_set_up_from_the_command_line(run: Run) -> None:
     ci = run("admin", "service-account", "create", "team", "team-ci", token=ada).stdout.strip()
     assert json.loads(run("whoami", "--json", token=ci).stdout)["kind"] == "service"
     assert "team-ci" in run("admin", "project", "show", "team", token=ci).stdout
-    refused = run("admin", "project", "archive", "team", token=ci, code=1)
+    refused = run("admin", "project", "archive", "team", token=ci, code=3)
     assert "only a maintainer may manage the project" in words(refused.stderr)
 
-    created = json.loads(run("admin", "token", "create", "nightly", "--user", "team-ci", "--json", token=ada).stdout)
+    created = json.loads(run("token", "create", "nightly", "--user", "team-ci", "--json", token=ada).stdout)
     assert created["secret"].startswith("sr_") and created["user"] == "team-ci"
     rotated = run("admin", "token", "rotate", created["id"], token=ada).stdout.strip()
-    run("whoami", token=created["secret"], code=1)
+    run("whoami", token=created["secret"], code=3)
     run("whoami", token=rotated)
-    assert "nightly" in run("admin", "token", "list", "--user", "team-ci", token=ada).stdout
+    assert "nightly" in run("token", "ls", "--user", "team-ci", token=ada).stdout
     run("admin", "service-account", "disable", "team", "team-ci", token=ada)
-    run("whoami", token=ci, code=1)
+    run("whoami", token=ci, code=3)
 
     run("admin", "user", "disable", "ada")
-    assert "unknown, revoked or expired" in words(run("whoami", token=ada, code=1).stderr)
+    assert "unknown, revoked or expired" in words(run("whoami", token=ada, code=3).stderr)
     told = json.loads(run("admin", "audit", "--project", "team", "--json").stdout)["items"]
     assert {"project.create", "member.set", "user.create", "token.issue", "token.rotate"} <= {e["action"] for e in told}
     assert all(entry["request_id"] for entry in told)
@@ -85,10 +85,11 @@ def test_webhooks_are_looked_after_from_the_command_line(run: Run) -> None:
     (webhook,) = json.loads(run("admin", "webhook", "list", "default", "--json").stdout)["items"]
     run("admin", "webhook", "test", "default", webhook["id"])
     assert "pending" in run("admin", "webhook", "deliveries", "default", webhook["id"]).stdout
+    assert run("admin", "webhook", "show", "default", webhook["id"], "--yaml").stdout.startswith("id: ")
     changed = run("admin", "webhook", "change", "default", webhook["id"], "--inactive", "--all-events", "--json")
     assert (json.loads(changed.stdout)["is_active"], json.loads(changed.stdout)["events"]) == (False, [])
-    refused = run("admin", "webhook", "create", "default", "bad", "https://169.254.169.254/", code=1)
+    refused = run("admin", "webhook", "create", "default", "bad", "https://169.254.169.254/", code=3)
     assert "not a public address" in words(refused.stderr)
-    unknown = run("admin", "webhook", "create", "default", "bad", "https://a.org", "--event", "experiment.bad", code=1)
+    unknown = run("admin", "webhook", "create", "default", "bad", "https://a.org", "--event", "experiment.bad", code=3)
     assert "unknown event" in words(unknown.stderr)
     run("admin", "webhook", "remove", "default", webhook["id"])

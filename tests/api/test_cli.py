@@ -14,10 +14,10 @@ from rich.console import Console, RenderableType
 from typer.testing import CliRunner
 
 from api.cli.commands import app
-from api.cli.connection import Connection, NoConnection, find_connection
 from api.cli.tables import experiment_view, experiments_table, plan_view, results_table
 from api.cli.watch import Watcher
-from api.client import StreamMessage
+from api.client import NoConnection, StreamMessage
+from api.client.connection import Connection, find_connection
 from api.schemas import Experiment, ExperimentPlanReply
 from service.contract.messages import StageResult
 from service.contract.plan import ExperimentPlan, MemoryPlan, StagePlan
@@ -92,10 +92,10 @@ def test_without_any_service_the_message_says_what_to_do(tmp_path: Path) -> None
         find_connection(data=tmp_path)
 
 
-def test_a_command_without_a_service_ends_with_code_3(tmp_path: Path) -> None:
+def test_a_command_without_a_service_ends_with_code_4(tmp_path: Path) -> None:
     answer = CliRunner().invoke(app, ["--data", str(tmp_path), "ls"])
 
-    assert answer.exit_code == 3
+    assert answer.exit_code == 4
     assert "sedray up" in answer.stderr
 
 

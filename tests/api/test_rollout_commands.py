@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from api.cli import rollouts
 from api.cli.commands import app
-from api.client import ProblemReply, SedrayClient, ServiceUnreachable
+from api.client import ProblemReply, RetryPolicy, SedrayClient, ServiceUnreachable
 from service.contract.stored_rollouts import RolloutQuery
 
 ITEM = {
@@ -80,6 +80,13 @@ def test_the_client_goes_on_to_the_last_page(url: str) -> None:
     assert Answers.asked == [asked, asked | {"cursor": ["more"]}]
 
 
+def test_a_frame_has_a_column_for_each_part_of_the_reward(url: str) -> None:
+    with SedrayClient(url, "sr_1") as client:
+        frame = client.frames.rollouts("exp-1", max_rows=3)
+    assert list(frame["reward_parts.form"]) == [1.0] * 3
+    assert "reward_parts" not in frame.columns
+
+
 def test_an_export_appears_when_it_is_whole(url: str, tmp_path: Path) -> None:
     with SedrayClient(url, "sr_1") as client:
         client.export_rollouts("exp-1", tmp_path / "all.parquet", RolloutQuery(prompt_uid=7))
@@ -103,7 +110,8 @@ def broken_body() -> Iterator[bytes]:
 def test_an_export_that_fails_leaves_nothing(tmp_path: Path, response: object, error: type[Exception]) -> None:
     assert callable(response)
     http = httpx.Client(transport=httpx.MockTransport(lambda _: response()))
-    with SedrayClient("http://service", "sr_1", http=http) as client, pytest.raises(error):
+    at_once = RetryPolicy(first_pause_s=0.0)
+    with SedrayClient("http://service", "sr_1", http=http, retries=at_once) as client, pytest.raises(error):
         client.export_rollouts("exp-1", tmp_path / "all.parquet")
     assert list(tmp_path.iterdir()) == []
 

@@ -254,11 +254,11 @@ async def test_a_stop_that_nobody_asked_for_counts_as_a_lost_job(sessions: Sessi
 async def test_resources_count_until_release(sessions: Sessions) -> None:
     async with sessions.begin() as session:
         attempt = await make_attempt(session)
-        assert (await queue.taken(session)).num_cpus == 2.0
+        assert (await queue.taken(session)).num_cpus == 1.0
         with pytest.raises(NotAllowedNow, match="end it"):
             await attempts.release(session, attempt, NOW)
         await attempts.end_attempt(session, attempt, EndReason.CONFIG_ERROR, "no model", {})
-        assert (await queue.taken(session)).num_cpus == 2.0
+        assert (await queue.taken(session)).num_cpus == 1.0
         await attempts.release(session, attempt, NOW)
         again = await attempts.release(session, attempt, NOW + timedelta(seconds=5))
         assert ((await queue.taken(session)).num_cpus, again.released_at) == (0.0, NOW)

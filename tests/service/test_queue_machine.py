@@ -236,7 +236,7 @@ class QueueMachine(RuleBasedStateMachine):
         assert {row.id for row in await queue.waiting_rows(session)} == {key for key, _ in self.waiting()}
         holders = {row.experiment_id for row in await queue.holding_rows(session)}
         assert holders == {key for key, row in self.rows.items() if not row.released}
-        assert (await queue.taken(session)).num_cpus == 2.0 * sum(not row.released for row in self.rows.values())
+        assert (await queue.taken(session)).num_cpus == 1.0 * sum(not row.released for row in self.rows.values())
         everybody = sorted((PRIORITY_RANK[row.priority], row.place, key) for key, row in self.waiting())
         for place, (_, _, key) in enumerate(everybody, start=1):
             assert await queue.position(session, rows[key]) == place

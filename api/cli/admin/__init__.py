@@ -14,19 +14,20 @@ from api.cli.admin.tokens import token_app
 from api.cli.admin.upkeep import backup, restore, retention
 from api.cli.admin.webhooks import webhook_app
 from api.cli.calling import AsJson, client_of, console, print_json
+from api.cli.forms import Commands
 
 _FIRST_ADMIN = "service.tenancy.first_admin"
 
-admin_app = typer.Typer(help="Look after users, projects, tokens and webhooks.", no_args_is_help=True)
+admin_app = Commands(help="Look after users, projects, webhooks, backups and what is kept.")
 for _name, _app in (
     ("user", user_app),
     ("project", project_app),
     ("member", member_app),
     ("service-account", service_account_app),
-    ("token", token_app),
     ("webhook", webhook_app),
 ):
     admin_app.add_typer(_app, name=_name)
+admin_app.add_typer(token_app, name="token", hidden=True)  # its place was here; now it is `sedray token`
 for _command in (backup, restore, retention):
     admin_app.command()(_command)
 

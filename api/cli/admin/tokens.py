@@ -1,15 +1,16 @@
-"""`sedray admin token`."""
+"""`sedray token`: API tokens."""
 
 from typing import Annotated
 
 import typer
 
 from api.cli.admin.tables import tokens_table
-from api.cli.calling import AsJson, client_of, console, print_json, print_secret
+from api.cli.calling import AsJson, answer, client_of, console, print_json, print_secret
+from api.cli.forms import Commands
 from service.contract.access import TokenScope
 
-token_app = typer.Typer(help="API tokens: your own, and those that you look after.", no_args_is_help=True)
-TokenId = Annotated[str, typer.Argument(help="The token's id, as `token list` shows it.", show_default=False)]
+token_app = Commands(help="API tokens: your own, and those that you look after.")
+TokenId = Annotated[str, typer.Argument(help="The token's id, as `token ls` shows it.", show_default=False)]
 User = Annotated[str | None, typer.Option(help="Whose; left out: your own.")]
 
 
@@ -36,7 +37,7 @@ def create_token(
         print_secret(issued.secret, f"{issued.id}, {issued.scope.value}, valid {until}; it is not shown again:")
 
 
-@token_app.command("list")
+@token_app.command("ls")
 def list_tokens(
     context: typer.Context,
     user: User = None,
@@ -50,11 +51,11 @@ def list_tokens(
 
 
 @token_app.command("revoke")
-def revoke_token(context: typer.Context, token_id: TokenId) -> None:
+def revoke_token(context: typer.Context, token_id: TokenId, as_json: AsJson = False) -> None:
     """Make a token useless from now on."""
     with client_of(context) as client:
         token = client.tokens.revoke(token_id)
-        console.print(f"{token.id} ({token.name} of {token.user}) is revoked", markup=False)
+        answer(token, f"{token.id} ({token.name} of {token.user}) is revoked", as_json)
 
 
 @token_app.command("rotate")

@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from api.cli.calling import AsJson, client_of, console, print_json
-from api.operation_schemas import ProjectRetention, RetentionDays
+from api.operation_schemas import ProjectRetention, RetentionDays, RetentionOut
 
 _BACKUP = "service.backup"
 Folder = Annotated[Path, typer.Argument(help="Folder of one backup.", show_default=False)]
@@ -33,6 +33,7 @@ def retention(
     project: Annotated[str, typer.Argument(help="A project's name.")] = "default",
     change: Annotated[bool, typer.Option("--set", help="Set the whole policy to what follows.")] = False,
     unset: Annotated[bool, typer.Option("--unset", help="Take the project's own policy away.")] = False,
+    everywhere: Annotated[bool, typer.Option("--all", help="Show the policies of all projects; for admins.")] = False,
     logs: Days = None,
     rollouts: Days = None,
     token_views: Days = None,
@@ -43,10 +44,30 @@ def retention(
     days = RetentionDays(logs=logs, rollouts=rollouts, token_views=token_views, checkpoints=checkpoints)
     if not change and days != RetentionDays():
         raise typer.BadParameter("days are given without --set")
+    if everywhere and (change or unset):
+        raise typer.BadParameter("--all shows; --set and --unset are for one project")
     with client_of(context) as client:
+        if everywhere:
+            policies = client.all_retention()
+            print_json(policies) if as_json else console.print(policies_table(policies))
+            return
         changed = client.set_retention(project, None if unset else days) if change or unset else None
         found = changed or client.retention(project)
         print_json(found) if as_json else _show(found)
+
+
+def policies_table(policies: RetentionOut) -> Table:
+    """Days by project, and by the service's settings for those without a policy of their own."""
+    kinds = list(RetentionDays.model_fields)
+    table = Table("PROJECT", *(kind.upper().replace("_", " ") for kind in kinds), "DUE NOW", box=None, pad_edge=False)
+    table.add_row("(settings)", *_days(policies.default), "")
+    for one in policies.projects:
+        table.add_row(one.project if one.is_own else f"{one.project} (settings)", *_days(one.days), str(len(one.due)))
+    return table
+
+
+def _days(days: RetentionDays) -> list[str]:
+    return ["for ever" if value is None else f"{value} days" for value in days.model_dump().values()]
 
 
 def _show(found: ProjectRetention) -> None:

@@ -5,11 +5,12 @@ from typing import Annotated
 import typer
 
 from api.cli.admin.tables import deliveries_table, webhooks_table
-from api.cli.calling import AsJson, client_of, console, print_json, print_secret
+from api.cli.calling import AsJson, answer, client_of, console, print_json, print_secret
+from api.cli.forms import Commands
 
-webhook_app = typer.Typer(help="Tell a project's status changes to an address.", no_args_is_help=True)
+webhook_app = Commands(help="Tell a project's status changes to an address.")
 Project = Annotated[str, typer.Argument(help="The project's name.", show_default=False)]
-WebhookId = Annotated[str, typer.Argument(help="The webhook's id, as `webhook list` shows it.", show_default=False)]
+WebhookId = Annotated[str, typer.Argument(help="The webhook's id, as `webhook ls` shows it.", show_default=False)]
 Url = Annotated[str, typer.Argument(help="https://… at a public address.", show_default=False)]
 Events = Annotated[list[str] | None, typer.Option("--event", help="experiment.failed, … (repeatable); default: all.")]
 
@@ -32,12 +33,20 @@ def create_webhook(
         print_secret(webhook.secret, f"{webhook.id} was made; this is its secret, which is not shown again:")
 
 
-@webhook_app.command("list")
+@webhook_app.command("ls")
 def list_webhooks(context: typer.Context, project: Project, as_json: AsJson = False) -> None:
     """List a project's webhooks."""
     with client_of(context) as client:
         page = client.webhooks.list(project)
         console.print(webhooks_table(page.items)) if not as_json else print_json(page)
+
+
+@webhook_app.command("show")
+def show_webhook(context: typer.Context, project: Project, webhook_id: WebhookId, as_json: AsJson = False) -> None:
+    """Show one webhook, without its secret."""
+    with client_of(context) as client:
+        webhook = client.webhooks.show(project, webhook_id)
+        answer(webhook, webhooks_table([webhook]), as_json)
 
 
 @webhook_app.command("change")
@@ -60,26 +69,31 @@ def change_webhook(
 
 
 @webhook_app.command("remove")
-def remove_webhook(context: typer.Context, project: Project, webhook_id: WebhookId) -> None:
+def remove_webhook(context: typer.Context, project: Project, webhook_id: WebhookId, as_json: AsJson = False) -> None:
     """Remove a webhook with the log of its deliveries."""
     with client_of(context) as client:
-        console.print(f"{client.webhooks.remove(project, webhook_id).name} is removed", markup=False)
+        webhook = client.webhooks.remove(project, webhook_id)
+        answer(webhook, f"{webhook.name} is removed", as_json)
 
 
 @webhook_app.command("rotate-secret")
-def rotate_secret(context: typer.Context, project: Project, webhook_id: WebhookId) -> None:
+def rotate_secret(context: typer.Context, project: Project, webhook_id: WebhookId, as_json: AsJson = False) -> None:
     """Give a webhook another secret; for a day messages carry both signatures."""
     with client_of(context) as client:
         webhook = client.webhooks.rotate_secret(project, webhook_id)
+        if as_json:
+            print_json(webhook)
+            return
         print_secret(webhook.secret, "the new secret, which is not shown again:")
 
 
 @webhook_app.command("test")
-def send_test(context: typer.Context, project: Project, webhook_id: WebhookId) -> None:
+def send_test(context: typer.Context, project: Project, webhook_id: WebhookId, as_json: AsJson = False) -> None:
     """Send a test message."""
     with client_of(context) as client:
         delivery = client.webhooks.test(project, webhook_id)
-        console.print(f"{delivery.id} is on its way; see: sedray admin webhook deliveries {project} {webhook_id}")
+        where = f"sedray admin webhook deliveries {project} {webhook_id}"
+        answer(delivery, f"{delivery.id} is on its way; see: {where}", as_json)
 
 
 @webhook_app.command("deliveries")
@@ -109,8 +123,9 @@ def redeliver(
     project: Project,
     webhook_id: WebhookId,
     delivery_id: Annotated[str, typer.Argument(help="The delivery's id.", show_default=False)],
+    as_json: AsJson = False,
 ) -> None:
     """Send a message again."""
     with client_of(context) as client:
         delivery = client.webhooks.redeliver(project, webhook_id, delivery_id)
-        console.print(f"{delivery.id} is on its way again")
+        answer(delivery, f"{delivery.id} is on its way again", as_json)

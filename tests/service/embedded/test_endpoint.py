@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from api.cli.connection import find_connection, read_endpoint
+from api.client.connection import find_connection, read_endpoint
 from service.embedded.endpoint import Endpoint, announce, withdraw
 
 
