@@ -135,17 +135,16 @@ class LogReader:
                 select(func.min(LogLineRow.id)).where(LogLineRow.experiment_id == experiment_id)
             )
             chunks = await _newest_chunks(session, experiment_id, before) if len(rows) <= count else []
-        found = rows
-        for chunk in chunks[:_FILES_PER_LOOK]:
-            if len(found) > count:
-                break
-            if wanted.may_be_in(chunk):
+        found, place = rows, 0
+        while len(found) < count and place < min(len(chunks), _FILES_PER_LOOK):
+            if wanted.may_be_in(chunks[place]):
                 below = found[0].id if found else min(oldest_row or _END, before)
-                lines = await self._lines(chunk)
+                lines = await self._lines(chunks[place])
                 found = [line for line in lines if line.id < below and wanted.takes(line)] + found
-        if len(found) > count:
+            place += 1
+        unread = chunks[place:]
+        if len(found) > count or (len(found) == count and unread):
             return OlderSlice(lines=found[-count:], next_before=found[-count].id)
-        unread = chunks[_FILES_PER_LOOK:]
         return OlderSlice(lines=found, next_before=unread[0].last_id + 1 if unread else None)
 
     async def sources(self, experiment_id: str) -> list[str]:
