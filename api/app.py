@@ -22,7 +22,9 @@ from api.routers import (
     data,
     diagnosis,
     experiments,
+    exported_models,
     health,
+    imports,
     lineage,
     logs,
     metric_axes,
@@ -106,6 +108,8 @@ def create_app(
         retention,
         studies,
         study_reports,
+        imports,
+        exported_models,
     )
     for module in (*runs, *people, attempts):
         app.include_router(module.router, prefix=PREFIX)

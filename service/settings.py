@@ -114,6 +114,9 @@ class SchedulerSettings(ServiceSettings):
     """Labels of the Ray nodes on which drivers may run, as a JSON object; without any they run on the head."""
     worker_python: str = "python"
     """The interpreter of the workers' environment on the cluster."""
+    mirror_keys: dict[str, str] = {}
+    """Variables of the workers' environment that hold keys for mirrors, and the server that may see each, as JSON:
+    `{"WANDB_API_KEY": "https://api.wandb.ai"}`. The keys themselves stand nowhere in the service."""
     num_cpus: float | None = None
     """Upper bound of CPUs to hand out; without it, what Ray reports."""
     num_gpus: float | None = None

@@ -20,8 +20,10 @@ from api.client.calls import AnyTransport, AsyncTransport, Transport, call
 from api.client.connection import find_connection
 from api.client.event_loop import EventLoopTransport
 from api.client.experiments import ExperimentCalls
+from api.client.exports import ExportCalls
 from api.client.findings import DataCalls, LogCalls, MetricCalls, RolloutCalls
 from api.client.frames import Frames
+from api.client.imports import ImportCalls
 from api.client.operation import OperationCalls
 from api.client.queue import QueueCalls
 from api.client.requests import Request, get, path
@@ -44,6 +46,8 @@ class _Calls(
     OperationCalls[AnyTransport],
     StudyCalls[AnyTransport],
     StudyReportCalls[AnyTransport],
+    ImportCalls[AnyTransport],
+    ExportCalls[AnyTransport],
 ):
     """All calls, over one transport."""
 

@@ -102,6 +102,7 @@ _PROJECT = "/api/v1/projects/{project}"
 _WEBHOOK = _PROJECT + "/webhooks/{webhook_id}"
 _ATTEMPT = "/api/v1/attempts/{attempt_id}"
 _STUDY = "/api/v1/studies/{study_id}"
+_IMPORT = {"system": "trl", "configs": [{"settings": {"model_name_or_path": "/models/a", "max_length": 64}}]}
 _NEW_WEBHOOK = {"name": "{fresh}", "url": "https://hooks.example.org/in", "events": ["experiment.failed"]}
 _WINDOW = {"starts_at": "2099-01-01T00:00:00Z", "ends_at": "2099-01-02T00:00:00Z"}
 
@@ -113,6 +114,7 @@ OPERATIONS: dict[str, Operation] = {
     "GET /api/v1/experiments": _read("anyone"),
     "GET /api/v1/queue": _read("anyone"),
     "POST /api/v1/data/preview": Operation(rule="submit", json=SPEC),
+    "POST /api/v1/import": Operation(rule="anyone", json=_IMPORT),
     f"GET {_EXPERIMENT}": _read(),
     f"POST {_EXPERIMENT}/cancel": _change("control", target="queued_experiment", success=202),
     f"POST {_EXPERIMENT}/retry": _change("control", target="cancelled_experiment", success=202),
@@ -142,6 +144,8 @@ OPERATIONS: dict[str, Operation] = {
     f"GET {_EXPERIMENT}/rollouts/search": _read(),
     f"GET {_EXPERIMENT}/rollouts/stored": _read(),
     f"GET {_EXPERIMENT}/rollouts/stored/{{step}}": _read(),
+    f"GET {_EXPERIMENT}/models/{{stage}}": _read(),
+    f"GET {_EXPERIMENT}/models/{{stage}}/file": _read(name="config.json"),
     f"GET {_EXPERIMENT}/token-views": _read(),
     f"GET {_EXPERIMENT}/token-views/{{stage}}/{{step}}/{{sample_index}}": _read(),
     f"GET {_EXPERIMENT}/stream": _read(),

@@ -26,6 +26,7 @@ from tests.factories import (
     make_attempt,
     make_experiment,
     make_report,
+    make_stage_result,
     make_study,
     make_token_view,
     make_user,
@@ -188,6 +189,7 @@ async def make_world(sessions: Sessions, secret: bytes, output_root: Path) -> Wo
         owner = await users.get_user(session, "owner")
         done = await make_attempt(session, await make_experiment(session, user=owner, project=PROJECT))
         await reporting.take_report(session, done, make_report(token_views=[make_token_view(step=1)]))
+        await attempts.record_stage_result(session, done, make_stage_result())
         await attempts.end_attempt(session, done, EndReason.STAGE_FAILED, "broken", {})
         live = await make_attempt(session, await make_experiment(session, user=owner, project=PROJECT))
         study = await make_study(session, user=owner, project=PROJECT)

@@ -37,6 +37,8 @@ COMMANDS: dict[str, str] = {
     f"GET {_EXPERIMENT}/logs/sources": "logs",
     f"GET {_EXPERIMENT}/logs/download": "logs",
     f"GET {_EXPERIMENT}/rollouts/search": "rollouts",
+    f"GET {_EXPERIMENT}/models/{{stage}}": "export checkpoint",
+    f"GET {_EXPERIMENT}/models/{{stage}}/file": "export checkpoint",
     f"GET {_EXPERIMENT}/rollouts/stored": "rollouts",
     f"GET {_EXPERIMENT}/rollouts/stored/{{step}}": "rollouts",
     f"GET {_EXPERIMENT}/token-views": "token-view",
@@ -95,6 +97,7 @@ COMMANDS: dict[str, str] = {
 }
 
 WITHOUT_COMMAND: dict[str, str] = {
+    "POST /api/v1/import": "sedray import does the same here, without a service",
     f"GET {_EXPERIMENT}/rollouts": "the newest samples for the page; `rollouts` searches all of them",
     f"POST {_ATTEMPT}/start": "for the driver of a run, with the token of its attempt",
     f"POST {_ATTEMPT}/reports": "for the driver of a run",
@@ -111,6 +114,10 @@ WITHOUT_DATA: dict[str, str] = {
     "open": "opens a page, or prints its address",
     "study counts": "writes a file",
     "study spec": "writes a file",
+    "export checkpoint": "writes a folder",
+    "export mlflow": "writes a folder",
+    "export tensorboard": "writes a folder",
+    "serve": "starts a server",
     "profile add": "changes a file here",
     "profile use": "changes a file here",
     "profile rm": "changes a file here",
