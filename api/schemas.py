@@ -128,6 +128,8 @@ class MetricBucket(WireModel):
     first_step: int
     last_step: int
     num_points: int
+    num_finite: int
+    """Those of them that are neither NaN nor infinite."""
     min: float | None
     max: float | None
     mean: float | None
@@ -196,6 +198,8 @@ class LogPage(WireModel):
 
     items: list[LogLineOut]
     next_after: int | None
+    next_before: int | None = None
+    """Of the newest lines: below which id older ones go on; null at the beginning."""
 
 
 class RolloutSampleOut(RolloutSample):

@@ -11,7 +11,7 @@ from api.deps import CurrentUser, LooksDep, PlanDep, SessionDep, SessionsDep
 from api.problems import problem_responses
 from api.schemas import EventPage, Experiment, ExperimentCounts, ExperimentPage, ExperimentPlanReply
 from api.shapes import read_experiment, to_event, to_summary
-from api.submission import Submission, digest_body, plan_now, submit
+from api.submission import Submission, plan_now, submit
 from service import experiments, listing
 from service.contract.json_schema import experiment_schema
 from service.contract.spec import ExperimentSpec
@@ -67,7 +67,7 @@ SPEC_EXAMPLES: dict[str, Any] = {
             "description": "A dry run's plan, or the first answer to a repeated request",
             "headers": _REPLAYED,
         },
-        **problem_responses(401, 403, 409, 413, 422),
+        **problem_responses(401, 403, 404, 409, 413, 422),
     },
 )
 async def submit_experiment(
@@ -80,6 +80,9 @@ async def submit_experiment(
     spec: Annotated[ExperimentSpec, Body(openapi_examples=SPEC_EXAMPLES)],
     idempotency_key: Annotated[str | None, Header(min_length=1, max_length=200)] = None,
     dry_run: Annotated[bool, Query(description="Check and plan only; store nothing.")] = False,
+    cloned_from: Annotated[
+        str | None, Query(max_length=100, description="The experiment whose specification this one was made from.")
+    ] = None,
 ) -> Experiment | ExperimentPlanReply:
     """Refuses what is malformed (`invalid_spec`) or cannot work (`cannot_run`) with every finding at once.
 
@@ -88,8 +91,13 @@ async def submit_experiment(
     if dry_run:
         response.status_code = 200
         return ExperimentPlanReply(spec=spec, plan=await plan_now(looks, planner, user, spec))
-    body_sha256 = digest_body(await request.json())
-    submission = Submission(user=user, spec=spec, body_sha256=body_sha256, idempotency_key=idempotency_key)
+    submission = Submission(
+        user=user,
+        spec=spec,
+        body=await request.json(),
+        idempotency_key=idempotency_key,
+        cloned_from=cloned_from,
+    )
     experiment, replayed = await submit(looks, sessions, planner, submission)
     if replayed:
         response.status_code = 200

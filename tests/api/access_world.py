@@ -204,6 +204,7 @@ async def make_world(sessions: Sessions, secret: bytes, output_root: Path) -> Wo
         "stage": "sft",
         "step": "1",
         "sample_index": "0",
+        "output_id": "sft.model",
     }
     folder = Path(stored_rollouts_folder(str(output_root / done.experiment_id), "whole"))
     folder.mkdir(parents=True)
