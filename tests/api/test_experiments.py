@@ -104,7 +104,8 @@ async def test_the_queue_shows_who_runs_who_waits_and_why(client: httpx.AsyncCli
 
 
 async def test_the_queue_of_a_cluster_never_seen(client: httpx.AsyncClient) -> None:
-    assert (await client.get("/api/v1/queue")).json() == {"cluster": None, "running": [], "queued": []}
+    nothing = {"cluster": None, "running": [], "queued": [], "num_queued": 0, "decided_at": None}
+    assert (await client.get("/api/v1/queue")).json() == nothing
 
 
 async def test_me_and_schema(client: httpx.AsyncClient) -> None:
