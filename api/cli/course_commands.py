@@ -156,7 +156,9 @@ def _differences(found: SpecificationOut) -> str:
     other = f"{found.against.experiment_id}{_RELATIONS[found.against.relation]}"
     if not found.changes:
         return f"nothing differs from {other}"
-    return f"{len(found.changes)} settings differ from {other}: see --against {found.against.experiment_id}"
+    number = len(found.changes)
+    differ = "1 setting differs" if number == 1 else f"{number} settings differ"
+    return f"{differ} from {other}: see --against {found.against.experiment_id}"
 
 
 def _value(value: Any) -> str:

@@ -22,8 +22,9 @@ def add_order_commands(app: Commands) -> None:
     """Makes them commands of `app`."""
     for command in (cancel, retry):
         app.command(rich_help_panel=RUN)(command)
-    for command in (hold, release, priority):
-        app.command(rich_help_panel=QUEUE)(command)
+    app.command(rich_help_panel=QUEUE)(hold)
+    app.command(rich_help_panel=QUEUE)(release)
+    app.command(rich_help_panel=QUEUE)(priority)
 
 
 def cancel(context: typer.Context, experiment_ids: ExperimentIds, as_json: AsJson = False) -> None:

@@ -51,6 +51,29 @@ async def test_it_submits_lists_follows_and_waits(ada: AsyncSedrayClient, sessio
     assert "sft" in (await ada.experiment_schema())["properties"]
 
 
+async def test_it_reads_the_course_of_an_experiment_and_orders_about_many(
+    ada: AsyncSedrayClient, sessions: Sessions
+) -> None:
+    ended = await make_ended(sessions)
+    assert [one.number for one in (await ada.timeline(ended)).attempts] == [1]
+    assert (await ada.specification(ended)).against is None
+    queued = (await ada.submit(spec_body(name="mine", seed=7))).id
+    compared = await ada.specification(queued, against=ended)
+    assert "seed" in {change.path for change in compared.changes}
+    assert (await ada.lineage(ended)).experiment_id == ended
+    assert "sft" in {phase.phase for phase in (await ada.spend(ended)).phases}
+    assert (await ada.metric_axes(ended, max_knots=2)).axes == [], "it told no tokens"
+    assert (await ada.checkpoints(ended)).items == []
+
+    reply = await ada.order_many("cancel", [queued, "exp-none"])
+    assert [(item.id, item.done) for item in reply.items] == [(queued, True), ("exp-none", False)]
+    page = await ada.experiments(status=["cancelled", "failed"], text="mine", order="ended")
+    assert [one.id for one in page.items] == [queued]
+    assert (await ada.experiment_counts(name="mine")).by_status == {"cancelled": 1}
+    assert [one.id async for one in ada.all_experiments(status="succeeded", order="oldest")] == [ended]
+    assert (await ada.cluster()).nodes == [] and (await ada.standings()).items is not None
+
+
 @pytest.mark.parametrize("library", ["pandas", "polars"])
 async def test_frames_have_every_point_and_every_result(
     ada: AsyncSedrayClient, sessions: Sessions, library: str
