@@ -1,6 +1,6 @@
 """Orders to experiments that are there: cancel, retry, hold, release, priority. One, or many in one request."""
 
-from typing import Annotated, get_args
+from typing import Annotated
 
 import typer
 from rich.text import Text
@@ -75,7 +75,7 @@ def release(context: typer.Context, experiment_ids: ExperimentIds, as_json: AsJs
 def priority(
     context: typer.Context,
     experiment_ids: ExperimentIds,
-    name: Annotated[PriorityName, typer.Argument(help=" | ".join(get_args(PriorityName)), show_default=False)],
+    name: Annotated[PriorityName, typer.Argument(help="The class.", show_default=False)],
     as_json: AsJson = False,
 ) -> None:
     """Move experiments to another class."""
