@@ -15,15 +15,20 @@ from api.cli.admin.tokens import token_app
 from api.cli.arguments import ExperimentId
 from api.cli.calling import AsJson, ExitCode, client_of, console, print_json, waiting
 from api.cli.certificate_text import certificate_summary, certificate_view
+from api.cli.cluster_command import add_cluster_commands
 from api.cli.compare import compare
 from api.cli.completion import profile_names
+from api.cli.course_commands import add_course_commands
 from api.cli.data_preview import preview_view
 from api.cli.demo import run_demo
 from api.cli.doctor import diagnosis_view, examine, is_well
 from api.cli.export_commands import export_app
 from api.cli.forms import Commands, print_entry
 from api.cli.import_commands import import_app
+from api.cli.list_command import list_experiments
 from api.cli.log_printer import LogPrinter
+from api.cli.order_commands import add_order_commands
+from api.cli.output_commands import add_output_commands
 from api.cli.panels import HERE, LOOK, QUEUE, RUN, SERVICE, STUDIES
 from api.cli.profile_commands import profile_app
 from api.cli.queue_commands import add_queue_commands
@@ -32,12 +37,11 @@ from api.cli.serve import serve
 from api.cli.spec_files import apply_overrides, load_spec
 from api.cli.study_commands import study_app
 from api.cli.study_report import add_study_report_commands, report
-from api.cli.tables import experiment_view, experiments_table, plan_view, queue_table, results_table
+from api.cli.tables import experiment_view, plan_view, queue_table, results_table
 from api.cli.token_text import token_text, token_views_table
 from api.cli.watch import watch as watch_live
 from api.client import SedrayClient
 from api.client.connection import DEFAULT_DATA
-from api.schemas import Experiment
 from service.contract.failures import NO_FAILURE
 from service.contract.json_schema import schema_text
 from service.contract.status import ExperimentStatus
@@ -137,26 +141,7 @@ def submit(
             console.print(f"{experiment.id} is {experiment.status.value}; follow it with: sedray watch {experiment.id}")
 
 
-@app.command("ls", rich_help_panel=LOOK)
-def list_experiments(
-    context: typer.Context,
-    status: Annotated[ExperimentStatus | None, typer.Option(help="Only experiments of this status.")] = None,
-    project: Annotated[str | None, typer.Option(help="Only experiments of this project.")] = None,
-    tag: Annotated[str | None, typer.Option(help="Only experiments with this tag.")] = None,
-    name: Annotated[str | None, typer.Option(help="Only experiments whose name contains this.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=200, help="At most so many.")] = 20,
-    cursor: Annotated[str | None, typer.Option(help="Continue where the last page ended.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """List experiments, newest first."""
-    with client_of(context) as client:
-        page = client.experiments(status=status, project=project, tag=tag, name=name, limit=limit, cursor=cursor)
-        if as_json:
-            print_json(page)
-            return
-        console.print(experiments_table(page.items))
-        if page.next_cursor:
-            console.print(f"more: --cursor {page.next_cursor}", style="dim", soft_wrap=True)
+app.command("ls", rich_help_panel=LOOK)(list_experiments)
 
 
 @app.command(rich_help_panel=QUEUE)
@@ -273,18 +258,10 @@ def token_view(
         console.print(token_text(view)) if not as_json else print_json(view)
 
 
-@app.command(rich_help_panel=RUN)
-def cancel(context: typer.Context, experiment_id: ExperimentId, as_json: AsJson = False) -> None:
-    """Cancel an experiment, queued or running."""
-    with client_of(context) as client:
-        _report(client.cancel(experiment_id), as_json)
-
-
-@app.command(rich_help_panel=RUN)
-def retry(context: typer.Context, experiment_id: ExperimentId, as_json: AsJson = False) -> None:
-    """Queue a failed or cancelled experiment again; it goes on from its last checkpoint."""
-    with client_of(context) as client:
-        _report(client.retry(experiment_id), as_json)
+add_order_commands(app)
+add_course_commands(app)
+add_output_commands(app)
+add_cluster_commands(app)
 
 
 @app.command(rich_help_panel=SERVICE)
@@ -365,10 +342,3 @@ def _follow(client: SedrayClient, experiment_id: str, as_json: bool) -> None:
             console.print(experiment.message, markup=False)
     if experiment.status is not ExperimentStatus.SUCCEEDED:
         raise typer.Exit(ExitCode.FAILED)
-
-
-def _report(experiment: Experiment, as_json: bool) -> None:
-    if as_json:
-        print_json(experiment)
-    else:
-        console.print(f"{experiment.id} is {experiment.status.value}")

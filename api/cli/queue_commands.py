@@ -1,4 +1,4 @@
-"""Commands about the queue: why an experiment waits, and what people order."""
+"""Commands about the queue: why an experiment waits, pauses, maintenance and quotas."""
 
 from datetime import datetime
 from typing import Annotated
@@ -11,8 +11,6 @@ from api.cli.forms import Commands
 from api.cli.panels import QUEUE
 from api.cli.queue_tables import orders_view, priority_view, quotas_table
 from api.queue_schemas import QuotaOrder
-from api.schemas import Experiment
-from service.contract.spec import PRIORITY_RANK
 
 ProjectOption = Annotated[
     str | None, typer.Option("--project", help="Only this project; default: the whole queue.", show_default=False)
@@ -24,7 +22,7 @@ maintenance_app = Commands(help="Times in which nothing may run.")
 
 def add_queue_commands(app: Commands) -> None:
     """Makes them commands of `app`."""
-    for command in (why, hold, release, priority, pause, resume, drain):
+    for command in (why, pause, resume, drain):
         app.command(rich_help_panel=QUEUE)(command)
     app.add_typer(quota_app, name="quota", rich_help_panel=QUEUE)
     app.add_typer(maintenance_app, name="maintenance", rich_help_panel=QUEUE)
@@ -35,30 +33,6 @@ def why(context: typer.Context, experiment_id: ExperimentId, as_json: AsJson = F
     with client_of(context) as client:
         found = client.priority(experiment_id)
         console.print(priority_view(found)) if not as_json else print_json(found)
-
-
-def hold(context: typer.Context, experiment_id: ExperimentId, reason: Reason = "", as_json: AsJson = False) -> None:
-    """Keep a queued experiment from starting; it keeps its age."""
-    with client_of(context) as client:
-        _show(client.hold(experiment_id, reason), "held", as_json)
-
-
-def release(context: typer.Context, experiment_id: ExperimentId, as_json: AsJson = False) -> None:
-    """Let a held experiment start again."""
-    with client_of(context) as client:
-        _show(client.release(experiment_id), "released", as_json)
-
-
-def priority(
-    context: typer.Context,
-    experiment_id: ExperimentId,
-    name: Annotated[str, typer.Argument(help=" | ".join(PRIORITY_RANK), show_default=False)],
-    as_json: AsJson = False,
-) -> None:
-    """Move an experiment to another class."""
-    with client_of(context) as client:
-        experiment = client.set_priority(experiment_id, name)
-        _show(experiment, f"of class {experiment.priority}", as_json)
 
 
 def pause(context: typer.Context, project: ProjectOption = None, reason: Reason = "", as_json: AsJson = False) -> None:
@@ -143,7 +117,3 @@ def set_quota(
         )
         quota = client.set_quota(project, order, user=user)
         console.print(quotas_table([quota])) if not as_json else print_json(quota)
-
-
-def _show(experiment: Experiment, what: str, as_json: bool) -> None:
-    print_json(experiment) if as_json else console.print(f"{experiment.id} is {what}")

@@ -65,18 +65,19 @@ def quotas_table(quotas: Sequence[QuotaOut]) -> RenderableType:
             Text(quota.project),
             Text(quota.user or "(all)"),
             f"{quota.shares:g}",
-            _of(quota.num_running, quota.max_running),
-            _of(quota.num_queued, quota.max_queued),
-            _of(quota.num_cpus, quota.max_cpus),
-            _of(quota.num_gpus, quota.max_gpus),
+            used_of(quota.num_running, quota.max_running),
+            used_of(quota.num_queued, quota.max_queued),
+            used_of(quota.num_cpus, quota.max_cpus),
+            used_of(quota.num_gpus, quota.max_gpus),
             hours,
-            _of(round(quota.num_storage_bytes / 1e9, 3), stored),
+            used_of(round(quota.num_storage_bytes / 1e9, 3), stored),
             "–" if quota.default_max_runtime_s is None else f"{quota.default_max_runtime_s} s",
         )
     return table
 
 
-def _of(used: float, limit: float | None) -> str:
+def used_of(used: float, limit: float | None) -> str:
+    """`3 of 8`, or `3` where nothing bounds it."""
     return f"{used:g}" if limit is None else f"{used:g} of {limit:g}"
 
 

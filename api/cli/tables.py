@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from api.results import POINT_LABELS, evaluations_of, metric_names_of, sft_facts, shown_bytes, shown_number
-from api.schemas import Experiment, ExperimentPlanReply, ExperimentSummary, QueueOut
+from api.schemas import ClusterOut, Experiment, ExperimentPlanReply, ExperimentSummary, QueueOut
 from service.contract.plan import MemoryPlan
 from service.contract.spec import ExperimentSpec
 from service.contract.status import EndReason, ExperimentStatus
@@ -53,17 +53,19 @@ def experiments_table(items: list[ExperimentSummary]) -> RenderableType:
 
 def queue_table(queue: QueueOut) -> RenderableType:
     """Capacity, who runs and who waits."""
-    cluster = queue.cluster
+    return Group(capacity_line(queue.cluster), experiments_table([*queue.running, *queue.queued]))
+
+
+def capacity_line(cluster: ClusterOut | None) -> Text:
+    """What is taken of the whole cluster, or why nobody knows."""
     if cluster is None:
-        head = Text("The scheduler has not seen the cluster yet.", style="yellow")
-    elif not cluster.reachable:
-        head = Text(f"Ray does not answer: {cluster.message}", style="red")
-    else:
-        head = Text(
-            f"CPUs {cluster.num_cpus_taken:g} of {cluster.num_cpus:g} taken, "
-            f"GPUs {cluster.num_gpus_taken:g} of {cluster.num_gpus:g} taken"
-        )
-    return Group(head, experiments_table([*queue.running, *queue.queued]))
+        return Text("The scheduler has not seen the cluster yet.", style="yellow")
+    if not cluster.reachable:
+        return Text(f"Ray does not answer: {cluster.message}", style="red")
+    return Text(
+        f"CPUs {cluster.num_cpus_taken:g} of {cluster.num_cpus:g} taken, "
+        f"GPUs {cluster.num_gpus_taken:g} of {cluster.num_gpus:g} taken"
+    )
 
 
 def experiment_view(experiment: Experiment) -> RenderableType:
@@ -188,16 +190,16 @@ def _why(item: ExperimentSummary) -> str:
 
 
 def _ago(moment: datetime) -> str:
-    return f"{_duration((datetime.now(UTC) - moment).total_seconds())} ago"
+    return f"{shown_duration((datetime.now(UTC) - moment).total_seconds())} ago"
 
 
 def _took(item: ExperimentSummary) -> str:
     if item.started_at is None:
         return "–"
-    return _duration(((item.ended_at or datetime.now(UTC)) - item.started_at).total_seconds())
+    return shown_duration(((item.ended_at or datetime.now(UTC)) - item.started_at).total_seconds())
 
 
-def _duration(seconds: float) -> str:
+def shown_duration(seconds: float) -> str:
     for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"

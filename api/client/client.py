@@ -19,6 +19,7 @@ from api.client.blocking import BlockingTransport
 from api.client.calls import AnyTransport, AsyncTransport, Transport, call
 from api.client.comparison import ComparisonCalls
 from api.client.connection import find_connection
+from api.client.course import CourseCalls
 from api.client.event_loop import EventLoopTransport
 from api.client.experiments import ExperimentCalls
 from api.client.exports import ExportCalls
@@ -39,6 +40,7 @@ _PATIENT = RetryPolicy()
 
 class _Calls(
     ExperimentCalls[AnyTransport],
+    CourseCalls[AnyTransport],
     MetricCalls[AnyTransport],
     LogCalls[AnyTransport],
     RolloutCalls[AnyTransport],

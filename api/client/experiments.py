@@ -3,7 +3,7 @@
 import json
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from api.client.calls import AnyTransport, Conversation, Emit, Follow, Part, Pause, Walk, ask, call, walk
@@ -50,7 +50,7 @@ class ExperimentCalls(Part[AnyTransport]):
     def experiments(
         self,
         *,
-        status: str | None = None,
+        status: str | Sequence[str] | None = None,
         project: str | None = None,
         user: str | None = None,
         tag: str | None = None,
@@ -61,28 +61,44 @@ class ExperimentCalls(Part[AnyTransport]):
         limit: int = 50,
         cursor: str | None = None,
     ) -> Request[ExperimentPage]:
-        """One page of experiments; `text` is searched in names, descriptions, ids and tags."""
-        filters = {"status": status, "project": project, "user": user, "tag": tag, "objective": objective}
-        filters |= {"name": name, "text": text, "order": order, "limit": str(limit), "cursor": cursor}
-        return get(ExperimentPage, path("experiments"), filters)
+        """One page of experiments, of any of several statuses; `text` is searched in names, descriptions, ids, tags."""
+        filters = _filters(status, project=project, user=user, tag=tag, objective=objective, name=name, text=text)
+        return get(ExperimentPage, path("experiments"), filters | {"order": order, "limit": limit, "cursor": cursor})
 
     @call
     def experiment_counts(
-        self, *, project: str | None = None, user: str | None = None, tag: str | None = None, text: str | None = None
+        self,
+        *,
+        project: str | None = None,
+        user: str | None = None,
+        tag: str | None = None,
+        objective: str | None = None,
+        name: str | None = None,
+        text: str | None = None,
     ) -> Request[ExperimentCounts]:
         """How many experiments there are of each status."""
-        filters = {"project": project, "user": user, "tag": tag, "text": text}
+        filters = {"project": project, "user": user, "tag": tag, "objective": objective, "name": name, "text": text}
         return get(ExperimentCounts, path("experiments", "counts"), filters)
 
     @walk
     def all_experiments(
-        self, *, status: str | None = None, project: str | None = None, tag: str | None = None, name: str | None = None
+        self,
+        *,
+        status: str | Sequence[str] | None = None,
+        project: str | None = None,
+        user: str | None = None,
+        tag: str | None = None,
+        objective: str | None = None,
+        name: str | None = None,
+        text: str | None = None,
+        order: str = "newest",
     ) -> Walk[ExperimentSummary]:
-        """Every experiment that fits, newest first, page after page as they are asked for."""
+        """Every experiment that fits, page after page as they are asked for."""
+        filters = _filters(status, project=project, user=user, tag=tag, objective=objective, name=name, text=text)
         cursor: str | None = None
         while True:
-            filters = {"status": status, "project": project, "tag": tag, "name": name, "limit": 200, "cursor": cursor}
-            page = yield from ask(get(ExperimentPage, path("experiments"), filters))
+            query = filters | {"order": order, "limit": 200, "cursor": cursor}
+            page = yield from ask(get(ExperimentPage, path("experiments"), query))
             yield Emit(page.items)
             if (cursor := page.next_cursor) is None:
                 return
@@ -138,6 +154,10 @@ class ExperimentCalls(Part[AnyTransport]):
 def spec_body(spec: ExperimentSpec | Mapping[str, Any]) -> Any:
     """As JSON, with every default."""
     return spec.model_dump(mode="json") if isinstance(spec, ExperimentSpec) else dict(spec)
+
+
+def _filters(status: str | Sequence[str] | None, **others: str | None) -> dict[str, Any]:
+    return {"status": [status] if isinstance(status, str) else status, **others}
 
 
 def _as_it_is(message: StreamMessage) -> Walk[StreamMessage]:

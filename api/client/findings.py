@@ -6,6 +6,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from api.axis_schemas import AxisPage
 from api.client.calls import AnyTransport, Emit, Follow, Part, Walk, ask, call, walk
 from api.client.experiments import spec_body
 from api.client.live import StreamMessage
@@ -70,6 +71,11 @@ class MetricCalls(Part[AnyTransport]):
         """Series as points where they fit into `max_points`, else as envelopes."""
         query = {"name": list(names), "max_points": max_points, "from_step": from_step, "to_step": to_step}
         return get(MetricSeriesPage, path("experiments", experiment_id, "metrics"), query)
+
+    @call
+    def metric_axes(self, experiment_id: str, *, max_knots: int = 500) -> Request[AxisPage]:
+        """What each stage's steps are in time, tokens and device-hours; between knots, interpolate."""
+        return get(AxisPage, path("experiments", experiment_id, "metrics", "axes"), {"max_knots": max_knots})
 
     @walk
     def metric_points(

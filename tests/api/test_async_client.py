@@ -2,6 +2,7 @@
 
 import inspect
 import sys
+import tarfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -13,10 +14,17 @@ from api.client import AsyncSedrayClient, MissingLibrary, NotFound, RetryPolicy,
 from service import attempts, log_store, metric_store
 from service.contract.messages import LogLine, MetricColumns
 from service.contract.status import EndReason
+from service.settings import ApiSettings
 from service.storage.database import Sessions
 from tests.factories import NOW, make_attempt, make_stage_result, spec_body
 
 pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def settings(settings: ApiSettings, tmp_path: Path) -> ApiSettings:
+    """Outputs in a folder of the test."""
+    return settings.model_copy(update={"output_root": str(tmp_path / "outputs")})
 
 
 @pytest.fixture
@@ -49,6 +57,45 @@ async def test_it_submits_lists_follows_and_waits(ada: AsyncSedrayClient, sessio
     with pytest.raises(NotFound):
         await ada.experiment("exp-none")
     assert "sft" in (await ada.experiment_schema())["properties"]
+
+
+async def test_it_reads_the_course_of_an_experiment_and_orders_about_many(
+    ada: AsyncSedrayClient, sessions: Sessions
+) -> None:
+    ended = await make_ended(sessions)
+    assert [one.number for one in (await ada.timeline(ended)).attempts] == [1]
+    assert (await ada.specification(ended)).against is None
+    queued = (await ada.submit(spec_body(name="mine", seed=7))).id
+    compared = await ada.specification(queued, against=ended)
+    assert "seed" in {change.path for change in compared.changes}
+    assert (await ada.lineage(ended)).experiment_id == ended
+    assert "sft" in {phase.phase for phase in (await ada.spend(ended)).phases}
+    assert (await ada.metric_axes(ended, max_knots=2)).axes == [], "it told no tokens"
+
+    reply = await ada.order_many("cancel", [queued, "exp-none"])
+    assert [(item.id, item.done) for item in reply.items] == [(queued, True), ("exp-none", False)]
+    page = await ada.experiments(status=["cancelled", "failed"], text="mine", order="ended")
+    assert [one.id for one in page.items] == [queued]
+    assert (await ada.experiment_counts(name="mine")).by_status == {"cancelled": 1}
+    assert [one.id async for one in ada.all_experiments(status="succeeded", order="oldest")] == [ended]
+    assert (await ada.cluster()).nodes == [] and (await ada.standings()).items is not None
+
+
+async def test_it_downloads_a_model_as_a_tar_or_one_file_of_it(
+    ada: AsyncSedrayClient, sessions: Sessions, settings: ApiSettings, tmp_path: Path
+) -> None:
+    ended = await make_ended(sessions)
+    folder = Path(settings.output_dir(ended)) / "models" / "sft"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+
+    listed = (await ada.checkpoints(ended)).items
+    assert [(one.id, [file.path for file in one.files]) for one in listed] == [("sft.model", ["config.json"])]
+    await ada.download_checkpoint(ended, "sft.model", tmp_path / "model.tar")
+    with tarfile.open(tmp_path / "model.tar") as archive:
+        assert any(name.endswith("config.json") for name in archive.getnames())
+    await ada.download_checkpoint(ended, "sft.model", tmp_path / "config.json", file="config.json")
+    assert (tmp_path / "config.json").read_text() == "{}"
 
 
 @pytest.mark.parametrize("library", ["pandas", "polars"])
