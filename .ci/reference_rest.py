@@ -48,7 +48,10 @@ def _operation(title: str, operation: Node) -> Iterator[str]:
     if text := operation.get("description"):
         yield from (text, "")
     if "requestBody" in operation:
-        bodies = [f"{_type(one.get('schema', {}))} as {code(form)}" for form, one in operation["requestBody"]["content"].items()]
+        bodies = [
+            f"{_type(one.get('schema', {}))} as {code(form)}"
+            for form, one in operation["requestBody"]["content"].items()
+        ]
         yield from (f"Body: {', '.join(bodies)}.", "")
     if parameters := operation.get("parameters"):
         yield from ("| parameter | in | type | limits | default | |", "|---|---|---|---|---|---|")
