@@ -58,14 +58,18 @@ def _named(node: Node) -> str:
     return f"{name} ({node['format']})" if "format" in node else name
 
 
-def bounds(node: Node) -> str:
-    """What limits a value, besides its type."""
+def limits(node: Node) -> str:
+    """What limits a value, to stand behind its type."""
+    return f"; {found}" if (found := _bounds(node)) else ""
+
+
+def _bounds(node: Node) -> str:
     found = [f"{sign} {node[key]}" for key, sign in _BOUNDS.items() if key in node]
     found += [words.format(node[key]) for key, words in _SIZES.items() if key in node]
     if "pattern" in node:
         found.append(f"matches {code(node['pattern'])}")
     for inner in [*node.get("anyOf", []), *([node["items"]] if isinstance(node.get("items"), dict) else [])]:
-        found += [limit] if (limit := bounds(inner)) and limit not in found else []
+        found += [limit] if (limit := _bounds(inner)) and limit not in found else []
     return ", ".join(found)
 
 

@@ -4,6 +4,7 @@ import ast
 import inspect
 from collections.abc import Iterator
 from enum import Enum
+from itertools import pairwise
 from types import ModuleType
 
 from reference_cells import cell, code
@@ -99,7 +100,7 @@ def _texts_under_members(module: ModuleType, kind: type[Enum]) -> dict[str, str]
     tree = ast.parse(inspect.getsource(module))
     body = next(node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == kind.__name__)
     found: dict[str, str] = {}
-    for member, below in zip(body, body[1:], strict=False):
+    for member, below in pairwise(body):
         match member, below:
             case ast.Assign(targets=[ast.Name(id=name)]), ast.Expr(value=ast.Constant(value=str(text))):
                 found[name] = text

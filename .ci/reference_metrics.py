@@ -8,8 +8,8 @@ _STAGES = {"sft": "SFT", "rl": "RL", "evaluate": "Evaluation", "any": "All stage
 _BETTER = {"up": "higher", "down": "lower", "neither": "–"}
 _INTRODUCTION = """# Metrics
 
-Every metric that a run may write. `{set}` stands for the evaluation's name, `{k}` for a number of samples, `{n}` for a number
-of words, `{part}` for a part of a combined reward. `sedray metrics ID` lists those of a run.
+Every metric that a run may write. `{set}` stands for the evaluation's name, `{k}` for a number of samples, `{n}` for a
+number of words, `{part}` for a part of a combined reward. `sedray metrics ID` lists those of a run.
 """
 
 

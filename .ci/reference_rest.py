@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fastapi import FastAPI
 from pydantic import SecretStr
-from reference_cells import Node, bounds, cell, code, default, kind, name_of
+from reference_cells import Node, cell, code, default, kind, limits, name_of
 
 from api.app import create_app
 from api.problems import MEDIA_TYPE, STATUS_OF
@@ -14,8 +14,8 @@ from service.settings import ApiSettings
 
 _INTRODUCTION = """# REST
 
-`Authorization: Bearer sr_…` with every request. The service tells the same as OpenAPI at `/openapi.json`, to generate clients
-from. Answers that are not 2xx are problem documents (RFC 9457): `code` is stable, `errors` lists every finding.
+`Authorization: Bearer sr_…` with every request. The service tells the same as OpenAPI at `/openapi.json`, to generate
+clients from. Answers that are not 2xx are problem documents (RFC 9457): `code` is stable, `errors` lists every finding.
 """
 
 
@@ -54,7 +54,7 @@ def _operation(title: str, operation: Node) -> Iterator[str]:
         ]
         yield from (f"Body: {', '.join(bodies)}.", "")
     if parameters := operation.get("parameters"):
-        yield from ("| parameter | in | type | limits | default | |", "|---|---|---|---|---|---|")
+        yield from ("| parameter | in | type | default | |", "|---|---|---|---|---|")
         yield from (_parameter(one) for one in parameters)
         yield ""
     yield from (f"Answers: {'; '.join(_answers(operation['responses']))}.", "")
@@ -64,7 +64,7 @@ def _parameter(one: Node) -> str:
     schema = one["schema"]
     text = one.get("description") or schema.get("description")
     shown = default(schema, required=one["required"])
-    return f"| {code(one['name'])} | {one['in']} | {_type(schema)} | {bounds(schema)} | {shown} | {cell(text)} |"
+    return f"| {code(one['name'])} | {one['in']} | {_type(schema)}{limits(schema)} | {shown} | {cell(text)} |"
 
 
 def _answers(responses: Node) -> Iterator[str]:

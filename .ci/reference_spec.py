@@ -4,14 +4,14 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from reference_cells import Node, bounds, cell, code, default, kind, name_of
+from reference_cells import Node, cell, code, default, kind, limits, name_of
 
 from service.contract.json_schema import experiment_schema
 
 _INTRODUCTION = """# The specification
 
-What `sedray submit` takes, as YAML or JSON; made from the JSON Schema, `docs/experiment.schema.json`, with which an editor
-completes and checks it. Unknown keys are refused. `sedray submit FILE --dry-run` checks a whole specification.
+What `sedray submit` takes, as YAML or JSON; made from the JSON Schema, `docs/experiment.schema.json`, with which an
+editor completes and checks it. Unknown keys are refused. `sedray submit FILE --dry-run` checks a whole specification.
 """
 
 
@@ -52,13 +52,13 @@ def _part(node: Node) -> Iterator[str]:
     if not node.get("properties"):
         yield from ([] if text else ["Any JSON value.", ""])
         return
-    yield from ("| field | type | limits | default | |", "|---|---|---|---|---|")
+    yield from ("| field | type | default | |", "|---|---|---|---|")
     required = set(node.get("required", ()))
     for name, field in node["properties"].items():
         shown = default(field, required=name in required)
         # The default of a whole part is that of its fields, which stand in its own table.
         shown = "its defaults" if isinstance(field.get("default"), dict) and "$ref" in field else shown
-        yield f"| {code(name)} | {_type(field)} | {bounds(field)} | {shown} | {cell(field.get('description'))} |"
+        yield f"| {code(name)} | {_type(field)}{limits(field)} | {shown} | {cell(field.get('description'))} |"
     yield ""
 
 

@@ -80,11 +80,11 @@ def _tokens() -> str:
         verdict = f"top 2: {mass:.3f} {'<' if mass < TAU else '≥'} tau {TAU}"
         body += [_text(left, 52, head), _text(left, 72, verdict)]
         for place, (token, probability) in enumerate(bars):
-            top = 92 + 34 * place
+            top, length = 92 + 34 * place, 160 * probability
             body += [
                 _text(left + 24, top + 16, token, anchor="end"),
-                f'<rect x="{left + 32}" y="{top}" width="{max(160 * probability, 1):.1f}" height="22" fill="{colour}"/>',
-                _text(left + 38 + 160 * probability, top + 16, f"{probability:.3f}"),
+                f'<rect x="{left + 32}" y="{top}" width="{max(length, 1):.1f}" height="22" fill="{colour}"/>',
+                _text(left + 38 + length, top + 16, f"{probability:.3f}"),
             ]
     return _svg(title, body, height=200)
 

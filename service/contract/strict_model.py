@@ -4,10 +4,8 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Annotated, Any
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, GetJsonSchemaHandler, ValidationError
-from pydantic_core import CoreSchema, ErrorDetails
-
-from service.contract.field_docs import describe_fields
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
 
 Node = dict[str, Any]
 """A part of a JSON Schema."""
@@ -24,13 +22,6 @@ class StrictModel(BaseModel):
         validate_by_alias=True,
         serialize_by_alias=True,
     )
-
-    @classmethod
-    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> Node:
-        # What stands under a field is its description: for editors, forms and the reference.
-        schema = handler(core_schema)
-        describe_fields(handler.resolve_ref_schema(schema), cls)
-        return schema
 
 
 Moment = Annotated[AwareDatetime, Field(strict=False)]
