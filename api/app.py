@@ -18,21 +18,31 @@ from api.request_ids import RequestIds
 from api.routers import (
     attempts,
     audit,
+    bulk,
     certificates,
+    cluster,
+    compare,
     data,
     diagnosis,
     experiments,
+    exported_models,
     health,
+    imports,
+    lineage,
     logs,
+    metric_axes,
     metrics,
+    outputs,
     projects,
     queue,
     queue_orders,
     retention,
     rollouts,
+    spec_checks,
     stream,
     studies,
     study_reports,
+    timeline,
     token_views,
     tokens,
     users,
@@ -40,7 +50,20 @@ from api.routers import (
 )
 from api.sign_of_life import keep_recording_life
 from api.submission import PlanExperiment
-from api.web import account, login, pages, single_sign_on, static_files, study_pages
+from api.web import (
+    account,
+    cluster_page,
+    compare_page,
+    experiments_page,
+    login,
+    new_page,
+    pages,
+    queue_page,
+    ray_proxy,
+    single_sign_on,
+    static_files,
+    study_pages,
+)
 from api.web.failed_logins import FailedLogins
 from migrations.apply import head_revision
 from service.live_updates import LiveUpdates
@@ -83,26 +106,52 @@ def create_app(
     app.state.head_revision = head_revision()
     app.state.failed_logins = FailedLogins()
     app.state.oidc = None
+    app.state.ray_proxy = ray_proxy.open_proxy(settings)
     people = (projects, users, tokens, audit, webhooks, diagnosis)
     runs = (
+        bulk,
+        spec_checks,
         experiments,
         certificates,
+        compare,
         data,
         queue,
         queue_orders,
+        cluster,
         metrics,
+        metric_axes,
         logs,
         rollouts,
         token_views,
+        timeline,
+        lineage,
+        outputs,
         stream,
         retention,
         studies,
         study_reports,
+        imports,
+        exported_models,
     )
     for module in (*runs, *people, attempts):
         app.include_router(module.router, prefix=PREFIX)
-    for module in (health, login, single_sign_on, pages, study_pages, account, static_files):
+    for module in (
+        health,
+        login,
+        single_sign_on,
+        pages,
+        new_page,
+        experiments_page,
+        queue_page,
+        cluster_page,
+        study_pages,
+        compare_page,
+        account,
+        static_files,
+    ):
         app.include_router(module.router)
+    if app.state.ray_proxy is not None:
+        app.include_router(ray_proxy.router)
     app.mount("/static", static_files.folder)
     app.add_middleware(BodyLimits)
     app.add_middleware(AccessLog)
@@ -137,7 +186,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         with suppress(asyncio.CancelledError):
             await life
         await app.state.live_updates.stop()
-        if app.state.oidc is not None:
-            await app.state.oidc.close()
+        for outside in (app.state.oidc, app.state.ray_proxy):
+            if outside is not None:
+                await outside.close()
         if own_engine is not None:
             await own_engine.dispose()

@@ -2,13 +2,22 @@
 
 import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from service.contract.stored_rollouts import RolloutOrder
 from service.errors import InvalidRequest
-from service.experiments import PageStart
+from service.listing import ListOrder, ListStart
 from service.stored_rollouts import Place
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PageStart:
+    """The last row of the page before, in the order newest first."""
+
+    submitted_at: datetime
+    id: str
 
 
 def encode_cursor(start: PageStart) -> str:
@@ -26,6 +35,26 @@ def decode_cursor(cursor: str) -> PageStart:
     if start.submitted_at.tzinfo is None:
         raise _no_cursor()
     return start
+
+
+def encode_list_start(start: ListStart, order: ListOrder) -> str:
+    """The cursor of a list's next page, which means something in its own order only."""
+    value = start.value.isoformat() if isinstance(start.value, datetime) else start.value
+    return _encode([order, value, start.id])
+
+
+def decode_list_start(cursor: str, order: ListOrder) -> ListStart:
+    """The start that a cursor stands for; raises InvalidRequest for anything that `encode_list_start` did not make."""
+    try:
+        made_in, value, experiment_id = _decode(cursor)
+        moment = None if value is None or order == "name" else datetime.fromisoformat(value)
+    except (ValueError, TypeError) as error:
+        raise _no_cursor() from error
+    is_timeless = value is None and order in ("started", "ended")
+    is_whole = isinstance(value, str) if order == "name" else is_timeless or (moment and moment.tzinfo is not None)
+    if made_in != order or not is_whole or not isinstance(experiment_id, str):
+        raise _no_cursor()
+    return ListStart(value=value if order == "name" else moment, id=experiment_id)
 
 
 def encode_place(place: Place, order: RolloutOrder) -> str:

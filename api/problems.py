@@ -45,6 +45,7 @@ STATUS_OF: dict[type[errors.SedrayError], int] = {
     errors.QueryTooSlow: 422,
     errors.TooManyFailures: 429,
     errors.PreviewUnavailable: 501,
+    errors.RayUnreachable: 502,
     errors.PreviewBusy: 503,
     errors.StorageUnavailable: 503,
 }
@@ -140,7 +141,9 @@ def _outside_body(details: Mapping[str, Any], known: Sequence[str]) -> dict[str,
         return {"field": ".".join(path), "problem": f"unknown parameter {path[-1]!r} ({place})", "hint": hint}
     # Messages of our own validators come with pydantic's prefix.
     problem = details["msg"].removeprefix("Value error, ")
-    return {"field": ".".join(path) or place, "problem": f"{problem} ({place})"}
+    # A parameter that may be given several times is named without saying which of its values is meant.
+    named = [part for part in path if not part.isdigit()]
+    return {"field": ".".join(named) or place, "problem": f"{problem} ({place})"}
 
 
 def _query_names(request: Request) -> list[str]:

@@ -153,3 +153,47 @@ class PriorityOut(WireModel):
     reservation_at: datetime | None
     """What becomes free is kept for it, and will be enough then at the latest."""
     start: StartEstimateOut | None
+
+
+class RoleHoldingOut(WireModel):
+    """What the actors of one role hold, or ask for, in sum."""
+
+    role: str
+    """`trainer`, `rollout`, or `shared` where one bundle serves both in turn."""
+    num_actors: int
+    num_cpus: float
+    num_gpus: float
+
+
+class StandingOut(WireModel):
+    """How a project, or a user within it, stands beside its siblings."""
+
+    project: str
+    user: str | None
+    """None for the project as a whole."""
+    shares: float
+    share_part: float
+    """Of what all siblings are meant to get."""
+    usage: float
+    """Decayed weighted seconds, as the scheduler saw them in its last pass."""
+    usage_part: float
+    """Of what all siblings have used."""
+    num_running: int
+    """That hold resources."""
+    num_queued: int
+    num_cpus: float
+    num_gpus: float
+    gpu_hours: float | None
+    """Within the quota's window; null where no quota bounds them."""
+    max_running: int | None
+    max_queued: int | None
+    max_cpus: float | None
+    max_gpus: float | None
+    max_gpu_hours: float | None
+    window_days: float | None
+
+
+class StandingPage(WireModel):
+    """Each project of yours before its users."""
+
+    items: list[StandingOut]

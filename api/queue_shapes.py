@@ -8,16 +8,23 @@ from api.queue_schemas import (
     PriorityOut,
     QueueOrdersOut,
     QuotaOut,
+    RoleHoldingOut,
     ShareTermOut,
+    StandingOut,
     StartEstimateOut,
 )
-from api.shapes import PRIORITY_NAME
+from api.schemas import RunningExperiment, WaitingExperiment
+from api.shapes import PRIORITY_NAME, summary_fields
 from service.access import Visible
+from service.contract.messages import Progress
 from service.contract.status import ExperimentStatus
 from service.contract.waiting import WaitCode
+from service.experiments import ExperimentView
 from service.queue import controls
 from service.queue.explain import Explanation, ShareTerm, StartEstimate
 from service.queue.limits import QuotaView
+from service.queue.overview import RoleHolding, RunningFacts, WaitingFacts
+from service.queue.standing import Standing
 from service.storage.scheduling_tables import MaintenanceWindow, QueuePause
 
 
@@ -86,6 +93,67 @@ async def read_orders(session: AsyncSession, visible: Visible) -> QueueOrdersOut
     return QueueOrdersOut(
         pauses=[to_pause(row, project) for row, project in await controls.pauses(session, visible)],
         maintenance=[to_maintenance(row) for row in await controls.windows(session)],
+    )
+
+
+def to_running(view: ExperimentView, facts: RunningFacts | None) -> RunningExperiment:
+    """One that was admitted."""
+    if facts is None:
+        return RunningExperiment(**summary_fields(view))
+    return RunningExperiment(
+        **summary_fields(view),
+        attempt_number=facts.attempt_number,
+        attempt_since=facts.since,
+        heartbeat_at=facts.heartbeat_at,
+        progress=Progress.model_validate(facts.progress) if facts.progress else None,
+        roles=[to_role(role) for role in facts.roles],
+        max_runtime_s=facts.max_runtime_s,
+        preempt_requested_at=facts.preempt_requested_at,
+        preempt_reason=facts.preempt_reason,
+    )
+
+
+def to_waiting(view: ExperimentView, facts: WaitingFacts) -> WaitingExperiment:
+    """One in the queue."""
+    return WaitingExperiment(
+        **summary_fields(view),
+        waiting_code=WaitCode(facts.wait_code) if facts.wait_code else None,
+        waits_for=facts.waits_for,
+        unblocked_when=facts.unblocked_when,
+        held_by=facts.held_by,
+        held_reason=facts.held_reason,
+        roles=[to_role(role) for role in facts.roles],
+        max_runtime_s=facts.max_runtime_s,
+        start=_to_estimate(facts.start) if facts.start else None,
+    )
+
+
+def to_role(role: RoleHolding) -> RoleHoldingOut:
+    """Sums over one role's actors."""
+    return RoleHoldingOut(role=role.role, num_actors=role.num_actors, num_cpus=role.num_cpus, num_gpus=role.num_gpus)
+
+
+def to_standing(row: Standing) -> StandingOut:
+    """Beside its siblings, with its quota's limits."""
+    quota = row.quota
+    return StandingOut(
+        project=row.project,
+        user=row.user,
+        shares=row.shares,
+        share_part=row.share_part,
+        usage=row.usage,
+        usage_part=row.usage_part,
+        num_running=row.num_running,
+        num_queued=row.num_queued,
+        num_cpus=row.num_cpus,
+        num_gpus=row.num_gpus,
+        gpu_hours=row.gpu_hours,
+        max_running=quota.max_running if quota else None,
+        max_queued=quota.max_queued if quota else None,
+        max_cpus=quota.max_cpus if quota else None,
+        max_gpus=quota.max_gpus if quota else None,
+        max_gpu_hours=quota.max_gpu_hours if quota else None,
+        window_days=quota.window_days if quota else None,
     )
 
 

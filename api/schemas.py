@@ -5,6 +5,8 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field
 
+from api.queue_schemas import RoleHoldingOut, StartEstimateOut
+from service.contract.headline import Headline
 from service.contract.messages import Progress, RolloutSample, StageResult
 from service.contract.metric_names import Better
 from service.contract.plan import ExperimentPlan
@@ -12,6 +14,7 @@ from service.contract.spec import ExperimentSpec, PriorityName
 from service.contract.stages import StageName
 from service.contract.status import AttemptStatus, EndReason, ExperimentStatus
 from service.contract.strict_model import WireModel
+from service.contract.waiting import WaitCode
 
 
 class ExperimentSummary(WireModel):
@@ -22,6 +25,8 @@ class ExperimentSummary(WireModel):
     project: str
     user: str
     tags: list[str]
+    objective: str | None = None
+    """Of the SFT stage; null without one."""
     status: ExperimentStatus
     end_reason: EndReason | None
     message: str
@@ -35,6 +40,8 @@ class ExperimentSummary(WireModel):
     started_at: datetime | None
     ended_at: datetime | None
     cancel_requested_at: datetime | None
+    headline: Headline | None = None
+    """What its latest finished stage came to; told in lists and of one experiment, not in the queue."""
 
 
 class Attempt(WireModel):
@@ -67,8 +74,16 @@ class Experiment(ExperimentSummary):
     progress: Progress | None
 
 
+class ExperimentCounts(WireModel):
+    """How many experiments there are."""
+
+    by_status: dict[ExperimentStatus, int]
+    """Without those statuses that nobody has."""
+    total: int
+
+
 class ExperimentPage(WireModel):
-    """Experiments, newest first."""
+    """Experiments, in the order asked for."""
 
     items: list[ExperimentSummary]
     next_cursor: str | None
@@ -113,6 +128,8 @@ class MetricBucket(WireModel):
     first_step: int
     last_step: int
     num_points: int
+    num_finite: int
+    """Those of them that are neither NaN nor infinite."""
     min: float | None
     max: float | None
     mean: float | None
@@ -181,6 +198,8 @@ class LogPage(WireModel):
 
     items: list[LogLineOut]
     next_after: int | None
+    next_before: int | None = None
+    """Of the newest lines: below which id older ones go on; null at the beginning."""
 
 
 class RolloutSampleOut(RolloutSample):
@@ -284,12 +303,45 @@ class ClusterOut(WireModel):
     message: str
 
 
+class RunningExperiment(ExperimentSummary):
+    """One that was admitted: what it does and holds. All is null or empty between two attempts."""
+
+    attempt_number: int | None = None
+    attempt_since: datetime | None = None
+    heartbeat_at: datetime | None = None
+    progress: Progress | None = None
+    roles: list[RoleHoldingOut] = []
+    max_runtime_s: float | None = None
+    """How long it may run at most."""
+    preempt_requested_at: datetime | None = None
+    preempt_reason: str = ""
+    """Why it is to stop at its next checkpoint."""
+
+
+class WaitingExperiment(ExperimentSummary):
+    """One in the queue: why it waits, and for how long."""
+
+    waiting_code: WaitCode | None = None
+    waits_for: str | None = None
+    """The experiment for which it waits, if it is one."""
+    unblocked_when: str | None = None
+    held_by: str | None = None
+    held_reason: str = ""
+    roles: list[RoleHoldingOut] = []
+    max_runtime_s: float | None = None
+    start: StartEstimateOut | None = None
+
+
 class QueueOut(WireModel):
     """Who runs and who waits, in order, and why."""
 
     cluster: ClusterOut | None
-    running: list[ExperimentSummary]
-    queued: list[ExperimentSummary]
+    decided_at: datetime | None = None
+    """When the scheduler last looked at the queue."""
+    running: list[RunningExperiment]
+    queued: list[WaitingExperiment]
+    num_queued: int = 0
+    """Of all pages."""
 
 
 class FieldProblem(WireModel):

@@ -7,6 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.schemas import Attempt, ClusterOut, Event, Experiment, ExperimentSummary
 from service import experiments
+from service.contract.headline import Headline, headline_of
 from service.contract.messages import Progress
 from service.contract.plan import ExperimentPlan
 from service.contract.spec import PRIORITY_RANK, ExperimentSpec
@@ -18,9 +19,9 @@ from service.storage import tables
 PRIORITY_NAME = {rank: name for name, rank in PRIORITY_RANK.items()}
 
 
-def to_summary(view: ExperimentView) -> ExperimentSummary:
+def to_summary(view: ExperimentView, headline: Headline | None = None) -> ExperimentSummary:
     """One row of a list."""
-    return ExperimentSummary(**_summary_fields(view))
+    return ExperimentSummary(**summary_fields(view), headline=headline)
 
 
 async def read_experiment(session: AsyncSession, experiment_id: str) -> Experiment:
@@ -36,12 +37,13 @@ def to_experiment(view: ExperimentView, history: ExperimentHistory) -> Experimen
     attempts = [_to_attempt(attempt) for attempt in history.attempts]
     live = [attempt.progress for attempt in attempts if attempt.status is not AttemptStatus.ENDED]
     return Experiment(
-        **_summary_fields(view),
+        **summary_fields(view),
         description=spec.description,
         spec=spec,
         plan=ExperimentPlan.model_validate(view.experiment.plan),
         attempts=attempts,
         stage_results=history.stage_results,
+        headline=headline_of({result.stage: result.metrics for result in history.stage_results}),
         progress=live[-1] if live else None,
     )
 
@@ -64,7 +66,8 @@ def to_cluster(state: tables.ClusterState, taken: Taken) -> ClusterOut:
     )
 
 
-def _summary_fields(view: ExperimentView) -> dict[str, Any]:
+def summary_fields(view: ExperimentView) -> dict[str, Any]:
+    """The values of `ExperimentSummary`, which others add to."""
     row = view.experiment
     times: dict[str, datetime | None] = {
         "submitted_at": row.submitted_at,
@@ -78,6 +81,7 @@ def _summary_fields(view: ExperimentView) -> dict[str, Any]:
         "project": view.project,
         "user": view.user,
         "tags": row.tags,
+        "objective": row.objective,
         "status": ExperimentStatus(row.status),
         "end_reason": EndReason(row.end_reason) if row.end_reason else None,
         "message": row.message,

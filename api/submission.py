@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.schemas import Experiment
 from api.shapes import read_experiment, to_experiment
-from service import access, experiments, queue
+from service import access, experiments, origins, queue
 from service.access import Principal
 from service.contract.plan import ExperimentPlan
 from service.contract.spec import ExperimentSpec
@@ -34,8 +34,16 @@ class Submission:
 
     user: Principal
     spec: ExperimentSpec
-    body_sha256: str
+    body: Mapping[str, Any]
+    """As it came."""
     idempotency_key: str | None
+    cloned_from: str | None = None
+    """The experiment whose specification it was made from."""
+
+    @property
+    def body_sha256(self) -> str:
+        """Its digest."""
+        return digest_body(self.body)
 
 
 def digest_body(body: Mapping[str, Any]) -> str:
@@ -55,6 +63,8 @@ async def submit(
     spec = submission.spec
     async with looks() as session:
         project = await access.require_submission(session, submission.user, spec.project)
+        if submission.cloned_from is not None:
+            await access.require_experiment(session, submission.user, submission.cloned_from, access.Action.READ)
         first = await _find_replay(session, submission)
         if first is not None:
             return first, True
@@ -72,6 +82,7 @@ async def submit(
         )
         if replayed:
             return await read_experiment(session, experiment.id), True
+        await origins.record(session, experiment.id, submitted=submission.body, cloned_from=submission.cloned_from)
         # What was just made has neither attempts nor results.
         names = {"project": spec.project, "user": submission.user.name}
         view = await experiments.view_of_new(session, experiment, **names)

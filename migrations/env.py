@@ -14,6 +14,7 @@ from migrations.apply import MigrationSettings
 from service.storage import (  # noqa: F401
     audit_tables,
     membership_tables,
+    origin_tables,
     scheduling_tables,
     study_tables,
     token_tables,

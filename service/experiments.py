@@ -2,11 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, bindparam, func, select, tuple_
+from sqlalchemy import ColumnElement, Select, bindparam, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import defer
@@ -44,25 +43,6 @@ class ExperimentHistory:
     """First attempt first."""
     stage_results: list[StageResult]
     """In the order in which the stages finished."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExperimentFilter:
-    """Which experiments a person wants to see; what is left out does not narrow the list."""
-
-    status: ExperimentStatus | None = None
-    project: str | None = None
-    tag: str | None = None
-    name: str | None = None
-    """A part of the name, in any case."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PageStart:
-    """The last row of the page before, in the order newest first."""
-
-    submitted_at: datetime
-    id: str
 
 
 async def submit(
@@ -137,7 +117,7 @@ async def get(session: AsyncSession, experiment_id: str) -> Experiment:
 
 async def view(session: AsyncSession, experiment_id: str) -> ExperimentView:
     """The experiment as people see it; raises NotFound."""
-    views = await _views(session, _one_view(), {"experiment_id": experiment_id})
+    views = await read_views(session, _one_view(), {"experiment_id": experiment_id})
     if not views:
         raise no_experiment(experiment_id)
     return views[0]
@@ -162,41 +142,28 @@ async def history(session: AsyncSession, experiment_id: str) -> ExperimentHistor
     return ExperimentHistory(attempts=list(attempts), stage_results=await read_stage_results(session, experiment_id))
 
 
-async def list_page(
-    session: AsyncSession, *, visible: Visible, wanted: ExperimentFilter, limit: int, start: PageStart | None
-) -> tuple[list[ExperimentView], PageStart | None]:
-    """Up to `limit` experiments after `start`, newest first, and where the next page starts, if there is one."""
-    statement = _narrowed(_select_views(visible), wanted).options(*_SHORT)
-    statement = statement.order_by(Experiment.submitted_at.desc(), Experiment.id.desc())
-    if start is not None:
-        statement = statement.where(
-            tuple_(Experiment.submitted_at, Experiment.id) < tuple_(start.submitted_at, start.id)
-        )
-    views = await _views(session, statement.limit(limit + 1))
-    if len(views) <= limit:
-        return views, None
-    last = views[limit - 1].experiment
-    return views[:limit], PageStart(submitted_at=last.submitted_at, id=last.id)
-
-
-async def list_queued(session: AsyncSession, *, visible: Visible) -> list[ExperimentView]:
-    """Everybody visible who waits, first in line first; their positions count everybody."""
+async def list_queued(
+    session: AsyncSession, *, visible: Visible, limit: int | None = None, offset: int = 0
+) -> list[ExperimentView]:
+    """Everybody visible who waits, first in line first; their positions count everybody. A part of them on demand."""
     places = snapshot_places()
     statement = (
-        _select_views(visible, position_at(places.c.place))
+        select_views(visible, position_at(places.c.place))
         .outerjoin(places, places.c.id == Experiment.id)
         .where(Experiment.status == ExperimentStatus.QUEUED.value)
-        .options(*_SHORT)
+        .options(*SHORT)
         .order_by(places.c.place.asc().nulls_last(), *BY_CLASS_AND_AGE)
+        .limit(limit)
+        .offset(offset)
     )
-    return await _views(session, statement)
+    return await read_views(session, statement)
 
 
 async def list_live(session: AsyncSession, *, visible: Visible) -> list[ExperimentView]:
     """Everything visible that is admitted, running or cancelling, oldest first."""
     live = (ExperimentStatus.ADMITTED, ExperimentStatus.RUNNING, ExperimentStatus.CANCELLING)
-    statement = _select_views(visible).where(Experiment.status.in_([status.value for status in live])).options(*_SHORT)
-    return await _views(session, statement.order_by(Experiment.started_at.asc().nulls_last(), Experiment.id))
+    statement = select_views(visible).where(Experiment.status.in_([status.value for status in live])).options(*SHORT)
+    return await read_views(session, statement.order_by(Experiment.started_at.asc().nulls_last(), Experiment.id))
 
 
 async def cancel(session: AsyncSession, experiment_id: str, *, user: Actor) -> Experiment:
@@ -336,12 +303,12 @@ _INSERT_UNLESS_REPEATED = (
     insert(Experiment).on_conflict_do_nothing(index_elements=["user_id", "idempotency_key"]).returning(Experiment)
 )
 
-_Views = Select[Experiment, str, str, int | None]
-_SHORT = (defer(Experiment.spec, raiseload=True), defer(Experiment.plan, raiseload=True))
+Views = Select[Experiment, str, str, int | None]
+SHORT = (defer(Experiment.spec, raiseload=True), defer(Experiment.plan, raiseload=True))
 """Lists leave out what is long and not shown in them."""
 
 
-def _select_views(visible: Visible, position: ColumnElement[int | None] | None = None) -> _Views:
+def select_views(visible: Visible, position: ColumnElement[int | None] | None = None) -> Views:
     """`position` where a statement knows the places itself; else each row looks up its own."""
     return (
         select(Experiment, Project.name, User.name, queue_position() if position is None else position)
@@ -352,27 +319,16 @@ def _select_views(visible: Visible, position: ColumnElement[int | None] | None =
     )
 
 
-def _narrowed(statement: _Views, wanted: ExperimentFilter) -> _Views:
-    if wanted.status is not None:
-        statement = statement.where(Experiment.status == wanted.status.value)
-    if wanted.project is not None:
-        statement = statement.where(Project.name == wanted.project)
-    if wanted.tag is not None:
-        statement = statement.where(Experiment.tags.contains([wanted.tag]))
-    if wanted.name is not None:
-        statement = statement.where(Experiment.name.icontains(wanted.name, autoescape=True))
-    return statement
-
-
 @cache
-def _one_view() -> _Views:
+def _one_view() -> Views:
     """Put together once: that takes longer than PostgreSQL needs for the answer."""
-    return _select_views(EVERYTHING).where(Experiment.id == bindparam("experiment_id"))
+    return select_views(EVERYTHING).where(Experiment.id == bindparam("experiment_id"))
 
 
-async def _views(
-    session: AsyncSession, statement: _Views, parameters: dict[str, Any] | None = None
+async def read_views(
+    session: AsyncSession, statement: Views, parameters: dict[str, Any] | None = None
 ) -> list[ExperimentView]:
+    """The rows of a statement that began with `select_views`."""
     return [
         ExperimentView(experiment=experiment, project=project, user=user, queue_position=position)
         for experiment, project, user, position in await session.execute(statement, parameters)

@@ -97,7 +97,17 @@ class ApiSettings(ServiceSettings):
     """An interpreter with sedray's `preview` extra, for previews of data; default: the API's own."""
     preview_timeout_s: float = Field(default=90.0, gt=0)
     ray_dashboard_public_url: str | None = None
-    """Shown to people on the page; the API itself never calls Ray."""
+    """Shown to people on the page; the API itself never calls Ray, unless the next two are set."""
+    ray_proxy_url: str | None = None
+    """Ray's dashboard, shown to admins below /ray/ of the page; read-only, and off without an address."""
+    ray_proxy_token_file: Path | None = None
+    """Ray's authentication token for that; sent as a bearer token, never logged."""
+
+    @model_validator(mode="after")
+    def _proxy_is_complete(self) -> Self:
+        if (self.ray_proxy_url is None) != (self.ray_proxy_token_file is None):
+            raise ValueError("set both SEDRAY_RAY_PROXY_URL and SEDRAY_RAY_PROXY_TOKEN_FILE, or neither")
+        return self
 
 
 class SchedulerSettings(ServiceSettings):
@@ -114,6 +124,9 @@ class SchedulerSettings(ServiceSettings):
     """Labels of the Ray nodes on which drivers may run, as a JSON object; without any they run on the head."""
     worker_python: str = "python"
     """The interpreter of the workers' environment on the cluster."""
+    mirror_keys: dict[str, str] = {}
+    """Variables of the workers' environment that hold keys for mirrors, and the server that may see each, as JSON:
+    `{"WANDB_API_KEY": "https://api.wandb.ai"}`. The keys themselves stand nowhere in the service."""
     num_cpus: float | None = None
     """Upper bound of CPUs to hand out; without it, what Ray reports."""
     num_gpus: float | None = None

@@ -164,8 +164,9 @@ def make_run_event(kind: str = "checkpoint_skipped", **values: Any) -> RunEvent:
 
 def make_stage_result(stage: StageName = "sft", **values: Any) -> StageResult:
     """The result of a stage that did all of its 10 steps."""
-    facts = {"duration_s": 1.0, "steps_done": 10, "steps_planned": 10, "metrics": {"sft/loss": 0.5}}
-    return StageResult(stage=stage, started_at=NOW, finished_at=NOW, **{**facts, **values})
+    times = {"started_at": NOW, "finished_at": NOW, "duration_s": 1.0}
+    facts = {"steps_done": 10, "steps_planned": 10, "metrics": {"sft/loss": 0.5}}
+    return StageResult(stage=stage, **{**times, **facts, **values})
 
 
 def make_finish(reason: EndReason = EndReason.COMPLETED, **values: Any) -> FinishReport:

@@ -18,6 +18,8 @@ class WorkerSettings(BaseSettings):
     """A file with the attempt's token; Ray shows environment variables to everybody who may read its dashboard."""
     work_dir: Path
     """Local scratch of this attempt: reports wait here while the service cannot be reached."""
+    mirror_keys: dict[str, str] = {}
+    """Variables of the workers' environment that hold keys for mirrors, and the server that may see each."""
 
     def token(self) -> str:
         """The attempt's token; ValueError if the file cannot be read or is empty."""

@@ -15,16 +15,20 @@ from api.cli.admin.tokens import token_app
 from api.cli.arguments import ExperimentId
 from api.cli.calling import AsJson, ExitCode, client_of, console, print_json, waiting
 from api.cli.certificate_text import certificate_summary, certificate_view
+from api.cli.compare import compare
 from api.cli.completion import profile_names
 from api.cli.data_preview import preview_view
 from api.cli.demo import run_demo
 from api.cli.doctor import diagnosis_view, examine, is_well
+from api.cli.export_commands import export_app
 from api.cli.forms import Commands, print_entry
+from api.cli.import_commands import import_app
 from api.cli.log_printer import LogPrinter
 from api.cli.panels import HERE, LOOK, QUEUE, RUN, SERVICE, STUDIES
 from api.cli.profile_commands import profile_app
 from api.cli.queue_commands import add_queue_commands
 from api.cli.queue_tables import orders_view
+from api.cli.serve import serve
 from api.cli.spec_files import apply_overrides, load_spec
 from api.cli.study_commands import study_app
 from api.cli.study_report import add_study_report_commands, report
@@ -53,6 +57,10 @@ app.add_typer(profile_app, name="profile", rich_help_panel=HERE)
 add_study_report_commands(study_app)
 app.add_typer(study_app, name="study", rich_help_panel=STUDIES)
 app.command("report", rich_help_panel=STUDIES)(report)
+app.command("compare", rich_help_panel=STUDIES)(compare)
+app.add_typer(import_app, name="import", rich_help_panel=HERE)
+app.add_typer(export_app, name="export", rich_help_panel=HERE)
+app.command("serve", rich_help_panel=HERE)(serve)
 
 SpecFile = Annotated[Path, typer.Argument(help="Specification in YAML or JSON.", show_default=False)]
 Overrides = Annotated[

@@ -40,15 +40,20 @@ def load_study(file: Path) -> dict[str, Any]:
 
 def load_object(file: Path, expected: str) -> dict[str, Any]:
     """The object that a YAML or JSON file holds. Raises UnreadableSpec."""
+    found = load_yaml(file)
+    if not isinstance(found, dict):
+        raise UnreadableSpec(f"{file} must hold {expected}")
+    return found
+
+
+def load_yaml(file: Path) -> Any:
+    """What a YAML or JSON file holds. Raises UnreadableSpec."""
     try:
-        found = _read_yaml(file.read_text())
+        return _read_yaml(file.read_text())
     except OSError as error:
         raise UnreadableSpec(f"cannot read {file}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UnreadableSpec(f"{file} is not valid YAML: {error}") from error
-    if not isinstance(found, dict):
-        raise UnreadableSpec(f"{file} must hold {expected}")
-    return found
 
 
 def make_paths_absolute(spec: dict[str, Any], folder: Path) -> None:
@@ -107,10 +112,7 @@ def _at(spec: Any, dotted: str, otherwise: Any) -> Any:
 
 def apply_overrides(spec: dict[str, Any], overrides: list[str]) -> None:
     """Sets dotted keys in place: `sft.objective.lambda=2`, values read as YAML; raises UnreadableSpec."""
-    for override in overrides:
-        dotted, separator, value = override.partition("=")
-        if not separator:
-            raise UnreadableSpec(f"--set {override!r} must look like key.subkey=value")
+    for dotted, value in map(parse_override, overrides):
         *parents, last = dotted.split(".")
         node = spec
         for key in parents:
@@ -118,7 +120,15 @@ def apply_overrides(spec: dict[str, Any], overrides: list[str]) -> None:
             if not isinstance(child, dict):
                 raise UnreadableSpec(f"--set {dotted}: {key} holds {json.dumps(child)}, not an object")
             node = child
-        node[last] = _read_yaml(value)
+        node[last] = value
+
+
+def parse_override(override: str) -> tuple[str, Any]:
+    """Dotted key and value of `key.subkey=value`; raises UnreadableSpec."""
+    dotted, separator, value = override.partition("=")
+    if not separator:
+        raise UnreadableSpec(f"--set {override!r} must look like key.subkey=value")
+    return dotted, _read_yaml(value)
 
 
 class _Loader(yaml.SafeLoader):

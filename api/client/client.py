@@ -17,11 +17,14 @@ from api.access_schemas import Me
 from api.client.access import AuditLog, Projects, Tokens, Users
 from api.client.blocking import BlockingTransport
 from api.client.calls import AnyTransport, AsyncTransport, Transport, call
+from api.client.comparison import ComparisonCalls
 from api.client.connection import find_connection
 from api.client.event_loop import EventLoopTransport
 from api.client.experiments import ExperimentCalls
+from api.client.exports import ExportCalls
 from api.client.findings import DataCalls, LogCalls, MetricCalls, RolloutCalls
 from api.client.frames import Frames
+from api.client.imports import ImportCalls
 from api.client.operation import OperationCalls
 from api.client.queue import QueueCalls
 from api.client.requests import Request, get, path
@@ -40,10 +43,13 @@ class _Calls(
     LogCalls[AnyTransport],
     RolloutCalls[AnyTransport],
     DataCalls[AnyTransport],
+    ComparisonCalls[AnyTransport],
     QueueCalls[AnyTransport],
     OperationCalls[AnyTransport],
     StudyCalls[AnyTransport],
     StudyReportCalls[AnyTransport],
+    ImportCalls[AnyTransport],
+    ExportCalls[AnyTransport],
 ):
     """All calls, over one transport."""
 

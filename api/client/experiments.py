@@ -9,7 +9,15 @@ from typing import Any
 from api.client.calls import AnyTransport, Conversation, Emit, Follow, Part, Pause, Walk, ask, call, walk
 from api.client.live import StreamMessage
 from api.client.requests import Request, get, path, send
-from api.schemas import Event, EventPage, Experiment, ExperimentPage, ExperimentPlanReply, ExperimentSummary
+from api.schemas import (
+    Event,
+    EventPage,
+    Experiment,
+    ExperimentCounts,
+    ExperimentPage,
+    ExperimentPlanReply,
+    ExperimentSummary,
+)
 from service.contract.spec import ExperimentSpec
 
 _SHORTEST_LOOK_S = 1.0
@@ -44,14 +52,27 @@ class ExperimentCalls(Part[AnyTransport]):
         *,
         status: str | None = None,
         project: str | None = None,
+        user: str | None = None,
         tag: str | None = None,
+        objective: str | None = None,
         name: str | None = None,
+        text: str | None = None,
+        order: str = "newest",
         limit: int = 50,
         cursor: str | None = None,
     ) -> Request[ExperimentPage]:
-        """One page of experiments, newest first."""
-        filters = {"status": status, "project": project, "tag": tag, "name": name, "limit": limit, "cursor": cursor}
+        """One page of experiments; `text` is searched in names, descriptions, ids and tags."""
+        filters = {"status": status, "project": project, "user": user, "tag": tag, "objective": objective}
+        filters |= {"name": name, "text": text, "order": order, "limit": str(limit), "cursor": cursor}
         return get(ExperimentPage, path("experiments"), filters)
+
+    @call
+    def experiment_counts(
+        self, *, project: str | None = None, user: str | None = None, tag: str | None = None, text: str | None = None
+    ) -> Request[ExperimentCounts]:
+        """How many experiments there are of each status."""
+        filters = {"project": project, "user": user, "tag": tag, "text": text}
+        return get(ExperimentCounts, path("experiments", "counts"), filters)
 
     @walk
     def all_experiments(

@@ -1,11 +1,15 @@
 """The client's calls about the queue: one experiment's place, pauses, maintenance and quotas."""
 
+from collections.abc import Sequence
 from datetime import datetime
 
+from api.bulk_schemas import BulkAction, BulkOrder, BulkReply
 from api.client.calls import AnyTransport, Part, call
 from api.client.requests import Request, get, path, send
-from api.queue_schemas import MaintenanceOut, PriorityOut, QueueOrdersOut, QuotaOrder, QuotaOut, QuotaPage
+from api.cluster_schemas import ClusterDetail
+from api.queue_schemas import MaintenanceOut, PriorityOut, QueueOrdersOut, QuotaOrder, QuotaOut, QuotaPage, StandingPage
 from api.schemas import Experiment, QueueOut
+from service.contract.spec import PriorityName
 
 
 class QueueCalls(Part[AnyTransport]):
@@ -62,6 +66,24 @@ class QueueCalls(Part[AnyTransport]):
     def cancel_maintenance(self, window_id: str) -> Request[MaintenanceOut]:
         """Takes a window back."""
         return send(MaintenanceOut, "DELETE", path("queue", "maintenance", window_id))
+
+    @call
+    def standings(self) -> Request[StandingPage]:
+        """What projects and their users hold, have used, are meant to get, and may have at most."""
+        return get(StandingPage, path("queue", "standings"))
+
+    @call
+    def cluster(self) -> Request[ClusterDetail]:
+        """Nodes, what is given out on them, actors of running experiments, and who schedules."""
+        return get(ClusterDetail, path("cluster"))
+
+    @call
+    def order_many(
+        self, action: BulkAction, ids: Sequence[str], *, priority: PriorityName | None = None, reason: str = ""
+    ) -> Request[BulkReply]:
+        """The same for up to 200 experiments, each done or refused by itself."""
+        order = BulkOrder(action=action, ids=list(ids), priority=priority, reason=reason)
+        return send(BulkReply, "POST", path("experiments", "bulk"), order.model_dump(mode="json"))
 
     @call
     def quotas(self) -> Request[QuotaPage]:

@@ -3,19 +3,20 @@
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Header, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
 
 from api.access import ControllableExperiment, ReadableExperiment
-from api.cursors import decode_cursor, encode_cursor
+from api.cursors import decode_list_start, encode_list_start
 from api.deps import CurrentUser, LooksDep, PlanDep, SessionDep, SessionsDep
 from api.problems import problem_responses
-from api.schemas import EventPage, Experiment, ExperimentPage, ExperimentPlanReply
+from api.schemas import EventPage, Experiment, ExperimentCounts, ExperimentPage, ExperimentPlanReply
 from api.shapes import read_experiment, to_event, to_summary
-from api.submission import Submission, digest_body, plan_now, submit
-from service import experiments
+from api.submission import Submission, plan_now, submit
+from service import experiments, listing
 from service.contract.json_schema import experiment_schema
 from service.contract.spec import ExperimentSpec
 from service.contract.status import ExperimentStatus
-from service.experiments import ExperimentFilter
+from service.listing import ExperimentFilter, ListOrder
 
 router = APIRouter(tags=["experiments"])
 
@@ -66,7 +67,7 @@ SPEC_EXAMPLES: dict[str, Any] = {
             "description": "A dry run's plan, or the first answer to a repeated request",
             "headers": _REPLAYED,
         },
-        **problem_responses(401, 403, 409, 413, 422),
+        **problem_responses(401, 403, 404, 409, 413, 422),
     },
 )
 async def submit_experiment(
@@ -79,6 +80,9 @@ async def submit_experiment(
     spec: Annotated[ExperimentSpec, Body(openapi_examples=SPEC_EXAMPLES)],
     idempotency_key: Annotated[str | None, Header(min_length=1, max_length=200)] = None,
     dry_run: Annotated[bool, Query(description="Check and plan only; store nothing.")] = False,
+    cloned_from: Annotated[
+        str | None, Query(max_length=100, description="The experiment whose specification this one was made from.")
+    ] = None,
 ) -> Experiment | ExperimentPlanReply:
     """Refuses what is malformed (`invalid_spec`) or cannot work (`cannot_run`) with every finding at once.
 
@@ -87,8 +91,13 @@ async def submit_experiment(
     if dry_run:
         response.status_code = 200
         return ExperimentPlanReply(spec=spec, plan=await plan_now(looks, planner, user, spec))
-    body_sha256 = digest_body(await request.json())
-    submission = Submission(user=user, spec=spec, body_sha256=body_sha256, idempotency_key=idempotency_key)
+    submission = Submission(
+        user=user,
+        spec=spec,
+        body=await request.json(),
+        idempotency_key=idempotency_key,
+        cloned_from=cloned_from,
+    )
     experiment, replayed = await submit(looks, sessions, planner, submission)
     if replayed:
         response.status_code = 200
@@ -96,26 +105,64 @@ async def submit_experiment(
     return experiment
 
 
-@router.get("/experiments", summary="List experiments, newest first", responses=problem_responses(401, 422))
+class ListQuery(BaseModel):
+    """What a list is narrowed to. Parameters that are left out narrow nothing."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    status: list[ExperimentStatus] = []
+    """Any of them; may be given several times."""
+    project: str | None = None
+    user: str | None = None
+    """Who submitted."""
+    tag: str | None = None
+    objective: str | None = None
+    """Of the SFT stage, such as `sed`."""
+    name: str | None = None
+    """A part of the name, in any case."""
+    text: str | None = Field(default=None, max_length=200)
+    """A part of the name, the description, the id or a tag, in any case."""
+
+    def as_filter(self) -> ExperimentFilter:
+        """For the service."""
+        given = self.model_dump(include=set(ListQuery.model_fields) - {"status"})
+        return ExperimentFilter(statuses=self.status, **given)
+
+
+class PageQuery(ListQuery):
+    """A page of a list."""
+
+    order: ListOrder = "newest"
+    limit: int = Field(default=50, ge=1, le=200)
+    cursor: str | None = None
+    """`next_cursor` of the page before."""
+
+
+@router.get("/experiments", summary="List experiments", responses=problem_responses(401, 422))
 async def list_experiments(
-    user: CurrentUser,
-    session: SessionDep,
-    status: ExperimentStatus | None = None,
-    project: str | None = None,
-    tag: str | None = None,
-    name: Annotated[str | None, Query(description="A part of the name, in any case.")] = None,
-    limit: Annotated[int, Query(ge=1, le=200)] = 50,
-    cursor: Annotated[str | None, Query(description="`next_cursor` of the page before.")] = None,
+    user: CurrentUser, session: SessionDep, query: Annotated[PageQuery, Query()]
 ) -> ExperimentPage:
-    """Those of the caller's projects. Pages never skip or repeat an experiment, whatever is submitted meanwhile."""
-    wanted = ExperimentFilter(status=status, project=project, tag=tag, name=name)
-    start = decode_cursor(cursor) if cursor else None
-    views, following = await experiments.list_page(
-        session, visible=user.visible, wanted=wanted, limit=limit, start=start
+    """Those of the caller's projects. Pages never skip or repeat an experiment, whatever is submitted meanwhile.
+
+    In the orders `started` and `ended`, the latest comes first and what has not started or ended last.
+    """
+    start = decode_list_start(query.cursor, query.order) if query.cursor else None
+    views, following = await listing.list_page(
+        session, visible=user.visible, wanted=query.as_filter(), limit=query.limit, start=start, order=query.order
     )
-    return ExperimentPage(
-        items=[to_summary(view) for view in views], next_cursor=encode_cursor(following) if following else None
-    )
+    next_cursor = encode_list_start(following, query.order) if following else None
+    headlines = await listing.headlines(session, [view.experiment.id for view in views])
+    items = [to_summary(view, headlines.get(view.experiment.id)) for view in views]
+    return ExperimentPage(items=items, next_cursor=next_cursor)
+
+
+@router.get("/experiments/counts", summary="Count experiments by status", responses=problem_responses(401, 422))
+async def count_experiments(
+    user: CurrentUser, session: SessionDep, query: Annotated[ListQuery, Query()]
+) -> ExperimentCounts:
+    """Of the caller's projects, narrowed like the list; `status` narrows nothing here."""
+    counts = await listing.count_by_status(session, visible=user.visible, wanted=query.as_filter())
+    return ExperimentCounts(by_status=counts, total=sum(counts.values()))
 
 
 @router.get("/experiments/{experiment_id}", summary="Show an experiment", responses=problem_responses(401, 404))

@@ -15,6 +15,7 @@ from service.log_archive import ArchivedLine, LogFilter
 
 router = APIRouter(prefix="/experiments/{experiment_id}/logs", tags=["logs"])
 _PROBLEMS = problem_responses(401, 404, 422, 503)
+_END = 2**63 - 1
 _TEXT = "text/plain; charset=utf-8"
 
 
@@ -25,18 +26,26 @@ async def read_logs(
     after: Annotated[int, Query(ge=0, lt=2**63, description="Only lines with a larger id.")] = 0,
     limit: Annotated[int, Query(ge=1, le=2000)] = 1000,
     tail: Annotated[int | None, Query(ge=1, le=2000, description="Only the newest lines, instead of a page.")] = None,
+    before: Annotated[
+        int | None, Query(ge=1, lt=2**63, description="With `tail`: only lines with a smaller id.")
+    ] = None,
     source: Annotated[str | None, Query(max_length=80, description="Only what this one wrote.")] = None,
+    role: Annotated[
+        str | None, Query(max_length=80, description="Only what actors of this name wrote, whatever their process.")
+    ] = None,
     attempt: Annotated[int | None, Query(ge=1, lt=2**31, description="Only lines of this attempt.")] = None,
     search: Annotated[str | None, Query(min_length=1, max_length=200, description="A part of the line.")] = None,
 ) -> LogPage:
     """`next_after` is null when there is nothing more for now. A search may find nothing and still have to go on.
 
+    With `tail` and `before` a reader goes backward, `next_before` after `next_before`.
     A line keeps its id when it moves from the database into the storage, so a reader goes on wherever it was.
     """
-    wanted = LogFilter(source=source, attempt_number=attempt, search=search)
+    wanted = LogFilter(source=source, role=role, attempt_number=attempt, search=search)
     if tail is not None:
-        newest = await reader.newest(experiment_id, count=tail, wanted=wanted)
-        return LogPage(items=[_to_line(line) for line in newest if line.id > after], next_after=None)
+        older = await reader.older(experiment_id, before=before or _END, count=tail, wanted=wanted)
+        items = [_to_line(line) for line in older.lines if line.id > after]
+        return LogPage(items=items, next_after=None, next_before=older.next_before)
     found = await reader.read(experiment_id, after=after, limit=limit, wanted=wanted)
     return LogPage(items=[_to_line(line) for line in found.lines], next_after=found.next_after)
 

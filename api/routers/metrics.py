@@ -102,6 +102,7 @@ def _to_bucket(bucket: metric_store.Bucket) -> MetricBucket:
         first_step=bucket.first_step,
         last_step=bucket.last_step,
         num_points=bucket.num_points,
+        num_finite=bucket.num_finite,
         min=bucket.min,
         max=bucket.max,
         mean=bucket.mean,

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Body, Header, Path, Query, Request, Response
 
 from api import study_submission
 from api.access import ControllableStudy, ReadableStudy
-from api.cursors import decode_cursor, encode_cursor
+from api.cursors import PageStart, decode_cursor, encode_cursor
 from api.deps import CurrentUser, PlanDep, SessionDep, SessionsDep
 from api.problems import problem_responses
 from api.routers.experiments import SPEC_EXAMPLES
@@ -24,7 +24,6 @@ from api.submission import digest_body
 from service import studies
 from service.contract.studies import StudySpec
 from service.contract.study_changes import StudyChange, StudyState
-from service.experiments import PageStart
 from service.studies import StudyFilter, StudyPageStart
 
 router = APIRouter(tags=["studies"])

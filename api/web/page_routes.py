@@ -11,10 +11,43 @@ from fastapi.routing import APIRoute
 from fastapi.templating import Jinja2Templates
 
 from api.problems import status_of
+from api.results import shown_bytes
+from api.web.formats import shown_duration, shown_metric, shown_plain
 from service.errors import SedrayError, Unauthenticated
 
 HERE = Path(__file__).parent
-templates = Jinja2Templates(directory=HERE / "templates")
+NAVIGATION = (
+    ("/queue", "Queue"),
+    ("/", "Experiments"),
+    ("/studies", "Studies"),
+    ("/compare", "Compare"),
+    ("/new", "New"),
+    ("/cluster", "Cluster"),
+)
+"""Path and label, in the order in which every page shows them."""
+
+
+def _shared(request: Request) -> dict[str, Any]:
+    """What every page's frame shows."""
+    return {"ray_dashboard_url": request.app.state.settings.ray_dashboard_public_url}
+
+
+def _is_here(request: Request, path: str) -> bool:
+    """Whether the page lies under a path of the navigation; one experiment lies under their list."""
+    here = request.url.path
+    if path == "/":
+        return here == "/" or here.startswith("/experiments")
+    return here == path or here.startswith(f"{path}/")
+
+
+templates = Jinja2Templates(directory=HERE / "templates", context_processors=[_shared])
+templates.env.globals |= {"navigation": NAVIGATION, "is_here": _is_here}
+templates.env.filters |= {
+    "duration": shown_duration,
+    "bytes": shown_bytes,
+    "plain": shown_plain,
+    "metric": shown_metric,
+}
 
 SECURITY_HEADERS = {
     # Text from runs is escaped; should that ever fail, the browser still runs no script but ours.

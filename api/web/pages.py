@@ -1,69 +1,29 @@
-"""The page: the list of experiments and one experiment. Each view is made from the same answers as its JSON twin."""
+"""The page of one experiment, made from the same answers as its JSON twin."""
 
-from urllib.parse import urlencode
+import json
+from functools import partial
+from typing import Annotated
 
-import yaml
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 
+from api import specification
 from api.access import ReadableExperiment
 from api.deps import CurrentUser, LogReaderDep, SessionDep, SettingsDep
+from api.lineage import read_lineage, read_specification
 from api.results import sft_facts, shown_bytes
-from api.routers.experiments import list_experiments, show_experiment
-from api.routers.queue import show_queue
+from api.routers.experiments import show_experiment
+from api.routers.outputs import read_spend
 from api.schemas import Event, Experiment
 from api.shapes import to_event
+from api.web.log_part import newest_lines
 from api.web.page_routes import PageRoute, templates
 from api.web.views import chart_groups, has_token_views, result_rows, stage_rows
-from service import certificates, experiments, log_store
+from service import certificates, experiments, metric_store
 from service.contract.certificates import DeathCertificate
-from service.contract.status import ExperimentStatus
-from service.log_archive import LogFilter
-from service.tenancy import projects
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
-_LOG_LINES = 500
-_ROLLOUTS = 12
 _EVENTS = 500
 _CERTIFICATES = 10
-
-
-@router.get("/")
-async def experiments_page(
-    request: Request,
-    user: CurrentUser,
-    session: SessionDep,
-    settings: SettingsDep,
-    status: str = "",
-    project: str = "",
-    tag: str = "",
-    name: str = "",
-    cursor: str = "",
-) -> Response:
-    """The list, filtered; a status that does not exist filters nothing."""
-    wanted = ExperimentStatus(status) if status in set(ExperimentStatus) else None
-    page = await list_experiments(
-        user,
-        session,
-        status=wanted,
-        project=project or None,
-        tag=tag or None,
-        name=name or None,
-        limit=50,
-        cursor=cursor or None,
-    )
-    filters = {"status": status, "project": project, "tag": tag, "name": name}
-    following = {key: value for key, value in filters.items() if value} | {"cursor": page.next_cursor}
-    context = {
-        "user": user.name,
-        "ray_dashboard_url": settings.ray_dashboard_public_url,
-        "page": page,
-        "queue": await show_queue(user, session),
-        "filters": filters,
-        "statuses": list(ExperimentStatus),
-        "projects": [view.project.name for view in await projects.list_visible(session, user, archived=True)],
-        "next_query": urlencode(following),
-    }
-    return templates.TemplateResponse(request, "experiments.html", context)
 
 
 @router.get("/experiments/{experiment_id}")
@@ -74,12 +34,15 @@ async def experiment_page(
     session: SessionDep,
     settings: SettingsDep,
     reader: LogReaderDep,
+    against: Annotated[str | None, Query(max_length=100)] = None,
 ) -> Response:
-    """Stages, results, live charts, rollouts, events, log and specification."""
+    """Course, results, live charts, rollouts, log, specification and outputs."""
     # Older lines lie in the storage: they are read before the session has begun anything.
-    logs = await reader.newest(experiment_id, count=_LOG_LINES, wanted=LogFilter())
+    log = await newest_lines(reader, experiment_id)
     experiment = await show_experiment(experiment_id, session)
     events = await _all_events(session, experiment_id)
+    known = {entry.name for entry in await metric_store.list_names(session, experiment_id)}
+    charts = chart_groups(experiment, events, known)
     context = {
         "user": user.name,
         "ray_dashboard_url": settings.ray_dashboard_public_url,
@@ -87,16 +50,19 @@ async def experiment_page(
         "stages": stage_rows(experiment),
         "results": result_rows(experiment),
         "sft_facts": sft_facts(experiment),
-        "charts": chart_groups(experiment, events),
+        "charts": charts,
         "has_token_views": has_token_views(experiment),
+        "token_view_group": next((group.key for group in reversed(charts) if group.key in ("sft", "sed")), ""),
         "shown_bytes": shown_bytes,
         "events": events,
         "certificates": await _certificates(session, experiment),
-        "rollouts": await log_store.rollouts_before(
-            session, experiment_id, stage=None, step=None, before=None, limit=_ROLLOUTS
-        ),
-        "logs": logs,
-        "spec_yaml": yaml.safe_dump(experiment.spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
+        "log": log,
+        "specification": await read_specification(session, user, experiment_id, against or None),
+        "spec_lines": specification.lines(experiment.spec),
+        "as_yaml": specification.as_yaml,
+        "as_json": partial(json.dumps, ensure_ascii=False),
+        "lineage": await read_lineage(session, user, experiment),
+        "spend": await read_spend(session, experiment_id),
     }
     return templates.TemplateResponse(request, "experiment.html", context)
 

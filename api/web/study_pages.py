@@ -19,6 +19,9 @@ from service.tenancy import projects
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
+_WATCHED = {"state", "message", "runs", "half_widths"}
+"""What the page's script compares to know whether anything has changed."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArmRow:
@@ -89,6 +92,7 @@ async def study_page(
         "user": user.name,
         "ray_dashboard_url": settings.ray_dashboard_public_url,
         "study": study,
+        "seen": study.model_dump(mode="json", include=_WATCHED),
         "arms": arms,
         "statuses": [status for status in ExperimentStatus if study.runs.get(status)],
         "report": report,

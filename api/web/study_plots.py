@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from service.contract.metric_names import describe_metric
-from service.contract.study_report import AssociationRow, Figure, PassCurve, StepCurve, StudyPart
+from service.contract.study_report import ArmCost, AssociationRow, Figure, PassCurve, StepCurve, StudyPart
+from service.study_report.costs import ALL
 from service.study_report.wording import POINT_NAMES
 
 STEP_AXES = {
@@ -56,10 +57,35 @@ def scatter_plots(part: StudyPart) -> list[Plot]:
     """What goes with the gain, one point a run."""
     return [
         Plot(
-            title=f"{row.y} over {row.x}", unit="fraction", data={"axes": {"x": row.x}, "traces": _scatter_traces(row)}
+            title=f"{row.y} over {row.x}",
+            unit="",
+            data={"axes": {"x": row.x}, "y": row.y, "traces": _scatter_traces(row)},
         )
         for row in part.associations
     ]
+
+
+def cost_plots(costs: Sequence[ArmCost]) -> list[Plot]:
+    """Device-hours of each arm by phase; of GPUs where some were used, else of CPUs."""
+    costs = [cost for cost in costs if cost.arm != ALL]
+    if not costs:
+        return []
+    on_gpu = any(phase.gpu_s for cost in costs for phase in cost.phases)
+    phases = list(dict.fromkeys(phase.phase for cost in costs for phase in cost.phases))
+    traces = [
+        {
+            "name": name.replace("_", " "),
+            "mode": "bar",
+            "x": {"arm": [cost.arm for cost in costs]},
+            "mean": [
+                sum(one.gpu_s if on_gpu else one.cpu_s for one in cost.phases if one.phase == name) / 3600
+                for cost in costs
+            ],
+        }
+        for name in phases
+    ]
+    unit = "GPU-hours" if on_gpu else "CPU-hours"
+    return [Plot(title="What each arm's results cost", unit=unit, data={"axes": {"arm": unit}, "traces": traces})]
 
 
 def has_gpus(part: StudyPart) -> bool:

@@ -19,6 +19,7 @@ VIEW = SimpleNamespace(
     seeds=text.seeds,
     verdict=text.verdict,
     shown_p=shown_p,
+    cost_plots=study_plots.cost_plots,
     has_gpus=study_plots.has_gpus,
     pass_plots=study_plots.pass_plots,
     scatter_plots=study_plots.scatter_plots,

@@ -6,6 +6,7 @@ from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
+from service.contract.field_docs import describe_fields
 from service.contract.spec import ExperimentSpec
 
 DEFAULT_PATH = Path("docs/experiment.schema.json")
@@ -14,6 +15,7 @@ DEFAULT_PATH = Path("docs/experiment.schema.json")
 def experiment_schema() -> dict[str, Any]:
     """What a submitted body may look like: defaults may be left out."""
     schema = ExperimentSpec.model_json_schema(mode="validation", by_alias=True)
+    describe_fields(schema, ExperimentSpec)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 

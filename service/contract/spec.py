@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from service.contract.access import PROJECT_NAME
 from service.contract.data import ChatSpec
 from service.contract.evaluation import EvaluationSet, EvaluationSpec
+from service.contract.mirrors import MirrorSpec
 from service.contract.resources import ResourcesSpec
 from service.contract.scheduling import PREEMPTIBLE_CLASSES, SchedulingSpec
 from service.contract.sentinels import Sentinel, default_sentinels
@@ -72,6 +73,8 @@ class ExperimentSpec(StrictModel):
     lost); counted anew after an hour of work that lasts. A failure of the experiment itself is never retried, and room
     made for others or waited for is no failure."""
     scheduling: SchedulingSpec = SchedulingSpec()
+    mirrors: list[MirrorSpec] = Field(default=[], max_length=8)
+    """Other trackers that the run is shown in; none of them can slow or fail it."""
     reuse: Literal["auto", "never"] = "auto"
     """Whether stages that another experiment of the project has run already, equal in all that determines their result,
     are taken from it instead of being run again."""

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Row, Select, func, select
+from sqlalchemy import Row, Select, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from service.log_archive.files import ArchivedLine, chunk_name, read_chunk
@@ -21,6 +21,8 @@ _Rows = Select[int, datetime, int, str, str]
 _CACHED_FILES = 32
 """Of one process; a file never changes once it is there."""
 _FILES_PER_LOOK = 25
+_END = 2**63 - 1
+"""Behind every id."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +30,8 @@ class LogFilter:
     """Which lines a person wants to see; what is left out narrows nothing."""
 
     source: str | None = None
+    role: str | None = None
+    """Whoever is called so, whatever its process: `Trainer` stands for `Trainer:4711` and all others."""
     attempt_number: int | None = None
     search: str | None = None
     """A part of the line, in any case."""
@@ -36,6 +40,7 @@ class LogFilter:
         """Whether the line is wanted."""
         return (
             (self.source is None or line.source == self.source)
+            and (self.role is None or role_of(line.source) == self.role)
             and (self.attempt_number is None or line.attempt_number == self.attempt_number)
             and (self.search is None or self.search.lower() in line.text.lower())
         )
@@ -44,6 +49,9 @@ class LogFilter:
         """The same for rows."""
         if self.source is not None:
             rows = rows.where(LogLineRow.source == self.source)
+        if self.role is not None:
+            named = LogLineRow.source == self.role
+            rows = rows.where(or_(named, LogLineRow.source.startswith(f"{self.role}:", autoescape=True)))
         if self.attempt_number is not None:
             rows = rows.where(Attempt.number == self.attempt_number)
         if self.search is not None:
@@ -53,7 +61,17 @@ class LogFilter:
     def may_be_in(self, chunk: LogChunkRow) -> bool:
         """Whether a file can hold a wanted line."""
         right_source = self.source is None or self.source in chunk.sources
-        return right_source and (self.attempt_number is None or self.attempt_number in chunk.attempt_numbers)
+        right_role = self.role is None or self.role in map(role_of, chunk.sources)
+        return (
+            right_source
+            and right_role
+            and (self.attempt_number is None or self.attempt_number in chunk.attempt_numbers)
+        )
+
+
+def role_of(source: str) -> str:
+    """The name of an actor without its process."""
+    return source.partition(":")[0]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +81,15 @@ class LogSlice:
     lines: list[ArchivedLine]
     next_after: int | None
     """Where to go on, if there may be more for now; None at the end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OlderSlice:
+    """Some lines, oldest first, read backward."""
+
+    lines: list[ArchivedLine]
+    next_before: int | None
+    """Where to go on, if there may be older ones; None at the beginning."""
 
 
 class LogReader:
@@ -98,21 +125,27 @@ class LogReader:
 
     async def newest(self, experiment_id: str, *, count: int, wanted: LogFilter) -> list[ArchivedLine]:
         """The newest `count` wanted lines, oldest first; a search looks through the newest files alone."""
+        return (await self.older(experiment_id, before=_END, count=count, wanted=wanted)).lines
+
+    async def older(self, experiment_id: str, *, before: int, count: int, wanted: LogFilter) -> OlderSlice:
+        """The newest `count` wanted lines with ids below `before`. Raises StorageUnavailable."""
         async with self._sessions() as session:
-            rows = await _rows(session, experiment_id, wanted, newest=count)
+            rows = await _rows(session, experiment_id, wanted, before=before, newest=count + 1)
             oldest_row = await session.scalar(
                 select(func.min(LogLineRow.id)).where(LogLineRow.experiment_id == experiment_id)
             )
-            chunks = await _newest_chunks(session, experiment_id) if len(rows) < count else []
-        found = rows
-        for chunk in chunks[:_FILES_PER_LOOK]:
-            if len(found) >= count:
-                break
-            if wanted.may_be_in(chunk):
-                below = found[0].id if found else (oldest_row or 2**63)
-                lines = await self._lines(chunk)
+            chunks = await _newest_chunks(session, experiment_id, before) if len(rows) <= count else []
+        found, place = rows, 0
+        while len(found) < count and place < min(len(chunks), _FILES_PER_LOOK):
+            if wanted.may_be_in(chunks[place]):
+                below = found[0].id if found else min(oldest_row or _END, before)
+                lines = await self._lines(chunks[place])
                 found = [line for line in lines if line.id < below and wanted.takes(line)] + found
-        return found[-count:]
+            place += 1
+        unread = chunks[place:]
+        if len(found) > count or (len(found) == count and unread):
+            return OlderSlice(lines=found[-count:], next_before=found[-count].id)
+        return OlderSlice(lines=found, next_before=unread[0].last_id + 1 if unread else None)
 
     async def sources(self, experiment_id: str) -> list[str]:
         """Everybody who has written a line."""
@@ -152,13 +185,14 @@ async def _rows(
     wanted: LogFilter,
     *,
     after: int = 0,
+    before: int = _END,
     limit: int | None = None,
     newest: int | None = None,
 ) -> list[ArchivedLine]:
     rows = wanted.narrow(
         select(LogLineRow.id, LogLineRow.ts, Attempt.number, LogLineRow.source, LogLineRow.text)
         .join(Attempt, Attempt.id == LogLineRow.attempt_id)
-        .where(LogLineRow.experiment_id == experiment_id, LogLineRow.id > after)
+        .where(LogLineRow.experiment_id == experiment_id, LogLineRow.id > after, LogLineRow.id < before)
     )
     if newest is not None:
         return _to_lines(await session.execute(rows.order_by(LogLineRow.id.desc()).limit(newest)))[::-1]
@@ -177,6 +211,7 @@ async def _chunks_after(session: AsyncSession, experiment_id: str, after: int) -
     return list(await session.scalars(rows.order_by(LogChunkRow.last_id)))
 
 
-async def _newest_chunks(session: AsyncSession, experiment_id: str) -> list[LogChunkRow]:
-    rows = select(LogChunkRow).where(LogChunkRow.experiment_id == experiment_id)
-    return list(await session.scalars(rows.order_by(LogChunkRow.last_id.desc()).limit(_FILES_PER_LOOK)))
+async def _newest_chunks(session: AsyncSession, experiment_id: str, before: int) -> list[LogChunkRow]:
+    """Those that are looked through at a time, and the one behind them."""
+    rows = select(LogChunkRow).where(LogChunkRow.experiment_id == experiment_id, LogChunkRow.first_id < before)
+    return list(await session.scalars(rows.order_by(LogChunkRow.last_id.desc()).limit(_FILES_PER_LOOK + 1)))

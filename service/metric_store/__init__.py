@@ -5,14 +5,17 @@ envelope (`metric_chunks`), and their envelopes into those of 32 and of 1,024 ch
 here take the session first and never commit.
 """
 
+from service.metric_store.axes import Axis, AxisKnot, read_axes
 from service.metric_store.catalogue import CatalogueEntry, ChangedValue, changed_since, list_names
 from service.metric_store.envelopes import Bucket
 from service.metric_store.folding import fold_finished
-from service.metric_store.reading import AttemptStart, Points, Series, read_series
+from service.metric_store.reading import AttemptStart, Points, Series, read_many, read_series
 from service.metric_store.writing import append_columns, append_points
 
 __all__ = [
     "AttemptStart",
+    "Axis",
+    "AxisKnot",
     "Bucket",
     "CatalogueEntry",
     "ChangedValue",
@@ -23,5 +26,7 @@ __all__ = [
     "changed_since",
     "fold_finished",
     "list_names",
+    "read_axes",
+    "read_many",
     "read_series",
 ]

@@ -15,6 +15,7 @@ class Bucket:
     first_step: int
     last_step: int
     num_points: int
+    num_finite: int
     min: float | None
     max: float | None
     mean: float | None
@@ -99,6 +100,7 @@ def _merge(parts: Sequence[Summary]) -> Bucket:
             first_step=only.first_step,
             last_step=only.last_step,
             num_points=only.num_points,
+            num_finite=num_finite,
             min=only.value_min,
             max=only.value_max,
             mean=only.value_sum / num_finite if num_finite else None,
@@ -107,6 +109,7 @@ def _merge(parts: Sequence[Summary]) -> Bucket:
         first_step=parts[0].first_step,
         last_step=parts[-1].last_step,
         num_points=sum(part.num_points for part in parts),
+        num_finite=num_finite,
         min=min((part.value_min for part in parts if part.value_min is not None), default=None),
         max=max((part.value_max for part in parts if part.value_max is not None), default=None),
         mean=fsum(part.value_sum for part in parts) / num_finite if num_finite else None,

@@ -1,4 +1,4 @@
-"""Series as a plot needs them: raw points if they fit, else envelopes, merged over attempts.
+"""Series as a plot needs them: raw points if they fit, else envelopes, merged over attempts; of one experiment or many.
 
 A resumed attempt runs steps again; for each step the latest attempt that has it wins. A chunk that no other attempt
 reaches into is taken whole, from its envelope; only the others are unfolded.
@@ -62,9 +62,10 @@ class Series:
 
 @dataclass(slots=True, kw_only=True)
 class _Parts:
-    """What is known of one metric: stretches of points, and chunks of which only the envelope was read."""
+    """What is known of one experiment's metric: stretches of points, and chunks of which only the envelope was read."""
 
-    name: str
+    of: tuple[str, str]
+    """Experiment and name."""
     stretches: list[Stretch]
     chunks: list[Chunk]
 
@@ -87,27 +88,39 @@ async def read_series(
 
     Each has at most `max_points` points or buckets (at least 1).
     """
+    found = await read_many(session, [experiment_id], names, max_points, from_step, to_step)
+    return found.get(experiment_id, [])
+
+
+async def read_many(
+    session: AsyncSession,
+    experiment_ids: Collection[str],
+    names: Collection[str] = (),
+    max_points: int = 1000,
+    from_step: int | None = None,
+    to_step: int | None = None,
+) -> dict[str, list[Series]]:
+    """The same of many experiments with as many statements as of one; those without such a series are left out."""
     first, last = from_step if from_step is not None else 0, to_step if to_step is not None else 2**63 - 1
-    series = await load_series(session, experiment_id, names)
+    series = await load_series(session, experiment_ids, names)
     tails = await load_tails(session, series, first, last)
     chunks = await load_chunks(session, series, first, last, _levels(series.values(), max_points, first, last))
     parts = list(_gather(tails, chunks))
     await _unfold_contested(session, parts, first, last)
+    found: dict[str, list[Series]] = {}
     # A chunk may span the steps asked for without a point among them.
-    parts = [part for part in parts if part.num_points]
-    return [
-        _finish(part, max_points, unfolded)
-        for group in _in_groups(parts, max_points)
-        for part, unfolded in await _unfold_group(session, group, max_points)
-    ]
+    for group in _in_groups([part for part in parts if part.num_points], max_points):
+        for part, unfolded in await _unfold_group(session, group, max_points):
+            found.setdefault(part.of[0], []).append(_finish(part, max_points, unfolded))
+    return found
 
 
 def _levels(series: Collection[SeriesKey], max_points: int, first: int, last: int) -> dict[int, int]:
     """By series id, the coarsest envelopes that still give a plot its buckets; none where several attempts may meet."""
-    names = Counter(one.name for one in series)
+    attempts = Counter(one.of for one in series)
     found: dict[int, int] = {}
     for one in series:
-        for level in LEVELS if names[one.name] == 1 else ():
+        for level in LEVELS if attempts[one.of] == 1 else ():
             num_buckets = one.points_within(first, last) / (CHUNK_POINTS * LEVEL_FACTOR**level)
             if num_buckets >= max(max_points * _ENOUGH_BUCKETS, 1):
                 found[one.id] = level
@@ -115,19 +128,17 @@ def _levels(series: Collection[SeriesKey], max_points: int, first: int, last: in
 
 
 def _gather(tails: Iterable[Stretch], chunks: Iterable[Chunk]) -> Iterator[_Parts]:
-    """By name; tail points that a chunk of their series covers are dropped."""
+    """By experiment and name; tail points that a chunk of their series covers are dropped."""
     covered: dict[int, int] = {}
-    by_name: dict[str, _Parts] = {}
+    found: dict[tuple[str, str], _Parts] = {}
     for chunk in chunks:
         covered[chunk.series.id] = max(chunk.summary.last_step, covered.get(chunk.series.id, -1))
-        name = chunk.series.name
-        by_name.setdefault(name, _Parts(name=name, stretches=[], chunks=[])).chunks.append(chunk)
+        found.setdefault(chunk.series.of, _Parts(of=chunk.series.of, stretches=[], chunks=[])).chunks.append(chunk)
     for tail in tails:
         if kept := tail.within(covered.get(tail.series.id, -1) + 1, tail.steps[-1]):
-            name = tail.series.name
-            by_name.setdefault(name, _Parts(name=name, stretches=[], chunks=[])).stretches.append(kept)
-    for name in sorted(by_name):
-        yield by_name[name]
+            found.setdefault(tail.series.of, _Parts(of=tail.series.of, stretches=[], chunks=[])).stretches.append(kept)
+    for of in sorted(found):
+        yield found[of]
 
 
 async def _unfold_contested(session: AsyncSession, parts: Sequence[_Parts], first: int, last: int) -> None:
@@ -177,7 +188,7 @@ async def _unfold_group(
     session: AsyncSession, group: Sequence[_Parts], max_points: int
 ) -> list[tuple[_Parts, list[Stretch]]]:
     """Each part with the points of its chunks, where it wants them."""
-    unfolded: dict[str, list[Stretch]] = {}
+    unfolded: dict[tuple[str, str], list[Stretch]] = {}
     for fits in (True, False):
         wanted = [
             chunk
@@ -186,8 +197,8 @@ async def _unfold_group(
             for chunk in part.chunks
         ]
         for stretch in await unfold(session, wanted, with_times=fits):
-            unfolded.setdefault(stretch.series.name, []).append(stretch)
-    return [(part, unfolded.get(part.name, [])) for part in group]
+            unfolded.setdefault(stretch.series.of, []).append(stretch)
+    return [(part, unfolded.get(part.of, [])) for part in group]
 
 
 def _is_unfolded(part: _Parts, max_points: int) -> bool:
@@ -201,13 +212,13 @@ def _finish(part: _Parts, max_points: int, unfolded: Sequence[Stretch]) -> Serie
     stretches = sorted([*part.stretches, *unfolded], key=lambda stretch: stretch.steps[0])
     if part.num_points <= max_points:
         points = _join(stretches)
-        return Series(name=part.name, num_points=part.num_points, points=points, envelope=[], attempts=attempts)
+        return Series(name=part.of[1], num_points=part.num_points, points=points, envelope=[], attempts=attempts)
     pieces: list[Summary | Run] = [Run(steps=stretch.steps, values=stretch.values) for stretch in stretches]
     if not unfolded:
         pieces.extend(chunk.summary for chunk in part.chunks)
         pieces.sort(key=lambda piece: piece.first_step)
     envelope = build_envelope(pieces, max_points)
-    return Series(name=part.name, num_points=part.num_points, points=None, envelope=envelope, attempts=attempts)
+    return Series(name=part.of[1], num_points=part.num_points, points=None, envelope=envelope, attempts=attempts)
 
 
 def _merge(stretches: Sequence[Stretch]) -> list[Stretch]:

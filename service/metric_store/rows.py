@@ -29,10 +29,16 @@ class SeriesKey:
     """One metric of one attempt."""
 
     id: int
+    experiment_id: str
     name: str
     attempt_number: int
     num_points: int
     last_step: int
+
+    @property
+    def of(self) -> tuple[str, str]:
+        """Experiment and name: what all attempts write together."""
+        return self.experiment_id, self.name
 
     def points_within(self, first: int, last: int) -> float:
         """About how many points lie in [first, last], as if the steps were even."""
@@ -88,19 +94,25 @@ class Chunk:
         return self.series.id, self.summary.first_step
 
 
-async def load_series(session: AsyncSession, experiment_id: str, names: Collection[str]) -> dict[int, SeriesKey]:
-    """The experiment's series by id, all of them or those named."""
+async def load_series(
+    session: AsyncSession, experiment_ids: Collection[str], names: Collection[str]
+) -> dict[int, SeriesKey]:
+    """The experiments' series by id, all of them or those named."""
     wanted = (
-        select(MetricSeries.id, MetricSeries.name, Attempt.number, MetricSeries.num_points, MetricSeries.last_step)
+        select(
+            MetricSeries.id,
+            MetricSeries.experiment_id,
+            MetricSeries.name,
+            Attempt.number.label("attempt_number"),
+            MetricSeries.num_points,
+            MetricSeries.last_step,
+        )
         .join(Attempt, Attempt.id == MetricSeries.attempt_id)
-        .where(MetricSeries.experiment_id == experiment_id)
+        .where(MetricSeries.experiment_id.in_(sorted(experiment_ids)))
     )
     if names:
         wanted = wanted.where(MetricSeries.name.in_(sorted(names)))
-    return {
-        series_id: SeriesKey(id=series_id, name=name, attempt_number=number, num_points=num_points, last_step=last_step)
-        for series_id, name, number, num_points, last_step in await session.execute(wanted)
-    }
+    return {row.id: SeriesKey(**row._mapping) for row in await session.execute(wanted)}
 
 
 async def load_tails(session: AsyncSession, series: Mapping[int, SeriesKey], first: int, last: int) -> list[Stretch]:

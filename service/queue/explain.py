@@ -24,6 +24,9 @@ _NEWEST_RECORDS = 300
 _LEAST_WAIT_S = 30.0
 """Shorter predicted waits are left out: their error is the scheduler's own second."""
 
+ForecastErrors = tuple[int, tuple[float, float, float]]
+"""How many forecasts came to an end lately, and the 10 %, 50 % and 90 % quantiles of real by predicted wait."""
+
 UNBLOCKS: dict[WaitCode, str] = {
     WaitCode.CLUSTER_UNKNOWN: "Ray's dashboard answers again; the scheduler's log says what it answers now",
     WaitCode.HELD: "somebody releases it: sedray release {id}",
@@ -161,20 +164,24 @@ def _term(name: str, usage: dict[str, float], shares: dict[str, float]) -> Share
 async def _start(session: AsyncSession, experiment_id: str, seen: QueueSnapshot | None) -> StartEstimate | None:
     if seen is None or experiment_id not in seen.experiment_ids:
         return None
-    place = seen.experiment_ids.index(experiment_id)
+    return estimate(seen, seen.experiment_ids.index(experiment_id), await forecast_errors(session))
+
+
+def estimate(seen: QueueSnapshot, place: int, errors: ForecastErrors) -> StartEstimate | None:
+    """Of who stands at this place, counted from 0; None where the scheduler could not foresee a start."""
     at = seen.starts[place] if place < len(seen.starts) else float("inf")
     if not isfinite(at):
         return None
     latest = datetime.fromtimestamp(at, UTC)
     wait = max(latest - seen.decided_at, timedelta(0))
-    num_records, ratios = await forecast_errors(session)
+    num_records, ratios = errors
     if num_records < LEAST_RECORDS:
         return StartEstimate(at_the_latest=latest, likely=None, earliest=None, latest=None, num_records=num_records)
     low, middle, high = (seen.decided_at + wait * ratio for ratio in ratios)
     return StartEstimate(at_the_latest=latest, likely=middle, earliest=low, latest=high, num_records=num_records)
 
 
-async def forecast_errors(session: AsyncSession) -> tuple[int, tuple[float, float, float]]:
+async def forecast_errors(session: AsyncSession) -> ForecastErrors:
     """How many forecasts came to an end lately, and the 10 %, 50 % and 90 % quantiles of real by predicted wait."""
     made, predicted, started = StartForecast.made_at, StartForecast.predicted_at, StartForecast.started_at
     wait = func.extract("epoch", predicted - made)
@@ -192,7 +199,11 @@ async def forecast_errors(session: AsyncSession) -> tuple[int, tuple[float, floa
 
 
 def _unblocks(entry: QueueEntry) -> str | None:
-    if entry.wait_code is None:
+    return unblocked_when(entry.experiment_id, entry.wait_code, entry.waits_for)
+
+
+def unblocked_when(experiment_id: str, wait_code: str | None, waits_for: str | None) -> str | None:
+    """What has to happen before it may start, in words; None while the scheduler has not said why it waits."""
+    if wait_code is None:
         return None
-    words = UNBLOCKS[WaitCode(entry.wait_code)]
-    return words.format(id=entry.experiment_id, waits_for=entry.waits_for or "the other experiment")
+    return UNBLOCKS[WaitCode(wait_code)].format(id=experiment_id, waits_for=waits_for or "the other experiment")

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from service.scheduler.decision.facts import Cluster, Node
 from service.scheduler.decision.resources import Resources
-from service.scheduler.ray_jobs import ClusterView
+from service.scheduler.ray_jobs import ClusterView, NodeView
 from service.storage.tables import ClusterState
 
 TRUSTED_FOR = timedelta(seconds=30)
@@ -96,8 +96,18 @@ def _bounded_nodes(view: ClusterView, bounds: Bounds) -> list[dict[str, Any]]:
         cpus, gpus = _bounded(node.num_cpus, left_cpus), _bounded(node.num_gpus, left_gpus)
         left_cpus = None if left_cpus is None else left_cpus - cpus
         left_gpus = None if left_gpus is None else left_gpus - gpus
-        nodes.append({"id": node.id, "num_cpus": cpus, "num_gpus": gpus, "gpu_type": node.gpu_type})
+        given = {"id": node.id, "num_cpus": cpus, "num_gpus": gpus, "gpu_type": node.gpu_type}
+        nodes.append(given | _seen_of(node, view))
     return nodes
+
+
+def _seen_of(node: NodeView, view: ClusterView) -> dict[str, Any]:
+    """What people are shown of it and nothing is decided by."""
+    seen = {"name": node.name, "is_head": node.is_head, "memory_bytes": node.memory_bytes}
+    if view.held is None:
+        return seen
+    cpus, gpus = view.held.get(node.id, (0.0, 0.0))
+    return seen | {"ray_cpus_held": cpus, "ray_gpus_held": gpus}
 
 
 def _bounded(there: float, bound: float | None) -> float:

@@ -9,6 +9,7 @@ Whoever finds an attempt in `launching`, now or after a restart, walks the same 
 """
 
 import asyncio
+import json
 import logging
 import os
 import shlex
@@ -145,6 +146,7 @@ def _request(attempt: Attempt, experiment: Experiment, settings: SchedulerSettin
             "SEDRAY_WORK_DIR": str(folder),
             "PYTHONUNBUFFERED": "1",
             "RAY_JOB_STOP_WAIT_TIME_S": str(settings.stop_wait_s),
+            **({"SEDRAY_MIRROR_KEYS": json.dumps(settings.mirror_keys)} if settings.mirror_keys else {}),
         },
         metadata={"experiment": experiment.id, "attempt": attempt.id, "spec_sha256": experiment.spec_sha256},
         labels=settings.driver_labels,

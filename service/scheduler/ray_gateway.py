@@ -89,9 +89,8 @@ class RayDashboard:
         """See RayGateway. Until the first node has registered the capacity is 0."""
         version = await self._http.get_json("/api/version")
         nodes = await self._http.list_state("nodes", state="ALIVE")
-        return parse_cluster(
-            version, nodes, [*await self._supervisors("ALIVE"), *await self._supervisors("PENDING_CREATION")]
-        )
+        supervisors = [*await self._supervisors("ALIVE"), *await self._supervisors("PENDING_CREATION")]
+        return parse_cluster(version, nodes, supervisors, await self._standing_groups())
 
     async def actors(self, ray_job_id: str) -> list[RayActor]:
         """See RayGateway."""
@@ -134,6 +133,13 @@ class RayDashboard:
         response = await self._http.call("GET", "/worker/traceback", params=query)
         said = response.text.strip()[:_STACK_CHARACTERS]
         return said if response.status_code == 200 else f"not to be had: {said or f'HTTP {response.status_code}'}"
+
+    async def _standing_groups(self) -> list[dict[str, object]] | None:
+        """For people to compare with our ledger; nothing is decided by it, so its absence is no silence of Ray's."""
+        try:
+            return await self._http.list_state("placement_groups", state="CREATED")
+        except RayUnreachable:
+            return None
 
     async def _supervisors(self, state: str) -> list[RayActor]:
         """Ray filters by state before it cuts its list off, so the many dead ones hide no living one."""

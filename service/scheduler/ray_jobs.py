@@ -88,6 +88,11 @@ class NodeView:
     num_gpus: float
     gpu_type: str = ""
     """Ray's name of its kind of GPU; empty where it has none or does not say."""
+    name: str = ""
+    """As Ray calls it, its address as a rule."""
+    is_head: bool = False
+    memory_bytes: float | None = None
+    """For tasks and actors; None where Ray does not tell."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +109,8 @@ class ClusterView:
     node_num_gpus: float = 0.0
     memory: NodeMemory = UNKNOWN_MEMORY
     nodes: tuple[NodeView, ...] = ()
+    held: Mapping[str, tuple[float, float]] | None = None
+    """By node, CPUs and GPUs of all placement groups that stand, ours and others'; None where Ray did not tell."""
     node_ids: frozenset[str] = frozenset()
     """Of the living nodes."""
     node_ips: frozenset[str] = frozenset()

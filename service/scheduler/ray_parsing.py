@@ -50,9 +50,12 @@ def parse_actor(entry: Mapping[str, Any]) -> RayActor:
 
 
 def parse_cluster(
-    version: Mapping[str, Any], nodes: Sequence[Mapping[str, Any]], supervisors: Sequence[RayActor]
+    version: Mapping[str, Any],
+    nodes: Sequence[Mapping[str, Any]],
+    supervisors: Sequence[RayActor],
+    groups: Sequence[Mapping[str, Any]] | None = None,
 ) -> ClusterView:
-    """The sum over the living nodes, and who watches over which job."""
+    """The sum over the living nodes, and who watches over which job. `groups`: the placement groups, where known."""
     try:
         living = [node for node in nodes if node["state"] == "ALIVE"]
         resources = [node["resources_total"] for node in living]
@@ -66,6 +69,7 @@ def parse_cluster(
             node_num_gpus=max(gpus, default=0.0),
             memory=read_node_memory(resources),
             nodes=tuple(_node_view(node) for node in living),
+            held=None if groups is None else _held(groups),
             node_ids=frozenset(node["node_id"] for node in living),
             node_ips=frozenset(str(node["node_ip"]) for node in living if node.get("node_ip")),
             supervisors={
@@ -85,7 +89,20 @@ def _node_view(node: Mapping[str, Any]) -> NodeView:
         num_cpus=float(resources.get("CPU", 0)),
         num_gpus=float(resources.get("GPU", 0)),
         gpu_type=read_gpu_type(resources),
+        name=str(node.get("node_name") or node.get("node_ip") or ""),
+        is_head=bool(node.get("is_head_node")),
+        memory_bytes=resources.get("memory"),
     )
+
+
+def _held(groups: Sequence[Mapping[str, Any]]) -> dict[str, tuple[float, float]]:
+    """What the bundles of the groups hold on each node."""
+    held: dict[str, tuple[float, float]] = {}
+    for bundle in (bundle for group in groups for bundle in group.get("bundles") or ()):
+        node, unit = str(bundle.get("node_id") or ""), bundle.get("unit_resources") or {}
+        cpus, gpus = held.get(node, (0.0, 0.0))
+        held[node] = cpus + float(unit.get("CPU", 0)), gpus + float(unit.get("GPU", 0))
+    return held
 
 
 def _death(cause: Any) -> str:

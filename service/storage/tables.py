@@ -7,6 +7,7 @@ from sqlalchemy import (
     REAL,
     BigInteger,
     CheckConstraint,
+    Computed,
     DateTime,
     Double,
     ForeignKey,
@@ -98,6 +99,7 @@ class Experiment(Base):
         ),
         Index("ix_experiments_newest", text("submitted_at DESC"), text("id DESC")),
         Index("ix_experiments_tags", "tags", postgresql_using="gin"),
+        Index("ix_experiments_objective", "objective", text("submitted_at DESC"), text("id DESC")),
         # A repeated POST with the same key finds the first experiment instead of making another.
         UniqueConstraint("user_id", "idempotency_key"),
         CheckConstraint(
@@ -116,6 +118,9 @@ class Experiment(Base):
     tags: Mapped[list[str]]
     spec: Mapped[dict[str, Any]]
     spec_sha256: Mapped[str] = mapped_column(String(64))
+    objective: Mapped[str | None] = mapped_column(Computed("spec #>> '{sft,objective,type}'", persisted=True))
+    """Of the SFT stage; a column of its own so that lists are filtered by it without reading specifications."""
+    description: Mapped[str | None] = mapped_column(Computed("spec ->> 'description'", persisted=True))
     plan: Mapped[dict[str, Any]]
     """Derived numbers as they were at submission: steps, samples, demand, warnings."""
     idempotency_key: Mapped[str | None]
@@ -381,5 +386,6 @@ class ClusterState(Base):
     gpu_memory_bytes: Mapped[float | None]
     """Of one GPU."""
     nodes: Mapped[list[Any]] = mapped_column(JSONB, server_default=text("'[]'::jsonb"))
-    """Each node's `id`, `num_cpus`, `num_gpus` and `gpu_type`; empty where only the sum is known."""
+    """Each node's `id`, `num_cpus`, `num_gpus` and `gpu_type`, and for people `name`, `is_head`, `memory_bytes`, and
+    where Ray told them `ray_cpus_held` and `ray_gpus_held`; empty where only the sum is known."""
     message: Mapped[str] = mapped_column(server_default="")

@@ -7,20 +7,39 @@ SFT, is the question and no obstacle.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
 
 from service.contract.study_report import Condition
-from service.study_report.facts import RunFacts
 
 ABSENT = "–"
 """Of a run to which a condition does not apply, such as a set that it does not have."""
 
 
+class Measured(Protocol):
+    """What comparability is judged by."""
+
+    @property
+    def arm(self) -> str:
+        """Which side it is on."""
+
+    @property
+    def conditions(self) -> Mapping[str, str]:
+        """What figures must agree in to be compared, as text by name."""
+
+    @property
+    def training_data(self) -> Mapping[str, str]:
+        """Digests of what was trained, by how the specification names it."""
+
+
+Run = TypeVar("Run", bound=Measured)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class ComparableRuns:
+class ComparableRuns(Generic[Run]):
     """Runs that agree in all conditions."""
 
     conditions: Mapping[str, str]
-    runs: Sequence[RunFacts]
+    runs: Sequence[Run]
 
     @property
     def arms(self) -> list[str]:
@@ -28,7 +47,7 @@ class ComparableRuns:
         return list(dict.fromkeys(run.arm for run in self.runs))
 
 
-def comparable_parts(runs: Sequence[RunFacts]) -> list[ComparableRuns]:
+def comparable_parts(runs: Sequence[Run]) -> list[ComparableRuns[Run]]:
     """The runs with figures, in as few parts as their conditions allow; the largest part first."""
     ambiguous = _ambiguous_data(runs)
     conditions = [
@@ -36,7 +55,7 @@ def comparable_parts(runs: Sequence[RunFacts]) -> list[ComparableRuns]:
         for run in runs
     ]
     names = sorted({name for found in conditions for name in found})
-    members: dict[tuple[str, ...], list[RunFacts]] = {}
+    members: dict[tuple[str, ...], list[Run]] = {}
     for run, found in zip(runs, conditions, strict=True):
         members.setdefault(tuple(found.get(name, ABSENT) for name in names), []).append(run)
     parts = [
@@ -46,7 +65,7 @@ def comparable_parts(runs: Sequence[RunFacts]) -> list[ComparableRuns]:
     return sorted(parts, key=lambda part: -len(part.runs))
 
 
-def _ambiguous_data(runs: Sequence[RunFacts]) -> list[str]:
+def _ambiguous_data(runs: Sequence[Measured]) -> list[str]:
     """The names of training data that do not mean the same in all runs."""
     meant: dict[str, set[str]] = {}
     for run in runs:
@@ -55,7 +74,7 @@ def _ambiguous_data(runs: Sequence[RunFacts]) -> list[str]:
     return [name for name, digests in meant.items() if len(digests) > 1]
 
 
-def differences(parts: Sequence[ComparableRuns]) -> list[Condition]:
+def differences(parts: Sequence[ComparableRuns[Run]]) -> list[Condition]:
     """The conditions in which the parts differ."""
     if len(parts) < 2:
         return []
@@ -63,6 +82,6 @@ def differences(parts: Sequence[ComparableRuns]) -> list[Condition]:
     return [Condition(name=name, values=values) for name, values in columns.items() if len(set(values)) > 1]
 
 
-def agreed(part: ComparableRuns) -> dict[str, str]:
+def agreed(part: ComparableRuns[Run]) -> dict[str, str]:
     """The part's conditions, those without content left out."""
     return {name: value for name, value in part.conditions.items() if value != ABSENT}

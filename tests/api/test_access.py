@@ -67,9 +67,8 @@ async def ask(http: httpx.AsyncClient, world: World, name: str, caller: str) -> 
     headers = {} if caller == "none" else {"Authorization": f"Bearer {world.tokens[caller]}"}
     body = json.loads(json.dumps(operation.json).replace("{fresh}", world.fresh()))
     content = {"data": operation.form} if operation.form else {"json": body}
-    return await http.request(
-        method, path.format(**places), params=operation.query, headers=headers, timeout=30, **content
-    )
+    query = {key: value.format(**places) for key, value in operation.query.items()}
+    return await http.request(method, path.format(**places), params=query, headers=headers, timeout=30, **content)
 
 
 def expected(operation: Operation, caller: str) -> int:

@@ -9,11 +9,11 @@ from fastapi import FastAPI
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.app import create_app
-from api.cursors import encode_cursor
+from api.cursors import encode_list_start
 from service import auth
 from service.contract.plan import ExperimentPlan
 from service.contract.spec import ExperimentSpec
-from service.experiments import PageStart
+from service.listing import ListStart
 from service.planning import Capacity
 from service.settings import ApiSettings
 from service.storage.database import Sessions, create_engine
@@ -131,7 +131,7 @@ async def test_idempotency_key_that_is_too_long(client: httpx.AsyncClient) -> No
         ({"cursor": "nonsense"}, "cursor"),
         ({"cursor": "é"}, "cursor"),
         ({"cursor": "WzEsMl0"}, "cursor"),
-        ({"cursor": encode_cursor(PageStart(submitted_at=NOW.replace(tzinfo=None), id="x"))}, "cursor"),
+        ({"cursor": encode_list_start(ListStart(value=NOW.replace(tzinfo=None), id="x"), "newest")}, "cursor"),
     ],
 )
 async def test_a_query_that_cannot_be_read(client: httpx.AsyncClient, query: dict[str, str], field: str) -> None:

@@ -115,4 +115,4 @@ async def test_page_shows_the_report_without_a_script_and_the_plots_data(
     page = (await client.get(f"/studies/{study_id}")).text
     assert "<td>after RL</td><td>sed</td>" in page and "<strong>50.0 ± " in page
     assert "distinguishable (p = 0.031)" in page and "/static/study_report.js" in page
-    assert page.count("data-plot='{") == 2 + 2 + 2 and "<b>this" not in page
+    assert page.count("data-plot='{") == 2 + 2 + 2 + 1 and "<b>this" not in page

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from service.contract.json_schema import DEFAULT_PATH, main, schema_text
+from service.contract.json_schema import DEFAULT_PATH, experiment_schema, main, schema_text
 from service.contract.spec import ExperimentSpec
 from service.contract.strict_model import describe_errors
 from tests.factories import make_spec, spec_body
@@ -181,6 +181,15 @@ def test_a_learning_rate_is_a_finite_number(rate: float) -> None:
 def test_the_checked_in_schema_is_current() -> None:
     current = DEFAULT_PATH.read_text(encoding="utf-8") == schema_text()
     assert current, "run python -m service.contract.json_schema"
+
+
+def test_the_schema_says_what_fields_mean() -> None:
+    definitions = experiment_schema()["$defs"]
+    assert definitions["SedObjective"]["properties"]["mask"]["description"]
+    assert definitions["EvaluationSpec"]["properties"]["num_generations"].keys() >= {"default", "title"}
+    assert definitions["ModelSpec"]["properties"]["path"]["description"] == (
+        "A folder that the service and the workers can read."
+    )
 
 
 def test_the_schema_is_written_where_it_is_wanted(tmp_path: Any) -> None:

@@ -8,7 +8,7 @@ from sqlalchemy import create_engine, func, inspect, select, text
 from sqlalchemy.exc import ProgrammingError
 
 from migrations import apply
-from service import attempts, auth, certificates, reporting
+from service import attempts, auth, certificates, origins, reporting
 from service.contract.messages import LogLine, MetricPoint, RolloutSample, WorkerReport
 from service.contract.status import EndReason
 from service.retention import Policy, set_policy
@@ -34,6 +34,7 @@ from tests.factories import (
     make_study,
     make_token_view,
     make_user,
+    spec_body,
 )
 
 
@@ -76,6 +77,7 @@ async def test_down_and_up_again_on_a_populated_database(database_url: str, sess
         attempt = await make_attempt(session)
         await reporting.take_report(session, attempt, a_full_report())
         await attempts.record_stage_result(session, attempt, make_stage_result())
+        await origins.record(session, attempt.experiment_id, submitted=spec_body(), cloned_from=None)
         ada = await make_user(session)
         await auth.issue_token(session, ada, "token")
         default = await find_project(session)

@@ -6,11 +6,12 @@ from typing import Any
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from service import attempts, experiments, queue
+from service import attempts, experiments, listing, queue
 from service.access import EVERYTHING, project_named
 from service.contract.status import EndReason, ExperimentStatus
 from service.errors import IdempotencyConflict, InvalidSpec, NotAllowedNow, NotFound
-from service.experiments import ExperimentFilter, ExperimentView, PageStart
+from service.experiments import ExperimentView
+from service.listing import ExperimentFilter, ListStart
 from service.queue.reasons import WaitingReason, write_reasons
 from service.queue.snapshot import write_snapshot
 from service.storage.database import Sessions
@@ -35,9 +36,9 @@ async def submit(sessions: Sessions, key: str | None, body: str = "a" * 64, **sp
 
 
 async def a_page(
-    session: AsyncSession, *, wanted: ExperimentFilter | None = None, limit: int = 50, start: PageStart | None = None
-) -> tuple[list[ExperimentView], PageStart | None]:
-    return await experiments.list_page(
+    session: AsyncSession, *, wanted: ExperimentFilter | None = None, limit: int = 50, start: ListStart | None = None
+) -> tuple[list[ExperimentView], ListStart | None]:
+    return await listing.list_page(
         session, visible=EVERYTHING, wanted=wanted or ExperimentFilter(), limit=limit, start=start
     )
 
@@ -99,7 +100,7 @@ async def test_a_page_that_is_just_full_is_the_last(sessions: Sessions) -> None:
         await make_experiment(session)
         views, start = await a_page(session, limit=1)
         assert (len(views), start) == (1, None)
-        nothing, _ = await a_page(session, limit=1, start=PageStart(submitted_at=NOW, id=""))
+        nothing, _ = await a_page(session, limit=1, start=ListStart(value=NOW, id=""))
         assert nothing == []
 
 
@@ -110,8 +111,8 @@ async def test_a_page_that_is_just_full_is_the_last(sessions: Sessions) -> None:
         (ExperimentFilter(name="LPH"), ["Alpha"]),
         (ExperimentFilter(name="%"), []),
         (ExperimentFilter(project="other"), []),
-        (ExperimentFilter(project="default", status=ExperimentStatus.QUEUED), ["Alpha", "beta"]),
-        (ExperimentFilter(status=ExperimentStatus.FAILED), []),
+        (ExperimentFilter(project="default", statuses=[ExperimentStatus.QUEUED]), ["Alpha", "beta"]),
+        (ExperimentFilter(statuses=[ExperimentStatus.FAILED]), []),
     ],
 )
 async def test_filters_narrow_the_list(sessions: Sessions, wanted: ExperimentFilter, names: list[str]) -> None:

@@ -86,6 +86,17 @@ def test_completed_work_is_delivered_before_the_last_word(server: AttemptServer,
     assert "work done" in server.lines()
 
 
+def test_a_mirror_gets_the_metrics_and_its_events_come_before_the_last_word(tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    mirrors = [{"type": "tensorboard", "dir": str(tmp_path / "tb")}, {"type": "wandb", "mode": "online"}]
+    with serving(orders_of(make_spec(mirrors=mirrors), "/out")) as server:
+        assert run(server, tmp_path, works) == EXIT_COMPLETED
+        kinds = [event.kind for report in server.reports for event in report.events]
+    signal.signal(signal.SIGTERM, before)
+    assert sorted(kinds) == ["mirror_failed", "mirror_finished", "mirror_started"]
+    assert list((tmp_path / "tb").rglob("events.*")) and server.points("sft/loss") == [(3, 1.0)]
+
+
 def test_service_that_is_away_for_a_while_changes_nothing(server: AttemptServer, tmp_path: Path) -> None:
     server.faults.extend(["500", "drop request", None, "drop answer", "500", None, "500", "drop answer"])
     assert run(server, tmp_path, works) == EXIT_COMPLETED

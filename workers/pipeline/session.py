@@ -12,6 +12,7 @@ environment in which they cannot be imported ends as a failed attempt with a tra
 """
 
 import logging
+import os
 import platform
 import traceback
 from collections.abc import Callable, Sequence
@@ -21,6 +22,7 @@ from service.contract.messages import FinishReport, StageResult, StartReply
 from service.contract.status import EndReason
 from workers.log_capture import LogCapture
 from workers.memory_events import OomWatch
+from workers.mirrors.mirrors import Mirrors
 from workers.pipeline.interrupts import Interrupts, Terminated
 from workers.reporter.attempt_service import AttemptOver, AttemptService, ServiceRefused, Unreachable
 from workers.reporter.give_way import Preempted
@@ -35,6 +37,9 @@ EXIT_COMPLETED, EXIT_ENDED, EXIT_REFUSED, EXIT_OVER, EXIT_UNREACHABLE, EXIT_TERM
 START_S = 300.0
 FINISH_S = 600.0
 FINISH_AFTER_SIGTERM_S = 4.0
+MIRRORS_S = 10.0
+"""For mirrors to write what waits, when the work is over and everything but the driver has been given back."""
+MIRRORS_AFTER_SIGTERM_S = 1.0
 _TRACEBACK_CHARACTERS = 20_000
 _MESSAGE_CHARACTERS = 2000
 _MAY_BE_MEMORY = frozenset({EndReason.ACTOR_DIED, EndReason.ENGINE_FAILED})
@@ -58,10 +63,15 @@ def run_session(settings: WorkerSettings, token: str, load: Callable[[], tuple[D
     """Start, work, finish; returns the exit code of the process."""
     service = AttemptService(service_url=settings.service_url, attempt_id=settings.attempt_id, token=token)
     reporter = Reporter(service, spool_dir=settings.work_dir / "spool")
+    mirrors: list[Mirrors] = []
     interrupts = Interrupts(reporter.check)
     interrupts.listen()
     try:
-        last_word = _work(service, reporter, interrupts, load)
+        last_word = _work(
+            service, reporter, interrupts, load, lambda orders: _mirror(settings, orders, reporter, mirrors)
+        )
+        for one in mirrors:
+            one.close(last_word.reason, MIRRORS_AFTER_SIGTERM_S if interrupts.terminated else MIRRORS_S)
         _finish(service, reporter, interrupts, last_word)
     except AttemptOver as error:
         return _leave(EXIT_OVER, error)
@@ -72,6 +82,8 @@ def run_session(settings: WorkerSettings, token: str, load: Callable[[], tuple[D
     except Terminated as error:
         return _leave(EXIT_TERMINATED, error)
     finally:
+        for one in mirrors:
+            one.kill()
         reporter.close()
         service.close()
     logger.info("attempt finished", extra={"reason": last_word.reason.value, "end_message": last_word.message})
@@ -83,12 +95,14 @@ def _work(
     reporter: Reporter,
     interrupts: Interrupts,
     load: Callable[[], tuple[Drive, ReasonOf]],
+    mirror: Callable[[StartReply], None],
 ) -> FinishReport:
     watch = OomWatch()
     with LogCapture(reporter.log_line) as capture:
         orders = service.start(deadline_s=START_S, check=interrupts.check)
         logger.info("attempt started", extra={"attempt_id": orders.attempt_id, "number": orders.attempt_number})
         reporter.start(orders.report_interval_s)
+        mirror(orders)
         try:
             drive, reason_of = load()
         except Exception as error:
@@ -103,6 +117,21 @@ def _work(
             return _failure(EndReason.PREEMPTED, error, reporter, capture, watch)
         except Exception as error:
             return _failure(reason_of(error), error, reporter, capture, watch)
+
+
+def _mirror(settings: WorkerSettings, orders: StartReply, reporter: Reporter, mirrors: list[Mirrors]) -> None:
+    """Start what the specification names; its metrics go there too from now on."""
+    if not orders.spec.mirrors:
+        return
+    found = Mirrors(
+        orders,
+        reporter.event,
+        work_dir=settings.work_dir,
+        allowed_keys=settings.mirror_keys,
+        environment=os.environ,
+    )
+    mirrors.append(found)
+    reporter.on_points = found.points
 
 
 def _finish(service: AttemptService, reporter: Reporter, interrupts: Interrupts, last_word: FinishReport) -> None:

@@ -76,6 +76,8 @@ class Reporter:
         self._cancelled = threading.Event()
         self.on_lent_engines: Callable[[Sequence[LentEngine]], None] = _no_engines
         """Told with each answer which further engines the service wants; called in the reporter's thread."""
+        self.on_points: Callable[[Sequence[MetricPoint]], None] = _no_mirrors
+        """Given all metrics as they come, in the caller's thread; neither waits nor raises."""
         self.give_way = GiveWay()
         """Whether the service wants the run to stop for another experiment."""
         self._thread = threading.Thread(target=self._run, name="reporter", daemon=True)
@@ -106,7 +108,9 @@ class Reporter:
     def points(self, step: int, values: Mapping[str, float]) -> None:
         """Metrics of one step, by name."""
         now = datetime.now(UTC)
-        self._items.extend(MetricPoint(name=name, step=step, value=value, ts=now) for name, value in values.items())
+        points = [MetricPoint(name=name, step=step, value=value, ts=now) for name, value in values.items()]
+        self._items.extend(points)
+        self.on_points(points)
 
     def log_line(self, text: str) -> None:
         """One printed line; the rest of an overlong one is cut off."""
@@ -248,3 +252,7 @@ class Reporter:
 
 def _no_engines(_: Sequence[LentEngine]) -> None:
     """Until there is a pool that could take them."""
+
+
+def _no_mirrors(_: Sequence[MetricPoint]) -> None:
+    """Where the specification names none."""

@@ -1,74 +1,177 @@
-// Charts of the experiment's series, and the histogram behind SED's threshold. Plotly is a script of its own.
-import { COLOURS, OPTIONS, colourOf, layout } from "./plot_style.js";
-import { getJson } from "./service.js";
+// Charts of the experiment's series. Zooming reads the stretch again in detail; what is zoomed stays so while the run
+// goes on. Plotly is a script of its own.
+import { axisOf, loadAxes } from "./chart_axes.js";
+import { settings } from "./chart_settings.js";
+import { resumeMarks, tracesOf } from "./chart_traces.js";
+import { OPTIONS, colourOf, layout } from "./plot_style.js";
+import { api, getJson } from "./service.js";
 
-export const charts = [...document.querySelectorAll(".chart[data-names]")].map((element) => ({
-  element,
-  names: element.dataset.names.split(","),
-  labels: element.dataset.labels.split(","),
-  drawn: false,
-}));
+const MAX_POINTS = 600;
+const WARM_UP = 0.5; // of the width of a zoomed stretch is read before it, so that smoothing is warm at its edge
 
-function traces(series, { names, labels }) {
-  const inOrder = names.map((name) => series.find((one) => one.name === name)).filter(Boolean);
-  return inOrder.flatMap((one) => {
-    const place = names.indexOf(one.name);
-    const colour = COLOURS[place % COLOURS.length];
-    const label = labels[place];
-    if (one.kind === "points") {
-      return [{ x: one.points.map((p) => p.step), y: one.points.map((p) => Number(p.value)), name: label, mode: "lines", line: { color: colour, width: 1.6 } }];
-    }
-    const steps = one.envelope.map((bucket) => bucket.last_step);
-    const edge = { mode: "lines", line: { width: 0 }, showlegend: false, hoverinfo: "skip" };
-    return [
-      { x: steps, y: one.envelope.map((bucket) => bucket.max), ...edge },
-      { x: steps, y: one.envelope.map((bucket) => bucket.min), ...edge, fill: "tonexty", fillcolor: colour + "33" },
-      { x: steps, y: one.envelope.map((bucket) => bucket.mean), name: label, mode: "lines", line: { color: colour, width: 1.6 } },
-    ];
-  });
+export const charts = [];
+const seen = new Map(); // charts by their figures, for the observer
+let rereading = 0; // the timer of zoomed charts that are to be read again
+
+function queryOf(names, window) {
+  const query = new URLSearchParams(names.map((name) => ["name", name]));
+  query.set("max_points", MAX_POINTS);
+  if (window) {
+    const [first, last] = [Math.max(Math.floor(window[0]), 0), Math.ceil(window[1])];
+    const before = settings.smoothing ? Math.ceil((last - first) * WARM_UP) : 0;
+    query.set("from_step", Math.max(first - before - 1, 0));
+    query.set("to_step", last + 1);
+    if (before) query.set("max_points", Math.ceil(MAX_POINTS * (1 + WARM_UP)));
+  }
+  return query;
 }
 
-export async function draw(chart) {
-  const query = chart.names.map((name) => `name=${encodeURIComponent(name)}`).join("&");
-  const { series } = await getJson(`/metrics?${query}&max_points=600`);
-  if (!series.length) {
-    if (!chart.drawn) chart.element.textContent = "no values yet";
+const read = async (names, window) => (await getJson(`/metrics?${queryOf(names, window)}`)).series;
+
+// A chart in the page: `figure` carries names, labels and stage; adopted charts are drawn when they come into sight.
+export function adopt(figure) {
+  const { names, labels, stage, kind } = figure.dataset;
+  const chart = {
+    figure,
+    element: figure.querySelector(".chart"),
+    names: names.split(","),
+    labels: labels.split(","),
+    stage,
+    kind: kind || "lines",
+    window: null, // the steps that are zoomed to
+    isDrawn: false,
+    isVisible: false,
+    isStale: true,
+    series: [], // as last drawn
+    request: 0,
+  };
+  charts.push(chart);
+  seen.set(figure, chart);
+  figure.querySelector(".unzoom").addEventListener("click", () => zoom(chart, null));
+  const expand = figure.querySelector(".expand");
+  expand.addEventListener("click", () => {
+    const isLarge = figure.classList.toggle("large");
+    expand.setAttribute("aria-pressed", String(isLarge));
+    if (chart.isDrawn) Plotly.Plots.resize(chart.element);
+  });
+  sight.observe(figure);
+  return chart;
+}
+
+export function abandon(chart) {
+  charts.splice(charts.indexOf(chart), 1);
+  sight.unobserve(chart.figure);
+  Plotly.purge(chart.element);
+  chart.figure.remove();
+}
+
+const sight = new IntersectionObserver(
+  (entries) => {
+    for (const { target, isIntersecting } of entries) seen.get(target).isVisible = isIntersecting;
+    redraw(charts.filter((chart) => chart.isVisible && chart.isStale)).catch(() => {});
+  },
+  { rootMargin: "400px" },
+);
+
+// Draws what is in sight; the rest waits until it is.
+export async function redraw(due) {
+  for (const chart of due) chart.isStale = true;
+  const visible = due.filter((chart) => chart.isVisible);
+  if (!visible.length) return;
+  for (const chart of visible) chart.isStale = false;
+  try {
+    if (settings.unit !== "step") await loadAxes();
+    const whole = visible.filter((chart) => !chart.window);
+    const names = [...new Set(whole.flatMap((chart) => chart.names))];
+    const series = names.length ? await read(names, null) : [];
+    await Promise.all(whole.map((chart) => draw(chart, series)));
+    await Promise.all(visible.filter((chart) => chart.window).map(detail));
+  } catch (error) {
+    for (const chart of visible) chart.isStale = true;
+    throw error;
+  }
+}
+
+// Draws again what is there, after another choice of axes or smoothing. Zoomed charts are then read again: their smoothing
+// begins before their edge.
+export async function restyle() {
+  if (settings.unit !== "step") await loadAxes();
+  for (const chart of charts) chart.isStale ||= !chart.isVisible;
+  await Promise.all(charts.filter((chart) => chart.isVisible && chart.isDrawn).map((chart) => draw(chart, chart.series)));
+  clearTimeout(rereading);
+  rereading = setTimeout(() => redraw(charts.filter((chart) => chart.window)).catch(() => {}), 300);
+}
+async function detail(chart) {
+  const mine = ++chart.request;
+  const series = await read(chart.names, chart.window);
+  if (mine === chart.request) await draw(chart, series);
+}
+
+async function draw(chart, all) {
+  const series = all.filter((one) => chart.names.includes(one.name));
+  if (!series.length && !chart.isDrawn) {
+    chart.element.textContent = "no values yet";
     return;
   }
-  if (!chart.drawn) chart.element.textContent = "";
-  chart.drawn = true;
-  await Plotly.react(chart.element, traces(series, chart), layout("step", chart.names.length > 1), OPTIONS);
+  if (!chart.isDrawn) chart.element.textContent = "";
+  chart.series = series;
+  const axis = axisOf(chart.stage, settings.unit);
+  const how = { smoothing: settings.smoothing, window: chart.window };
+  const plan = planOf(chart, axis);
+  const { shapes, annotations } = resumeMarks(series, axis, chart.window);
+  Object.assign(plan, { shapes, annotations });
+  await Plotly.react(chart.element, tracesOf(series, chart, axis, how), plan, { ...OPTIONS, doubleClick: false });
+  if (!chart.isDrawn) listen(chart);
+  chart.isDrawn = true;
 }
 
-// Shares of the calibration tokens by top-k mass. Tau is the quantile that leaves `mask_ratio` of them rigid, which says
-// how its own bin divides.
-export function drawHistogram(element, { low, high, counts, tau, top_k: topK, mask_ratio: maskRatio }) {
-  const total = counts.reduce((sum, count) => sum + count, 0);
-  const width = (high - low) / counts.length;
-  let left = (1 - maskRatio) * total;
-  const flexible = counts.map((count) => {
-    const taken = Math.min(count, left);
-    left -= taken;
-    return taken;
+function planOf(chart, axis) {
+  const plan = layout(axis.title, chart.names.length > 1);
+  plan.uirevision = JSON.stringify([settings, chart.window]);
+  // Above the plot, with room for a second row; series that the reader has switched off stay so.
+  plan.margin.t = chart.names.length > 3 ? 46 : chart.names.length > 1 ? 28 : 10;
+  Object.assign(plan.legend, { y: 1.02, yanchor: "bottom", font: { size: 10 }, uirevision: "kept" });
+  plan.xaxis.type = settings.logX ? "log" : "linear";
+  plan.yaxis.type = settings.logY && chart.kind === "lines" ? "log" : "linear";
+  plan.yaxis.fixedrange = true;
+  if (chart.kind === "stack") plan.yaxis.rangemode = "tozero";
+  plan.yaxis2 = { overlaying: "y", range: [0, 1], visible: false, fixedrange: true };
+  plan.dragmode = "zoom";
+  plan.hoverlabel = { bgcolor: colourOf("--paper"), bordercolor: colourOf("--line"), font: { color: colourOf("--ink"), size: 11 } };
+  if (chart.window) {
+    const range = chart.window.map(axis.toX);
+    plan.xaxis.range = settings.logX ? range.map((x) => Math.log10(Math.max(x, 1e-9))) : range;
+    plan.xaxis.autorange = false;
+  } else plan.xaxis.autorange = true;
+  return plan;
+}
+
+function listen(chart) {
+  chart.element.on("plotly_relayout", (change) => {
+    const range = [change["xaxis.range[0]"], change["xaxis.range[1]"]];
+    if (!range.every(Number.isFinite)) return;
+    const axis = axisOf(chart.stage, settings.unit);
+    zoom(chart, range.map((x) => axis.toStep(settings.logX ? 10 ** x : x)));
   });
-  const bars = (name, values) => ({
-    type: "bar",
-    name,
-    x: counts.map((_, place) => low + (place + 0.5) * width),
-    y: values.map((count) => count / total),
-    width,
-    marker: { color: colourOf(`--${name}`) },
-    hovertemplate: `%{x:.3f}: %{y:.1%} ${name}<extra></extra>`,
-  });
-  const line = { x0: tau, x1: tau, yref: "paper", y0: 0, y1: 1, line: { color: colourOf("--ink"), width: 1.5, dash: "dot" } };
-  const first = low + Math.max(counts.findIndex((count) => count > 0) - 1, 0) * width;
-  const side = tau > (first + high) / 2 ? { xanchor: "right", xshift: -4 } : { xanchor: "left", xshift: 4 };
-  const label = { x: tau, yref: "paper", y: 1, yanchor: "top", text: `tau ${tau.toFixed(3)}`, showarrow: false, ...side };
-  const plan = layout(`top-${topK} mass`, true);
-  Object.assign(plan, { barmode: "stack", hovermode: "closest", shapes: [line], annotations: [label] });
-  Object.assign(plan.xaxis, { range: [first, high] });
-  Object.assign(plan.yaxis, { tickformat: ".0%" });
-  element.textContent = "";
-  const rigid = counts.map((count, place) => count - flexible[place]);
-  return Plotly.react(element, [bars("flexible", flexible), bars("rigid", rigid)], plan, OPTIONS);
+  chart.element.on("plotly_doubleclick", () => zoom(chart, null));
+}
+
+export function zoom(chart, window) {
+  chart.window = window;
+  chart.figure.querySelector(".unzoom").hidden = !window;
+  redraw([chart]).catch(() => {});
+}
+
+// A figure for series that no chart of the page shows.
+export function makeFigure({ names, labels, stage, unit, title, meaning }) {
+  const figure = document.getElementById("chart-figure").content.firstElementChild.cloneNode(true);
+  Object.assign(figure.dataset, { names: names.join(","), labels: labels.join(","), stage, kind: "lines" });
+  const caption = figure.querySelector(".chart-title");
+  caption.textContent = title;
+  caption.title = meaning;
+  figure.querySelector("small").textContent = unit;
+  figure.querySelector(".expand").setAttribute("aria-label", `Enlarge ${title}`);
+  figure.querySelector(".json").href = `${api}/metrics?${new URLSearchParams(names.map((name) => ["name", name]))}`;
+  figure.querySelector(".json").setAttribute("aria-label", `${title} as JSON`);
+  return figure;
 }

@@ -1,43 +1,54 @@
-// Live view of one experiment: charts, progress, events, rollouts and log, fed by the stream of server-sent events.
+// Live view of one experiment: charts, course, progress, events and log, fed by the stream of server-sent events.
 // Text from runs is set as textContent only, so nothing in a name, prompt or completion can become markup.
-import { charts, draw, drawHistogram } from "./charts.js";
-import { api, article, getJson } from "./service.js";
+import { drawHistogram } from "./calibration_histogram.js";
+import { refreshPicker } from "./chart_picker.js";
+import { connect, onChange } from "./chart_settings.js";
+import { adopt, charts, redraw, restyle } from "./charts.js";
+import { element, timeOf } from "./elements.js";
+import { showNewLines } from "./logs.js";
+import { refreshOutputs } from "./outputs.js";
+import { tellOfNewRollouts } from "./rollouts.js";
+import { api, article } from "./service.js";
+import { refreshTimeline } from "./timeline.js";
 
 const REFRESH_MS = 1500;
+const TIMELINE_MS = 5000;
 const changed = new Set();
 const calibration = document.getElementById("calibration");
 
+function reveal(names) {
+  for (const chart of charts) {
+    if (!chart.figure.hidden || !chart.names.some((name) => names.has(name))) continue;
+    chart.figure.hidden = false;
+    chart.figure.closest(".chart-group").hidden = false;
+  }
+}
+
 async function redrawChanged() {
+  if (!changed.size || document.hidden) return;
   const names = new Set(changed);
   changed.clear();
+  reveal(names);
   const due = charts.filter((chart) => chart.names.some((name) => names.has(name)));
-  await Promise.all(due.map((chart) => draw(chart).catch(() => chart.names.forEach((name) => changed.add(name)))));
-}
-
-function cell(text, className) {
-  const element = document.createElement("td");
-  element.textContent = text;
-  if (className) element.className = className;
-  return element;
-}
-
-function row(table, cells) {
-  const element = document.createElement("tr");
-  element.append(...cells);
-  document.querySelector(`#${table} tbody`).append(element);
+  await redraw(due).catch(() => names.forEach((name) => changed.add(name)));
 }
 
 function showEvent(event) {
-  const time = document.createElement("td");
-  time.textContent = new Date(event.ts).toLocaleTimeString();
-  row("events", [time, cell(event.message)]);
+  const row = element("tr", [element("td", [timeOf(event.ts, { short: true })]), element("td", event.message)]);
+  row.id = `event-${event.id}`;
+  document.querySelector("#events tbody").append(row);
   if (event.kind === "status") {
     const status = document.getElementById("status");
     status.textContent = event.detail.to;
     status.className = `status ${event.detail.to}`;
+    refreshParts().catch(() => {});
   }
   if (event.kind === "tau_calibrated" && calibration) showCalibration(event.detail);
-  if (event.kind === "stage" && event.detail.stage) finishStage(event.detail);
+  if (event.kind === "stage") {
+    refreshParts().catch(() => {});
+    refreshOutputs();
+  }
+  refreshTimeline().catch(() => {});
 }
 
 function showCalibration(told) {
@@ -45,22 +56,8 @@ function showCalibration(told) {
   else calibration.textContent = "not calibrated yet";
 }
 
-function stageRow(name) {
-  return document.querySelector(`tr[data-stage="${CSS.escape(name)}"]`);
-}
-
-function finishStage(detail) {
-  const found = stageRow(detail.stage);
-  if (!found) return;
-  const bar = found.querySelector("progress");
-  bar.value = bar.max;
-  found.querySelector(".steps").textContent = `${bar.max} / ${bar.max}`;
-  found.querySelector(".phase").textContent = "done";
-  if (detail.duration_s !== undefined) found.querySelector(".took").textContent = `${Number(detail.duration_s).toFixed(1)} s`;
-}
-
 function showProgress(progress) {
-  const found = progress && progress.stage && stageRow(progress.stage);
+  const found = progress && progress.stage && document.querySelector(`tr[data-stage="${CSS.escape(progress.stage)}"]`);
   if (!found) return;
   const bar = found.querySelector("progress");
   bar.max = Math.max(progress.num_steps, 1);
@@ -69,52 +66,38 @@ function showProgress(progress) {
   found.querySelector(".phase").textContent = progress.phase;
 }
 
-async function showRollouts() {
-  const { items } = await getJson("/rollouts?limit=12");
-  document.querySelector("#rollouts tbody").replaceChildren();
-  for (const sample of items) {
-    const texts = [sample.prompt, sample.completion].map((text) => {
-      const holder = document.createElement("td");
-      const code = document.createElement("code");
-      code.textContent = text;
-      holder.append(code);
-      return holder;
-    });
-    row("rollouts", [cell(sample.stage), cell(sample.step, "number"), ...texts, cell(sample.reward, "number")]);
+// What the server makes is made anew there; charts, filters and the reader's place stay as they are.
+async function refreshParts() {
+  const answer = await fetch(location.href, { headers: { Accept: "text/html" } });
+  if (!answer.ok) return;
+  const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+  for (const now of document.querySelectorAll("[data-live]")) {
+    const next = fresh.getElementById(now.id);
+    if (next && now.innerHTML !== next.innerHTML) now.replaceWith(document.adoptNode(next));
   }
-}
-
-let logBusy = false;
-async function showLog() {
-  if (logBusy) return;
-  logBusy = true;
-  try {
-    const log = document.getElementById("log");
-    const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 30;
-    const { items } = await getJson(`/logs?after=${log.dataset.last}&limit=2000`);
-    for (const line of items) {
-      log.append(document.createTextNode(line.text + "\n"));
-      log.dataset.last = line.id;
-    }
-    if (atEnd) log.scrollTop = log.scrollHeight;
-  } finally {
-    logBusy = false;
-  }
+  inReadersZone();
 }
 
 function follow() {
   // The page already shows the events up to its making; the browser itself resumes after a broken connection.
   const source = new EventSource(`${api}/stream?last_event_id=${article.dataset.lastEvent}.0.0`);
   source.addEventListener("event", (message) => showEvent(JSON.parse(message.data)));
-  source.addEventListener("metrics", (message) => JSON.parse(message.data).values.forEach((value) => changed.add(value.name)));
-  source.addEventListener("progress", (message) => showProgress(JSON.parse(message.data)));
-  source.addEventListener("logs", () => showLog().catch(() => {}));
-  source.addEventListener("end", () => {
-    source.close();
-    setTimeout(() => location.reload(), REFRESH_MS + 500);
+  source.addEventListener("metrics", (message) => {
+    for (const { name } of JSON.parse(message.data).values) changed.add(name);
+    if (changed.has("reward/mean")) tellOfNewRollouts();
   });
-  setInterval(() => redrawChanged(), REFRESH_MS);
-  setInterval(() => showRollouts().catch(() => {}), 4000);
+  source.addEventListener("progress", (message) => showProgress(JSON.parse(message.data)));
+  source.addEventListener("logs", () => showNewLines().catch(() => {}));
+  const timers = [
+    setInterval(() => redrawChanged(), REFRESH_MS),
+    setInterval(() => document.hidden || refreshTimeline().catch(() => {}), TIMELINE_MS),
+  ];
+  source.addEventListener("end", async () => {
+    source.close();
+    timers.forEach(clearInterval);
+    article.dataset.terminal = "true";
+    await Promise.allSettled([redrawChanged(), refreshParts(), refreshTimeline(), refreshPicker()]);
+  });
 }
 
 async function act(button) {
@@ -126,9 +109,25 @@ async function act(button) {
   button.disabled = false;
 }
 
-document.querySelectorAll("button[data-action]").forEach((button) => button.addEventListener("click", () => act(button)));
-document.querySelectorAll("time").forEach((element) => (element.textContent = new Date(element.dateTime).toLocaleString()));
-document.getElementById("log").scrollTop = document.getElementById("log").scrollHeight;
-charts.forEach((chart) => draw(chart).catch(() => (chart.element.textContent = "no values yet")));
+function inReadersZone() {
+  for (const time of document.querySelectorAll("time")) {
+    const moment = new Date(time.dateTime);
+    time.textContent = time.dataset.form === "clock" ? moment.toLocaleTimeString() : moment.toLocaleString();
+    time.title = moment.toLocaleString();
+  }
+}
+
+// The head is made anew while the run goes on, so clicks are heard where nothing is.
+article.addEventListener("click", (event) => {
+  const button = event.target.closest("button[data-action]");
+  if (button) act(button).catch((error) => (document.getElementById("message").textContent = String(error)));
+});
+inReadersZone();
+connect(document.getElementById("chart-settings"));
+for (const figure of document.querySelectorAll("figure.plot[data-names]")) adopt(figure);
+onChange(() => restyle().catch(() => {}));
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => restyle().catch(() => {}));
 if (calibration) showCalibration(JSON.parse(calibration.dataset.histogram));
+refreshPicker().catch(() => {});
+refreshTimeline().catch(() => {});
 if (article.dataset.terminal === "false") follow();

@@ -16,6 +16,7 @@ def expected_bucket(steps: list[int], values: list[float]) -> Bucket:
         first_step=steps[0],
         last_step=steps[-1],
         num_points=len(steps),
+        num_finite=len(finite),
         min=min(finite) if finite else None,
         max=max(finite) if finite else None,
         mean=sum(finite) / len(finite) if finite else None,
@@ -27,7 +28,7 @@ def same(left: Bucket, right: Bucket) -> bool:
     if None in means:
         return left == right
     assert left.mean is not None and right.mean is not None
-    exact = [(b.first_step, b.last_step, b.num_points, b.min, b.max) for b in (left, right)]
+    exact = [(b.first_step, b.last_step, b.num_points, b.num_finite, b.min, b.max) for b in (left, right)]
     return exact[0] == exact[1] and isclose(left.mean, right.mean, rel_tol=1e-9, abs_tol=1e-9)
 
 

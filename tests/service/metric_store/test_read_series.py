@@ -55,6 +55,17 @@ async def test_points_that_fit_come_raw_with_their_times(sessions: Sessions) -> 
     assert series.points.ts[1_299] == NOW + timedelta(seconds=1_299)
 
 
+async def test_many_experiments_are_read_together_and_each_for_itself(sessions: Sessions) -> None:
+    ids = [
+        await write(sessions, points(range(700)), points(range(600, 900), scale=2.0)),
+        await write(sessions, points(range(1_100), scale=3.0)),
+        await write(sessions, points(range(5), name="sft/nll")),
+    ]
+    async with sessions() as session:
+        found = await metric_store.read_many(session, ids, ["sft/loss"], 600)
+        assert found == {one: await metric_store.read_series(session, one, ["sft/loss"], 600) for one in ids[:2]}
+
+
 async def test_a_range_of_steps_cuts_chunks(sessions: Sessions) -> None:
     experiment_id = await write(sessions, points(range(2_600)))
     series = await read(sessions, experiment_id, from_step=500, to_step=1_100)

@@ -1,5 +1,6 @@
 """From the queue to Ray: killed at every step, and never two jobs of an attempt nor none."""
 
+import json
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -124,6 +125,19 @@ async def test_an_experiment_goes_from_the_queue_to_ray(
             "RAY_JOB_STOP_WAIT_TIME_S": "10",
         }
     }
+
+
+async def test_a_driver_hears_which_keys_mirrors_may_use_and_no_key(
+    sessions: Sessions, lease: Lease, gateway: RayDashboard, ray: FakeRay, settings: SchedulerSettings
+) -> None:
+    await see_cluster(sessions)
+    experiment_id = await queue_one(sessions)
+    await run_admission(sessions, lease)
+    allowed = {"WANDB_API_KEY": "https://api.wandb.ai"}
+    await Launcher(sessions, gateway, settings.model_copy(update={"mirror_keys": allowed})).launch_all(lease)
+    attempt = await attempt_of(sessions, experiment_id)
+    environment = ray.jobs[attempt.ray_submission_id]["runtime_env"]["env_vars"]
+    assert json.loads(environment["SEDRAY_MIRROR_KEYS"]) == allowed
 
 
 async def test_the_token_is_the_attempts_and_only_its_owner_reads_it(

@@ -82,7 +82,8 @@ async def test_only_living_nodes_count(ray: FakeRay, gateway: RayDashboard) -> N
         node_num_cpus=2.0,
         node_num_gpus=1.0,
         memory=memory,
-        nodes=(NodeView(id="n1", num_cpus=2.0, num_gpus=1.0),),
+        nodes=(NodeView(id="n1", num_cpus=2.0, num_gpus=1.0, name="10.0.0.1", memory_bytes=1e9),),
+        held={},
         node_ids=frozenset({"n1"}),
         node_ips=frozenset({"10.0.0.1"}),
     )

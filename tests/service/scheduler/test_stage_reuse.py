@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from service import attempts, experiments
+from service import attempts, experiments, listing
 from service.access import EVERYTHING
 from service.contract.status import EndReason
 from service.scheduler.content import Unreadable, read_digest, read_stamp
@@ -113,8 +113,8 @@ async def test_nothing_is_reused_across_projects(world: ReuseWorld) -> None:
 
 async def the_only(world: ReuseWorld, name: str) -> str:
     async with world.sessions() as session:
-        views, _ = await experiments.list_page(
-            session, visible=EVERYTHING, wanted=experiments.ExperimentFilter(name=name), limit=2, start=None
+        views, _ = await listing.list_page(
+            session, visible=EVERYTHING, wanted=listing.ExperimentFilter(name=name), limit=2, start=None
         )
     (view,) = views
     return view.experiment.id
