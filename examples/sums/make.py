@@ -1,6 +1,6 @@
 """Makes what the tutorial trains: `python examples/sums/make.py FOLDER` writes a tiny model, data, a specification.
 
-The task: write a number from 2 to 40 as a sum, `9 =` -> `4 + 5`. The first number is free (flexible), the second
+The task: write a number from 2 to 20 as a sum, `9 =` -> `4 + 5`. The first number is free (flexible), the second
 follows from it (rigid). The base model knows all ways; the data of SFT always show the same one.
 """
 
@@ -14,10 +14,10 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from torch.nn import functional
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-LARGEST = 40
+LARGEST = 20
 PAD, EOS, UNKNOWN = "<pad>", "<eos>", "<unk>"
 VOCABULARY = (PAD, EOS, UNKNOWN, "+", "=", *map(str, range(LARGEST + 1)))
-NUM_STEPS, BATCH_SIZE = 250, 128
+NUM_STEPS, BATCH_SIZE = 400, 128
 
 SPEC = """\
 name: sums-sed
