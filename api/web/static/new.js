@@ -108,7 +108,10 @@ function set(body, path, value) {
 async function send() {
   submit.disabled = true;
   state.textContent = "Submitting…";
-  const answer = await post(api, checked.body, { headers: { "Idempotency-Key": key } });
+  // The page of a clone shows what it changed.
+  const parent = form && new URLSearchParams(location.search).get("from");
+  const path = parent ? `${api}?cloned_from=${encodeURIComponent(parent)}` : api;
+  const answer = await post(path, checked.body, { headers: { "Idempotency-Key": key } });
   const body = await answer.json();
   if (answer.ok) return location.assign(`${page}/${encodeURIComponent(body.id)}`);
   submit.disabled = false;
