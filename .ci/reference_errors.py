@@ -38,6 +38,7 @@ REMEDIES = {
     "too_many_failures": "Wait a minute.",
     "preview_unavailable": "Install the `preview` extra beside the API, or set SEDRAY_PREVIEW_PYTHON.",
     "preview_busy": "Try again in a few seconds; clients of sedray do.",
+    "ray_unreachable": "Try again; `sedray doctor` says what Ray answers.",
     "storage_unavailable": "Try again; `sedray doctor` says what the storage answers.",
 }
 """What to do about each problem; `tests/docs` asks for one for each code."""

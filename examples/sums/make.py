@@ -31,7 +31,7 @@ sft:
   num_epochs: 4
   batch_size: 16
   max_length: 16
-  holdout_fraction: 0.1
+  holdout_fraction: 0.2
   eval_steps: 10
 rl:
   data: {{path: rl.jsonl}}

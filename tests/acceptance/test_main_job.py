@@ -15,6 +15,7 @@ from api.schemas import Experiment
 from service.contract.status import EndReason, ExperimentStatus
 from service.contract.stored_rollouts import RolloutQuery
 from tests.acceptance.stack_under_test import (
+    COUNTDOWN,
     REPOSITORY,
     Stack,
     kill_drivers,
@@ -28,6 +29,7 @@ from tests.acceptance.stack_under_test import (
     wait_for_stage_step,
     wait_until,
 )
+from tests.docs.blocks import runnable
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -78,6 +80,27 @@ def test_an_experiment_runs_from_rest_to_its_result(stack: Stack, tmp_path: Path
     assert list(dict.fromkeys(one.step for one in stored)) == [1, 2, 3, 4]
     stack.client.export_rollouts(experiment.id, tmp_path / "all.parquet")
     assert pq.read_table(tmp_path / "all.parquet").num_rows == len(stored)
+
+
+def test_the_commands_of_the_tutorial_run(stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a run that is there, without the two that only start one."""
+    sft = {**small_spec()["sft"], "eval_data": {"path": str(COUNTDOWN / "data" / "dev.jsonl")}}
+    other = stack.client.experiments(limit=1).items[0]
+    experiment = stack.client.submit(small_spec(name="tutorial", sft=sft, evaluation=None))
+    assert wait_for_end(stack, experiment.id).status is ExperimentStatus.SUCCEEDED
+    (tmp_path / "my-sums").mkdir()
+    spec = small_spec(sft=sft)
+    (tmp_path / "my-sums" / "sed.yaml").write_text(json.dumps(spec))
+    monkeypatch.chdir(tmp_path)
+    commands = runnable(REPOSITORY / "docs" / "tutorial.md", ID=experiment.id, OTHER=other.id)
+    assert len(commands) > 15
+
+    for command in commands:
+        if command[0] != "up" and (command[0] != "submit" or "--dry-run" in command):
+            sedray(stack, *command)
+
+    assert pq.read_table("rollouts.parquet").num_rows > 0
+    assert (tmp_path / "my-sums" / "after-rl" / "model.safetensors").exists()
 
 
 def test_without_learning_the_engine_and_the_trainer_agree(stack: Stack) -> None:

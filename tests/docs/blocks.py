@@ -92,3 +92,10 @@ def words_of(command: str) -> list[str]:
     """As a shell would; brackets around what may be left out are taken away."""
     plain = re.sub(r"(?<!\S)\[([^\]\s][^\]]*)\]", r"\1", re.sub(r"<[^<>]+>", "VALUE", command))
     return shlex.split(plain)
+
+
+def runnable(page: Path, **ids: str) -> list[list[str]]:
+    """The words behind `sedray` of each whole command in a page's blocks, with ids put in place of their names."""
+    shown = [one for one in commands() if one.is_whole and one.text.startswith("sedray ")]
+    own = [words_of(one.text)[1:] for one in shown if REPOSITORY / one.page == page]
+    return [[ids.get(word, word) for word in words] for words in own]
