@@ -32,7 +32,7 @@ STEPS: dict[str, list[str]] = {
     "mypy": ["mypy", *MYPY_TARGETS],
     "layers": ["lint-imports"],
     "sizes": [],
-    "docs": ["mkdocs", "build", "--strict", "--quiet", "--clean"],
+    "docs": ["mkdocs", "build", "--strict", "--clean"],
     "unit": ["pytest", "-q", "-m", "not slow", "-n", "4", "--dist", "worksteal"],
     "slow": ["pytest", "-q", "-m", "slow", "-n", "2", "--dist", "loadfile", "--durations=10"],
 }
