@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -60,9 +61,15 @@ def keep_killed(stack: Stack, module: str, *, seconds: float) -> None:
         time.sleep(0.3)
 
 
+def viewed_spec() -> dict[str, Any]:
+    """The small experiment with held-out samples, whose tokens can be looked at."""
+    sft = {**small_spec()["sft"], "eval_data": {"path": str(COUNTDOWN / "data" / "dev.jsonl")}}
+    return small_spec(name="viewed", sft=sft)
+
+
 def test_an_experiment_runs_from_rest_to_its_result(stack: Stack, tmp_path: Path) -> None:
     spec_file = tmp_path / "spec.json"
-    spec_file.write_text(json.dumps(small_spec()))
+    spec_file.write_text(json.dumps(viewed_spec()))
     command = [sys.executable, "-m", "api.cli", "--data", str(stack.data), "submit", str(spec_file), "--watch"]
 
     finished = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
@@ -83,14 +90,13 @@ def test_an_experiment_runs_from_rest_to_its_result(stack: Stack, tmp_path: Path
 
 
 def test_the_commands_of_the_tutorial_run(stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a run that is there, without the two that only start one."""
-    sft = {**small_spec()["sft"], "eval_data": {"path": str(COUNTDOWN / "data" / "dev.jsonl")}}
-    other = stack.client.experiments(limit=1).items[0]
-    experiment = stack.client.submit(small_spec(name="tutorial", sft=sft, evaluation=None))
-    assert wait_for_end(stack, experiment.id).status is ExperimentStatus.SUCCEEDED
+    """On the run of the test before, without the commands that start another one or the stack."""
+    there = stack.client.experiments(name="viewed").items
+    experiment = there[0] if there else wait_for_end(stack, stack.client.submit(viewed_spec()).id)
+    assert experiment.status is ExperimentStatus.SUCCEEDED
+    other = stack.client.submit(small_spec(name="other", rl=None, evaluation=None))
     (tmp_path / "my-sums").mkdir()
-    spec = small_spec(sft=sft)
-    (tmp_path / "my-sums" / "sed.yaml").write_text(json.dumps(spec))
+    (tmp_path / "my-sums" / "sed.yaml").write_text(json.dumps(viewed_spec()))
     monkeypatch.chdir(tmp_path)
     commands = runnable(REPOSITORY / "docs" / "tutorial.md", ID=experiment.id, OTHER=other.id)
     assert len(commands) > 15
