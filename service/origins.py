@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
-from sqlalchemy import and_, select
+from sqlalchemy import Table, and_, insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
@@ -15,6 +15,7 @@ from service.storage.study_tables import Study, StudyRun
 from service.storage.tables import Experiment, StageResultRow
 
 _MOST = 200
+_INSERT = insert(cast(Table, ExperimentOrigin.__table__))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,9 +46,8 @@ async def record(
     session: AsyncSession, experiment_id: str, *, submitted: Mapping[str, Any], cloned_from: str | None
 ) -> None:
     """Keeps the words of a submission, beside the experiment that was made of it."""
-    origin = ExperimentOrigin(experiment_id=experiment_id, submitted=dict(submitted), cloned_from=cloned_from)
-    session.add(origin)
-    await session.flush()
+    origin = {"experiment_id": experiment_id, "submitted": dict(submitted), "cloned_from": cloned_from}
+    await session.execute(_INSERT, origin)
 
 
 async def read(session: AsyncSession, experiment_id: str) -> ExperimentOrigin | None:

@@ -2,11 +2,11 @@
 
 from typing import Annotated
 
-import yaml
 from fastapi import APIRouter, Query, Request, Response
 
 from api.deps import CurrentUser, SessionDep, SettingsDep
 from api.spec_templates import spec_templates
+from api.specification import as_yaml, chosen
 from api.study_spec_file import study_spec_yaml
 from api.web.page_routes import PageRoute, templates
 from service import access, experiments
@@ -27,8 +27,7 @@ async def new_experiment_page(
     if source:
         await access.require_experiment(session, user, source, Action.READ)
         spec = ExperimentSpec.model_validate((await experiments.get(session, source)).spec)
-        body = spec.model_dump(mode="json", exclude_defaults=True)
-        text = f"# from {source}\n" + yaml.safe_dump(body, sort_keys=False, allow_unicode=True)
+        text = f"# from {source}\n" + as_yaml(chosen(spec))
     return _page(request, user.name, settings, kind="experiment", source=source, text=text)
 
 

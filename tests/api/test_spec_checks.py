@@ -1,6 +1,7 @@
 """Checks of a specification's text: findings at their lines, and what would follow."""
 
 import json
+from html import unescape
 from typing import Any
 
 import httpx
@@ -107,6 +108,23 @@ async def test_templates_are_specifications(client: httpx.AsyncClient) -> None:
     for one in spec_templates():
         model = StudySpec if one.kind == "study" else ExperimentSpec
         model.model_validate(read_spec_text(one.text).body)
+
+
+async def test_a_copy_can_be_submitted_as_it_is(client: httpx.AsyncClient) -> None:
+    sft = {**spec_body()["sft"], "objective": {"type": "ce"}}
+    rl = {
+        "data": {"path": "/data/rl.jsonl"},
+        "reward": {"type": "countdown"},
+        "optimizer": {"learning_rate": 1e-4},
+        "num_steps": 2,
+        "num_prompts_per_step": 2,
+        "num_generations": 2,
+        "max_completion_length": 8,
+    }
+    made = (await client.post("/api/v1/experiments", json=spec_body(sft=sft, rl=rl))).json()
+    page = await client.get("/new", params={"from": made["id"]})
+    text = unescape(page.text.split("<textarea", 1)[1].split(">", 1)[1].split("</textarea>")[0])
+    assert ExperimentSpec.model_validate(read_spec_text(text).body) == ExperimentSpec.model_validate(made["spec"])
 
 
 async def test_a_copy_begins_with_the_specification(client: httpx.AsyncClient) -> None:

@@ -120,9 +120,19 @@ async function draw(chart, all) {
   const plan = planOf(chart, axis);
   const { shapes, annotations } = resumeMarks(series, axis, chart.window);
   Object.assign(plan, { shapes, annotations });
-  await Plotly.react(chart.element, tracesOf(series, chart, axis, how), plan, { ...OPTIONS, doubleClick: false });
+  const traces = tracesOf(series, chart, axis, how);
+  const level = onlyLevel(traces);
+  // Around a line at 0.001 Plotly would draw from -1 to 1.
+  if (level && plan.yaxis.type === "linear") plan.yaxis.range = [Math.min(0, 2 * level), Math.max(0, 2 * level)];
+  await Plotly.react(chart.element, traces, plan, { ...OPTIONS, doubleClick: false });
   if (!chart.isDrawn) listen(chart);
   chart.isDrawn = true;
+}
+
+// The value of lines that all keep one; undefined where they do not.
+function onlyLevel(traces) {
+  const values = new Set(traces.flatMap((trace) => Array.from(trace.y ?? []).filter(Number.isFinite)));
+  return values.size === 1 ? values.values().next().value : undefined;
 }
 
 function planOf(chart, axis) {
