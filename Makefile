@@ -13,7 +13,7 @@ STAMP := $(VENV)/.installed-$(firstword $(shell cat requirements.lock pyproject.
 
 export TORCH_INDEX
 
-.PHONY: help install demo test gate format lock schema reference clean
+.PHONY: help install demo test gate format lock schema reference docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,9 +45,12 @@ schema: ## write the JSON Schema of specifications
 	mkdir -p docs
 	$(VENV)/bin/sedray schema > docs/experiment.schema.json
 
-reference: ## write the reference of the command line to docs/reference
+reference: ## write the reference pages, made from the code, to docs/reference
 	$(VENV)/bin/python .ci/reference.py docs/reference
 
+docs: $(STAMP) ## build the site of docs/ into site/, strictly
+	$(VENV)/bin/python .ci/gate.py docs
+
 clean: ## remove .venv and caches; experiments in .sedray stay
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) build site *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

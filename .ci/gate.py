@@ -24,6 +24,7 @@ MYPY_TARGETS = (
     ".ci/gate.py",
     ".ci/size_caps.py",
     ".ci/reference.py",
+    ".ci/sed_pictures.py",
 )
 STEPS: dict[str, list[str]] = {
     "ruff": ["ruff", "check", "."],
@@ -31,6 +32,7 @@ STEPS: dict[str, list[str]] = {
     "mypy": ["mypy", *MYPY_TARGETS],
     "layers": ["lint-imports"],
     "sizes": [],
+    "docs": ["mkdocs", "build", "--strict", "--clean"],
     "unit": ["pytest", "-q", "-m", "not slow", "-n", "4", "--dist", "worksteal"],
     "slow": ["pytest", "-q", "-m", "slow", "-n", "2", "--dist", "loadfile", "--durations=10"],
 }
@@ -74,7 +76,12 @@ def run_step(name: str) -> tuple[int, str]:
 
 def _run(command: list[str]) -> tuple[int, str]:
     """Runs a command with its output passed on as it comes."""
-    environment = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "PYTHONUNBUFFERED": "1"}
+    environment = {
+        **os.environ,
+        "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONUNBUFFERED": "1",
+        "NO_MKDOCS_2_WARNING": "1",
+    }
     if "-n" in command:
         environment["OMP_NUM_THREADS"] = "1"  # the test processes share the cores already
     last_line = ""

@@ -1,88 +1,28 @@
-"""Reference pages that are made from the code: `python .ci/reference.py FOLDER` writes `cli.md` there.
+"""Reference pages that are made from the code: `python .ci/reference.py FOLDER` writes them there.
 
-`make reference` writes them to docs/reference; a site's build may call `pages()` instead.
+`make reference` writes them to docs/reference, for reading without the site; the site's build calls `pages()`. They are
+files of no checkout.
 """
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import typer
-
-import api.cli  # noqa: F401  # all commands
-from api.cli.calling import ExitCode
-from api.cli.commands import app
-from api.cli.panels import ORDER
+from reference_cli import cli_reference
+from reference_errors import errors_reference
+from reference_metrics import metrics_reference
+from reference_rest import rest_reference
+from reference_spec import spec_reference
 
 
 def pages() -> dict[str, str]:
     """Name and text of each page."""
-    return {"cli.md": cli_reference()}
-
-
-def cli_reference() -> str:
-    """Every command with its arguments and options, in the groups of `sedray --help`."""
-    root: Any = typer.main.get_command(app)
-    lines = ["# `sedray`", "", root.help, "", *_options(root), "Exit codes: " + _exit_codes(), ""]
-    for panel in ORDER:
-        lines += [f"## {panel}", ""]
-        for name, command in root.commands.items():
-            if command.rich_help_panel == panel and not command.hidden:
-                lines += _described(command, f"sedray {name}")
-    return "\n".join(lines).rstrip() + "\n"
-
-
-def _described(command: Any, words: str) -> Iterator[str]:
-    if hasattr(command, "commands"):
-        for name, inner in command.commands.items():
-            if not inner.hidden:
-                yield from _described(inner, f"{words} {name}")
-        return
-    arguments = " ".join(_argument(one) for one in command.params if one.param_type_name == "argument")
-    yield from (f"### `{words}{f' {arguments}' if arguments else ''}`", "", command.help or "", "")
-    yield from _options(command)
-
-
-def _options(command: Any) -> Iterator[str]:
-    rows = [
-        f"| `{_names(one)}` | {_cell(one.help)}{_default(one)} |"
-        for one in command.params
-        if not getattr(one, "hidden", False) and "--help" not in one.opts
-    ]
-    if rows:
-        yield from ("| | |", "|---|---|", *rows, "")
-
-
-def _argument(one: Any) -> str:
-    name = one.metavar or one.name.upper() + ("..." if one.nargs == -1 else "")
-    return name if one.required else f"[{name}]"
-
-
-def _names(one: Any) -> str:
-    if one.param_type_name == "argument":
-        return _argument(one)
-    names = ", ".join([*one.opts, *one.secondary_opts])
-    return names if one.is_flag else f"{names} {_kind(one.type)}".replace("|", "\\|")
-
-
-def _kind(kind: Any) -> str:
-    choices = getattr(kind, "choices", None)
-    return "|".join(str(getattr(one, "value", one)) for one in choices) if choices else kind.name.split()[0].upper()
-
-
-def _default(one: Any) -> str:
-    known = one.default
-    flag = getattr(one, "is_flag", False)
-    return "" if flag or known in (None, "", ()) or callable(known) else f" Default: {known}."
-
-
-def _cell(text: str | None) -> str:
-    return " ".join((text or "").split()).replace("|", "\\|")
-
-
-def _exit_codes() -> str:
-    return ", ".join(f"{code.value} {code.name.lower()}" for code in ExitCode) + "."
+    return {
+        "specification.md": spec_reference(),
+        "metrics.md": metrics_reference(),
+        "cli.md": cli_reference(),
+        "rest.md": rest_reference(),
+        "errors.md": errors_reference(),
+    }
 
 
 if __name__ == "__main__":

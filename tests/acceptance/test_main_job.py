@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -15,6 +16,7 @@ from api.schemas import Experiment
 from service.contract.status import EndReason, ExperimentStatus
 from service.contract.stored_rollouts import RolloutQuery
 from tests.acceptance.stack_under_test import (
+    COUNTDOWN,
     REPOSITORY,
     Stack,
     kill_drivers,
@@ -28,6 +30,7 @@ from tests.acceptance.stack_under_test import (
     wait_for_stage_step,
     wait_until,
 )
+from tests.docs.blocks import runnable
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -58,9 +61,15 @@ def keep_killed(stack: Stack, module: str, *, seconds: float) -> None:
         time.sleep(0.3)
 
 
+def viewed_spec() -> dict[str, Any]:
+    """The small experiment with held-out samples, whose tokens can be looked at."""
+    sft = {**small_spec()["sft"], "eval_data": {"path": str(COUNTDOWN / "data" / "dev.jsonl")}}
+    return small_spec(name="viewed", sft=sft)
+
+
 def test_an_experiment_runs_from_rest_to_its_result(stack: Stack, tmp_path: Path) -> None:
     spec_file = tmp_path / "spec.json"
-    spec_file.write_text(json.dumps(small_spec()))
+    spec_file.write_text(json.dumps(viewed_spec()))
     command = [sys.executable, "-m", "api.cli", "--data", str(stack.data), "submit", str(spec_file), "--watch"]
 
     finished = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
@@ -78,6 +87,26 @@ def test_an_experiment_runs_from_rest_to_its_result(stack: Stack, tmp_path: Path
     assert list(dict.fromkeys(one.step for one in stored)) == [1, 2, 3, 4]
     stack.client.export_rollouts(experiment.id, tmp_path / "all.parquet")
     assert pq.read_table(tmp_path / "all.parquet").num_rows == len(stored)
+
+
+def test_the_commands_of_the_tutorial_run(stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the run of the test before, without the commands that start another one or the stack."""
+    there = stack.client.experiments(name="viewed").items
+    experiment = there[0] if there else wait_for_end(stack, stack.client.submit(viewed_spec()).id)
+    assert experiment.status is ExperimentStatus.SUCCEEDED
+    other = stack.client.submit(small_spec(name="other", rl=None, evaluation=None))
+    (tmp_path / "my-sums").mkdir()
+    (tmp_path / "my-sums" / "sed.yaml").write_text(json.dumps(viewed_spec()))
+    monkeypatch.chdir(tmp_path)
+    commands = runnable(REPOSITORY / "docs" / "tutorial.md", ID=experiment.id, OTHER=other.id)
+    assert len(commands) > 15
+
+    for command in commands:
+        if command[0] != "up" and (command[0] != "submit" or "--dry-run" in command):
+            sedray(stack, *command)
+
+    assert pq.read_table("rollouts.parquet").num_rows > 0
+    assert (tmp_path / "my-sums" / "after-rl" / "model.safetensors").exists()
 
 
 def test_without_learning_the_engine_and_the_trainer_agree(stack: Stack) -> None:
