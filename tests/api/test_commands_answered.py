@@ -267,7 +267,7 @@ def test_costs_are_hours_and_checkpoints_are_listed_and_downloaded(tmp_path: Pat
 
 
 def test_the_cluster_and_who_is_meant_to_get_what(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("COLUMNS", "160")
     shown = run("cluster").stdout
     assert "H100: 1 of 2 GPUs taken" in shown and "1 trainer (2/1)" in shown and "rl generating, step 3 of 9" in shown
     assert "Nobody schedules now." in shown

@@ -122,7 +122,7 @@ BAD: list[tuple[str, str, str]] = [
     ("limit=501", "query", "a page has at most 500"),
     ("limit=0", "limit", "greater than or equal to 1"),
     ("order=age", "order", "'num_tokens'"),
-    ("columns=step&columns=colour", "columns.1", "'completion'"),
+    ("columns=step&columns=colour", "columns", "'completion'"),
     ("contains=", "contains", "at least 1"),
     ("format=parquet&order=reward", "query", "needs a limit"),
     ("store=whole&columns=sample_weight", "query", "belongs to store 'sample'"),

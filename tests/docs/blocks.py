@@ -82,7 +82,8 @@ def _without_comment(text: str) -> str:
 
 
 def _alternatives(text: str) -> list[str]:
-    """`study show ID | pause ID` is `study show ID` and `study pause ID`."""
+    """`study show ID | pause ID` is `study show ID` and `study pause ID`; what a pipe feeds is not ours."""
+    text = re.split(r"\s\|\s(?:jq|xargs|head|grep)\s", text)[0]
     first, *others = [piece.strip() for piece in re.split(r"(?<!\S)\|(?!\S)", text)]
     group = first.split()[0] if len(first.split()) > 1 and first.split()[1].islower() else ""
     return [first, *(f"{group}|{other}" if group else other for other in others)]
