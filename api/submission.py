@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from typing import Any, Protocol
 
@@ -84,10 +85,10 @@ async def submit(
             plan=planned.model_dump(mode="json"),
             body_sha256=submission.body_sha256,
             idempotency_key=submission.idempotency_key,
+            beside=partial(origins.rows_of, submitted=submission.body, cloned_from=submission.cloned_from),
         )
         if made.is_replay:
             return await read_experiment(session, made.experiment.id), True
-        await origins.record(session, made.experiment.id, submitted=submission.body, cloned_from=submission.cloned_from)
     # What was just made has neither attempts nor results.
     view = ExperimentView(
         experiment=made.experiment,

@@ -1,6 +1,6 @@
 """Experiments as people handle them: submit, find, cancel, retry, and read what happened."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -20,7 +20,7 @@ from service.storage.identifiers import new_id
 from service.storage.queue_entries import QUEUE_ENTRIES, queue_entry, refuse_unknown_dependencies
 from service.storage.queue_order import BY_CLASS_AND_AGE, place_of_new, position_at, queue_position, snapshot_places
 from service.storage.quotas import refuse_beyond, submission_limits
-from service.storage.rows_together import insert_together
+from service.storage.rows_together import Rows, insert_together
 from service.storage.stage_results import read_stage_results
 from service.storage.tables import Attempt, ClusterState, Experiment, ExperimentEvent, Project, User
 from service.storage.transitions import lock_experiment, move_experiment, record_event
@@ -66,13 +66,15 @@ async def submit(
     plan: dict[str, Any],
     body_sha256: str,
     idempotency_key: str | None,
+    beside: Callable[[Experiment], Rows] = lambda _: {},
 ) -> Submitted:
     """Queues an experiment, or finds the one that the same key has made before.
 
     Of any number of equal requests at once exactly one inserts: the others wait for its commit at the unique key and
     then find its row. `project` is the one that the specification names; whether the user may submit there was asked
     before (`access.require_submission`). Raises InvalidSpec if it has been archived since and for an unknown
-    dependency, QuotaExceeded, and IdempotencyConflict for a key used with another body.
+    dependency, QuotaExceeded, and IdempotencyConflict for a key used with another body. `beside` gives
+    rows of other tables that are written with a new experiment.
     """
     limits = await submission_limits(session, project.id, user.id)
     if limits.project_is_archived:
@@ -96,6 +98,7 @@ async def submit(
     rows = {
         QUEUE_ENTRIES: queue_entry(experiment, spec),
         audit.AUDIT_LOG: audit.entry(user, "submit", _target(experiment), after=after),
+        **beside(experiment),
     }
     own = {"own_rank": experiment.priority_rank, "own_at": experiment.queued_at, "own_id": experiment.id}
     place = await insert_together(session, rows, place_of_new(), own)
