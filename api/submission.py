@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from typing import Any, Protocol
 
@@ -14,7 +15,7 @@ from service import access, experiments, origins, queue
 from service.access import Principal
 from service.contract.plan import ExperimentPlan
 from service.contract.spec import ExperimentSpec
-from service.experiments import ExperimentHistory
+from service.experiments import ExperimentHistory, ExperimentView
 from service.planning import Capacity, Memory
 from service.storage.database import Sessions
 from service.storage.tables import ClusterState
@@ -62,16 +63,21 @@ async def submit(
     """
     spec = submission.spec
     async with looks() as session:
-        project = await access.require_submission(session, submission.user, spec.project)
+        found = await experiments.surroundings(
+            session, user=submission.user, project=spec.project, idempotency_key=submission.idempotency_key
+        )
+        known = found.project if found else None
+        project = await access.require_submission(session, submission.user, spec.project, known)
         if submission.cloned_from is not None:
             await access.require_experiment(session, submission.user, submission.cloned_from, access.Action.READ)
-        first = await _find_replay(session, submission)
-        if first is not None:
-            return first, True
-        capacity = await capacity_now(session)
+        assert found is not None, "a project that is not there was refused"
+        if found.first is not None:
+            first = experiments.same_body(found.first, submission.body_sha256)
+            return await read_experiment(session, first.id), True
+        capacity = _capacity(found.cluster)
     planned = await plan(spec, capacity)
     async with sessions.begin() as session:
-        experiment, replayed = await experiments.submit(
+        made = await experiments.submit(
             session,
             user=submission.user,
             project=project,
@@ -79,14 +85,18 @@ async def submit(
             plan=planned.model_dump(mode="json"),
             body_sha256=submission.body_sha256,
             idempotency_key=submission.idempotency_key,
+            beside=partial(origins.rows_of, submitted=submission.body, cloned_from=submission.cloned_from),
         )
-        if replayed:
-            return await read_experiment(session, experiment.id), True
-        await origins.record(session, experiment.id, submitted=submission.body, cloned_from=submission.cloned_from)
-        # What was just made has neither attempts nor results.
-        names = {"project": spec.project, "user": submission.user.name}
-        view = await experiments.view_of_new(session, experiment, **names)
-        return to_experiment(view, ExperimentHistory(attempts=[], stage_results=[])), False
+        if made.is_replay:
+            return await read_experiment(session, made.experiment.id), True
+    # What was just made has neither attempts nor results.
+    view = ExperimentView(
+        experiment=made.experiment,
+        project=spec.project,
+        user=submission.user.name,
+        queue_position=made.queue_position,
+    )
+    return to_experiment(view, ExperimentHistory(attempts=[], stage_results=[])), False
 
 
 async def plan_now(looks: Sessions, plan: PlanExperiment, user: Principal, spec: ExperimentSpec) -> ExperimentPlan:
@@ -102,11 +112,12 @@ async def plan_now(looks: Sessions, plan: PlanExperiment, user: Principal, spec:
 
 async def capacity_now(session: AsyncSession) -> Capacity | None:
     """Of the cluster as last seen; None while that is unknown."""
-    state = await queue.cluster_state(session)
-    return _capacity(state) if state and state.reachable else None
+    return _capacity(await queue.cluster_state(session))
 
 
-def _capacity(state: ClusterState) -> Capacity:
+def _capacity(state: ClusterState | None) -> Capacity | None:
+    if state is None or not state.reachable:
+        return None
     memory = Memory(
         node_bytes=state.node_memory_bytes, total_bytes=state.memory_bytes, gpu_bytes=state.gpu_memory_bytes
     )
@@ -117,15 +128,3 @@ def _capacity(state: ClusterState) -> Capacity:
         node_num_gpus=state.node_num_gpus,
         memory=memory,
     )
-
-
-async def _find_replay(session: AsyncSession, submission: Submission) -> Experiment | None:
-    if submission.idempotency_key is None:
-        return None
-    first = await experiments.find_replay(
-        session,
-        user=submission.user,
-        idempotency_key=submission.idempotency_key,
-        body_sha256=submission.body_sha256,
-    )
-    return None if first is None else await read_experiment(session, first.id)

@@ -42,7 +42,8 @@ class AuditFilter:
     until: datetime | None = None
 
 
-_INSERT = insert(cast(Table, AuditEntry.__table__))
+AUDIT_LOG = cast(Table, AuditEntry.__table__)
+_INSERT = insert(AUDIT_LOG)
 
 
 async def record(
@@ -58,7 +59,19 @@ async def record(
 
     `before` is None for what did not exist, `after` for what no longer does. Secrets never go in.
     """
-    entry = {
+    await session.execute(_INSERT, entry(by, verb, target, before=before, after=after))
+
+
+def entry(
+    by: Actor | None,
+    verb: str,
+    target: Target,
+    *,
+    before: Mapping[str, Any] | None = None,
+    after: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The row that `record` writes, for whoever writes it together with others."""
+    return {
         **_who(by),
         "action": f"{target.kind}.{verb}",
         "target_kind": target.kind,
@@ -68,7 +81,6 @@ async def record(
         "before": None if before is None else storable_value(dict(before)),
         "after": None if after is None else storable_value(dict(after)),
     }
-    await session.execute(_INSERT, entry)
 
 
 async def entries_before(

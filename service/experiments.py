@@ -1,11 +1,11 @@
 """Experiments as people handle them: submit, find, cancel, retry, and read what happened."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, bindparam, func, select
+from sqlalchemy import ColumnElement, Select, Text, bindparam, func, select, true
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import defer
@@ -17,11 +17,12 @@ from service.contract.spec import PRIORITY_RANK, ExperimentSpec
 from service.contract.status import EndReason, ExperimentStatus
 from service.errors import IdempotencyConflict, NotAllowedNow
 from service.storage.identifiers import new_id
-from service.storage.queue_entries import add_queue_entry
+from service.storage.queue_entries import QUEUE_ENTRIES, queue_entry, refuse_unknown_dependencies
 from service.storage.queue_order import BY_CLASS_AND_AGE, place_of_new, position_at, queue_position, snapshot_places
 from service.storage.quotas import refuse_beyond, submission_limits
+from service.storage.rows_together import Rows, insert_together
 from service.storage.stage_results import read_stage_results
-from service.storage.tables import Attempt, Experiment, ExperimentEvent, Project, User
+from service.storage.tables import Attempt, ClusterState, Experiment, ExperimentEvent, Project, User
 from service.storage.transitions import lock_experiment, move_experiment, record_event
 
 
@@ -45,6 +46,17 @@ class ExperimentHistory:
     """In the order in which the stages finished."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submitted:
+    """What came of a submission."""
+
+    experiment: Experiment
+    is_replay: bool
+    """Whether it is the first answer to the same key."""
+    queue_position: int | None
+    """Of a new one: behind all who wait in its class; it is in no snapshot of the queue yet."""
+
+
 async def submit(
     session: AsyncSession,
     *,
@@ -54,13 +66,15 @@ async def submit(
     plan: dict[str, Any],
     body_sha256: str,
     idempotency_key: str | None,
-) -> tuple[Experiment, bool]:
-    """Queues an experiment; returns it and whether it is the first answer to the same key, replayed.
+    beside: Callable[[Experiment], Rows] = lambda _: {},
+) -> Submitted:
+    """Queues an experiment, or finds the one that the same key has made before.
 
     Of any number of equal requests at once exactly one inserts: the others wait for its commit at the unique key and
     then find its row. `project` is the one that the specification names; whether the user may submit there was asked
     before (`access.require_submission`). Raises InvalidSpec if it has been archived since and for an unknown
-    dependency, QuotaExceeded, and IdempotencyConflict for a key used with another body.
+    dependency, QuotaExceeded, and IdempotencyConflict for a key used with another body. `beside` gives
+    rows of other tables that are written with a new experiment.
     """
     limits = await submission_limits(session, project.id, user.id)
     if limits.project_is_archived:
@@ -73,16 +87,22 @@ async def submit(
         assert idempotency_key is not None, "only a key can be in conflict"
         first = await find_replay(session, user=user, idempotency_key=idempotency_key, body_sha256=body_sha256)
         assert first is not None, "experiments are never deleted"
-        return first, True
+        return Submitted(experiment=first, is_replay=True, queue_position=None)
     # Behind the insertion: of equal requests at once the others are answered with the first, whatever the quota says.
     await refuse_beyond(session, limits)
-    await add_queue_entry(session, experiment, spec)
+    await refuse_unknown_dependencies(session, experiment, spec)
     # A new row is nobody else's yet.
     told = f"submitted by {user.name}"
     await record_event(session, experiment.id, "status", told, detail={"to": "queued"}, is_held=True)
     after = {"status": experiment.status, "spec_sha256": experiment.spec_sha256}
-    await audit.record(session, user, "submit", _target(experiment), after=after)
-    return experiment, False
+    rows = {
+        QUEUE_ENTRIES: queue_entry(experiment, spec),
+        audit.AUDIT_LOG: audit.entry(user, "submit", _target(experiment), after=after),
+        **beside(experiment),
+    }
+    own = {"own_rank": experiment.priority_rank, "own_at": experiment.queued_at, "own_id": experiment.id}
+    place = await insert_together(session, rows, place_of_new(), own)
+    return Submitted(experiment=experiment, is_replay=False, queue_position=place)
 
 
 async def find_replay(
@@ -90,10 +110,15 @@ async def find_replay(
 ) -> Experiment | None:
     """The experiment that this key made before, if any; raises IdempotencyConflict if that was another body."""
     first = await session.scalar(_of_key(), {"user_id": user.id, "key": idempotency_key})
-    if first is not None and first.body_sha256 != body_sha256:
+    return None if first is None else same_body(first, body_sha256)
+
+
+def same_body(first: Experiment, body_sha256: str) -> Experiment:
+    """The experiment that a key has made, for a request with that key; IdempotencyConflict if its body is another."""
+    if first.body_sha256 != body_sha256:
         raise IdempotencyConflict(
-            f"idempotency key {idempotency_key!r} belongs to experiment {first.id}, which was submitted with another "
-            "body; use a new key for a new experiment",
+            f"idempotency key {first.idempotency_key!r} belongs to experiment {first.id}, which was submitted with "
+            "another body; use a new key for a new experiment",
             experiment_id=first.id,
         )
     return first
@@ -104,6 +129,40 @@ def _of_key() -> Select[Experiment]:
     """Asked with every submission that has a key, so it is put together once."""
     return select(Experiment).where(
         Experiment.user_id == bindparam("user_id"), Experiment.idempotency_key == bindparam("key")
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What a submission meets, read in one round trip."""
+
+    project: Project
+    """As the specification names it; whether it may be seen, and is not archived, has to be asked yet."""
+    cluster: ClusterState | None
+    """As last seen."""
+    first: Experiment | None
+    """What its key has made before."""
+
+
+async def surroundings(
+    session: AsyncSession, *, user: Actor, project: str, idempotency_key: str | None
+) -> Surroundings | None:
+    """None if there is no such project."""
+    wanted = {"project": project, "user_id": user.id, "key": idempotency_key}
+    row = (await session.execute(_surroundings(), wanted)).one_or_none()
+    return None if row is None else Surroundings(project=row[0], cluster=row.ClusterState, first=row.Experiment)
+
+
+@cache
+def _surroundings() -> Select[Project, ClusterState, Experiment]:
+    """Asked with every submission, so it is put together once. A key that is null is nobody's."""
+    of_key = (Experiment.user_id == bindparam("user_id")) & (Experiment.idempotency_key == bindparam("key", type_=Text))
+    return (
+        select(Project, ClusterState, Experiment)
+        .select_from(Project)
+        .outerjoin(ClusterState, true())
+        .outerjoin(Experiment, of_key)
+        .where(Project.name == bindparam("project"))
     )
 
 
@@ -121,14 +180,6 @@ async def view(session: AsyncSession, experiment_id: str) -> ExperimentView:
     if not views:
         raise no_experiment(experiment_id)
     return views[0]
-
-
-async def view_of_new(session: AsyncSession, experiment: Experiment, *, project: str, user: str) -> ExperimentView:
-    """The same of one that this transaction queued, whose names are known: it is in no snapshot of the queue yet."""
-    place = await session.scalar(
-        place_of_new(), {"rank": experiment.priority_rank, "at": experiment.queued_at, "id": experiment.id}
-    )
-    return ExperimentView(experiment=experiment, project=project, user=user, queue_position=place)
 
 
 async def history(session: AsyncSession, experiment_id: str) -> ExperimentHistory:

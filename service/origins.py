@@ -4,18 +4,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from sqlalchemy import Table, and_, insert, select
+from sqlalchemy import Table, and_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
 from service.contract.studies import StudySpec, baseline_of
 from service.storage.origin_tables import ExperimentOrigin
+from service.storage.rows_together import Rows
 from service.storage.scheduling_tables import StageKey
 from service.storage.study_tables import Study, StudyRun
 from service.storage.tables import Experiment, StageResultRow
 
 _MOST = 200
-_INSERT = insert(cast(Table, ExperimentOrigin.__table__))
+_ORIGINS = cast(Table, ExperimentOrigin.__table__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,12 +43,9 @@ class Relative:
     stage: str
 
 
-async def record(
-    session: AsyncSession, experiment_id: str, *, submitted: Mapping[str, Any], cloned_from: str | None
-) -> None:
-    """Keeps the words of a submission, beside the experiment that was made of it."""
-    origin = {"experiment_id": experiment_id, "submitted": dict(submitted), "cloned_from": cloned_from}
-    await session.execute(_INSERT, origin)
+def rows_of(experiment: Experiment, *, submitted: Mapping[str, Any], cloned_from: str | None) -> Rows:
+    """Keep the words of a submission, beside the experiment that was made of it."""
+    return {_ORIGINS: {"experiment_id": experiment.id, "submitted": dict(submitted), "cloned_from": cloned_from}}
 
 
 async def read(session: AsyncSession, experiment_id: str) -> ExperimentOrigin | None:

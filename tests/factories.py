@@ -107,7 +107,7 @@ async def make_experiment(
 ) -> Experiment:
     """A queued experiment."""
     spec = make_spec(**spec_changes)
-    experiment, _ = await experiments.submit(
+    made = await experiments.submit(
         session,
         user=user or await make_user(session),
         project=await find_project(session, spec.project),
@@ -116,7 +116,7 @@ async def make_experiment(
         body_sha256=spec.sha256(),
         idempotency_key=idempotency_key,
     )
-    return experiment
+    return made.experiment
 
 
 async def make_attempt(

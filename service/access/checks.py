@@ -52,12 +52,14 @@ async def require_project(session: AsyncSession, principal: Principal, name: str
     return project
 
 
-async def require_submission(session: AsyncSession, principal: Principal, project: str) -> Project:
-    """The project that a specification names, if the caller may submit there.
+async def require_submission(
+    session: AsyncSession, principal: Principal, project: str, known: Project | None = None
+) -> Project:
+    """The project that a specification names, if the caller may submit there; `known` spares the look-up by its name.
 
     Raises InvalidSpec for one that does not exist, may not be seen or is archived, Forbidden for a role that is short.
     """
-    found = await project_named(session, project, principal.visible)
+    found = await project_named(session, project, principal.visible, known)
     role = principal.role_in(found.id)
     assert role is not None, "it was searched among those with a role"
     principal.require(Action.SUBMIT, role=role, project=project)
@@ -73,12 +75,12 @@ def require_admin(principal: Principal, scope: TokenScope) -> None:
     principal.require_scope(scope)
 
 
-async def project_named(session: AsyncSession, name: str, visible: Visible) -> Project:
+async def project_named(session: AsyncSession, name: str, visible: Visible, known: Project | None = None) -> Project:
     """The project that a specification names, among the visible ones; raises InvalidSpec, also for an archived one."""
-    project = await session.scalar(_project_of_name(), {"name": name})
+    project = known or await session.scalar(_project_of_name(), {"name": name})
     if project is None or not visible.includes(project.id):
-        known = await session.scalars(select(Project.name).where(visible.where(Project.id)).order_by(Project.name))
-        raise _refused(f"no project {name!r} that you are a member of", _hint(name, known.all()))
+        names = await session.scalars(select(Project.name).where(visible.where(Project.id)).order_by(Project.name))
+        raise _refused(f"no project {name!r} that you are a member of", _hint(name, names.all()))
     if project.archived_at is not None:
         raise archived_project(name)
     return project

@@ -3,7 +3,6 @@
 from typing import Any, cast
 
 from sqlalchemy import Table, select
-from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from service.contract.resources import ResourcesSpec, RoleResources
@@ -12,14 +11,13 @@ from service.errors import InvalidSpec
 from service.storage.scheduling_tables import QueueEntry
 from service.storage.tables import Experiment
 
-_INSERT = insert(cast(Table, QueueEntry.__table__))
+QUEUE_ENTRIES = cast(Table, QueueEntry.__table__)
 
 
-async def add_queue_entry(session: AsyncSession, experiment: Experiment, spec: ExperimentSpec) -> None:
-    """Write the row of a new experiment. Raises InvalidSpec for a dependency that its project does not have."""
-    await _refuse_unknown_dependencies(session, experiment, spec)
+def queue_entry(experiment: Experiment, spec: ExperimentSpec) -> dict[str, Any]:
+    """The row of a new experiment."""
     wishes = spec.scheduling
-    values = {
+    return {
         "experiment_id": experiment.id,
         "roles": roles_of(spec.held_resources),
         "max_runtime_s": spec.max_runtime_s,
@@ -32,7 +30,6 @@ async def add_queue_entry(session: AsyncSession, experiment: Experiment, spec: E
         # Those that opt out are looked at too: others may wait for what they run.
         "content_state": "pending",
     }
-    await session.execute(_INSERT, values)
 
 
 def roles_of(resources: ResourcesSpec) -> list[dict[str, Any]]:
@@ -65,7 +62,7 @@ def _role(name: str, bundle: RoleResources, count: int, most: int) -> dict[str, 
     }
 
 
-async def _refuse_unknown_dependencies(session: AsyncSession, experiment: Experiment, spec: ExperimentSpec) -> None:
+async def refuse_unknown_dependencies(session: AsyncSession, experiment: Experiment, spec: ExperimentSpec) -> None:
     """Only what exists already can be depended on, so no two can wait for each other."""
     wanted = spec.scheduling.after
     if not wanted:

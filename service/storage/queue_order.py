@@ -45,11 +45,11 @@ def position_at(place: ColumnElement[int]) -> ColumnElement[int | None]:
 
 @cache
 def place_of_new() -> Select[int]:
-    """The place of one that was just queued, by `rank`, `at` and `id`: behind all who wait in its class."""
+    """The place of one that was just queued, by `own_rank`, `own_at` and `own_id`: behind all who wait in its class."""
     own = tuple_(
-        bindparam("rank", type_=SmallInteger),
-        bindparam("at", type_=DateTime(timezone=True)),
-        bindparam("id", type_=Text),
+        bindparam("own_rank", type_=SmallInteger),
+        bindparam("own_at", type_=DateTime(timezone=True)),
+        bindparam("own_id", type_=Text),
     )
     not_behind = tuple_(*BY_CLASS_AND_AGE) <= own
     return select(func.count()).where(Experiment.status == ExperimentStatus.QUEUED.value, not_behind)

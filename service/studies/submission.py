@@ -134,7 +134,7 @@ async def _make_runs(
     rows = []
     project = await session.get_one(Project, study.project_id)
     for position, run in enumerate(planned.draft.runs, first):
-        experiment, _ = await experiments.submit(
+        made = await experiments.submit(
             session,
             user=user,
             project=project,
@@ -150,7 +150,7 @@ async def _make_runs(
                 "arm": run.arm,
                 "sft_seed": run.sft_seed,
                 "rl_seed": run.rl_seed,
-                "experiment_id": experiment.id,
+                "experiment_id": made.experiment.id,
                 "amendment": amendment,
             }
         )

@@ -8,7 +8,7 @@ from sqlalchemy import create_engine, func, inspect, select, text
 from sqlalchemy.exc import ProgrammingError
 
 from migrations import apply
-from service import attempts, auth, certificates, origins, reporting
+from service import attempts, auth, certificates, reporting
 from service.contract.messages import LogLine, MetricPoint, RolloutSample, WorkerReport
 from service.contract.status import EndReason
 from service.retention import Policy, set_policy
@@ -16,6 +16,7 @@ from service.storage import scheduling_tables as queue
 from service.storage.database import Sessions, create_sessions
 from service.storage.database import create_engine as create_async
 from service.storage.log_tables import LogChunkRow
+from service.storage.origin_tables import ExperimentOrigin
 from service.storage.processes import record_life
 from service.storage.queue_entries import roles_of
 from service.storage.retention_tables import RemovalRow
@@ -77,7 +78,7 @@ async def test_down_and_up_again_on_a_populated_database(database_url: str, sess
         attempt = await make_attempt(session)
         await reporting.take_report(session, attempt, a_full_report())
         await attempts.record_stage_result(session, attempt, make_stage_result())
-        await origins.record(session, attempt.experiment_id, submitted=spec_body(), cloned_from=None)
+        session.add(ExperimentOrigin(experiment_id=attempt.experiment_id, submitted=spec_body()))
         ada = await make_user(session)
         await auth.issue_token(session, ada, "token")
         default = await find_project(session)

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.anyio
 async def submit(sessions: Sessions, key: str | None, body: str = "a" * 64, **spec: Any) -> tuple[Experiment, bool]:
     async with sessions.begin() as session:
         user = await make_user(session)
-        return await experiments.submit(
+        made = await experiments.submit(
             session,
             user=user,
             project=await find_project(session),
@@ -33,6 +33,7 @@ async def submit(sessions: Sessions, key: str | None, body: str = "a" * 64, **sp
             body_sha256=body,
             idempotency_key=key,
         )
+        return made.experiment, made.is_replay
 
 
 async def a_page(
