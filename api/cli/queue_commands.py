@@ -16,6 +16,9 @@ ProjectOption = Annotated[
     str | None, typer.Option("--project", help="Only this project; default: the whole queue.", show_default=False)
 ]
 Reason = Annotated[str, typer.Option("--reason", help="What others shall read.")]
+_MOMENTS = ["%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%d"]
+"""What people type; which of them typer takes by itself depends on its version."""
+
 quota_app = Commands(help="Quotas and shares of projects and users.")
 maintenance_app = Commands(help="Times in which nothing may run.")
 
@@ -59,8 +62,10 @@ def resume(context: typer.Context, project: ProjectOption = None, as_json: AsJso
 @maintenance_app.command("add")
 def add_maintenance(
     context: typer.Context,
-    starts_at: Annotated[datetime, typer.Argument(help="In local time, such as 2026-05-01T22:00.", show_default=False)],
-    ends_at: Annotated[datetime, typer.Argument(show_default=False)],
+    starts_at: Annotated[
+        datetime, typer.Argument(help="In local time, such as 2026-05-01T22:00.", formats=_MOMENTS, show_default=False)
+    ],
+    ends_at: Annotated[datetime, typer.Argument(formats=_MOMENTS, show_default=False)],
     reason: Reason = "",
     as_json: AsJson = False,
 ) -> None:

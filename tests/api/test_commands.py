@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from typer.testing import CliRunner, Result
 import api.cli  # noqa: F401  # all commands
 from api.cli.commands import app as commands
 from api.cli.plot import plot
+from api.cli.queue_commands import maintenance_app
 from api.client import NoConnection, SedrayClient
 from api.client.connection import find_connection
 from api.client.profiles import config_file
@@ -139,3 +140,10 @@ def test_a_plot_is_as_wide_as_the_terminal_and_no_wider(width: int) -> None:
 def test_a_plot_says_when_there_is_nothing_to_draw() -> None:
     assert "no finite value" in plot(series(math.nan), width=80).plain
     assert "2│" in plot(series(2.0, 2.0), width=80).plain
+
+
+@pytest.mark.parametrize("moment", ["2026-05-01T22:00", "2026-05-01T22:00:30", "2026-05-01 22:00", "2026-05-01"])
+def test_a_moment_is_taken_as_people_write_it(moment: str) -> None:
+    command = typer.main.get_command(maintenance_app)
+    asked = command.commands["add"].make_context("add", [moment, "2026-05-02T01:00"])  # type: ignore[attr-defined]
+    assert asked.params["starts_at"].date() == date(2026, 5, 1)
