@@ -14,6 +14,7 @@ from typer.testing import CliRunner, Result
 
 import api.cli  # noqa: F401  # all commands
 from api.cli import completion
+from api.cli.calling import console
 from api.cli.commands import app
 
 WHEN = "2026-01-01T00:00:00Z"
@@ -267,7 +268,7 @@ def test_costs_are_hours_and_checkpoints_are_listed_and_downloaded(tmp_path: Pat
 
 
 def test_the_cluster_and_who_is_meant_to_get_what(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setattr(console, "_width", 160)  # where COLUMNS was set at the import, it is heard no more
     shown = run("cluster").stdout
     assert "H100: 1 of 2 GPUs taken" in shown and "1 trainer (2/1)" in shown and "rl generating, step 3 of 9" in shown
     assert "Nobody schedules now." in shown
